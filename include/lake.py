@@ -1,0 +1,175 @@
+"""Where everything lies in S3: one function per kind of path, and the few verbs that read and write there.
+
+Every URI is a full one (``s3://bucket/…``). fsspec does the I/O, so a ``file://`` bucket works too.
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from include.settings import settings
+
+
+def root() -> str:
+    """The bucket's URI, without a slash at its end."""
+    bucket = settings().bucket.rstrip("/")
+    return bucket if "://" in bucket else f"s3://{bucket}"
+
+
+def incoming(name: str = "") -> str:
+    """Where users drop files."""
+    return f"{root()}/incoming/{name}"
+
+
+def claims(batch_id: str = "", name: str = "") -> str:
+    """Files a run owns; without arguments the folder of all claims."""
+    return f"{root()}/claims/{batch_id}/{name}" if batch_id else f"{root()}/claims/"
+
+
+def claim_index(key: str, etag: str) -> str:
+    """The object written once per upload, with If-None-Match: whoever writes it owns the upload."""
+    return f"{root()}/claims/index/{hashlib.sha256(f'{key}{etag}'.encode()).hexdigest()}"
+
+
+def quarantine(batch_id: str, name: str = "") -> str:
+    """Files that cannot be read, and rejected rows."""
+    return f"{root()}/quarantine/{batch_id}/{name}"
+
+
+def dataset(dataset_id: str, name: str = "") -> str:
+    """A content-addressed snapshot: train.parquet, validation.parquet, manifest.json."""
+    return f"{root()}/datasets/{dataset_id}/{name}"
+
+
+def golden(model_name: str, name: str = "") -> str:
+    """A model's frozen test set."""
+    return f"{root()}/golden/{model_name}/{name}"
+
+
+def job(job_id: str, name: str = "") -> str:
+    """The trainer's only way in and out."""
+    return f"{root()}/jobs/{job_id}/{name}"
+
+
+def model(model_name: str, version: str, name: str = "") -> str:
+    """A registered model version's files."""
+    return f"{root()}/models/{model_name}/{version}/{name}"
+
+
+def report(dag_id: str, run_id: str, name: str = "") -> str:
+    """A run's HTML and PNG files; run ids carry ``:`` and ``+``, which browsers and S3 clients disagree about."""
+    return f"{root()}/reports/{dag_id}/{re.sub(r'[^A-Za-z0-9_.=-]', '_', run_id)}/{name}"
+
+
+def filesystem(uri: str) -> fsspec.AbstractFileSystem:
+    """The fsspec file system of a URI; listings are never cached, since other tasks write too."""
+    protocol = uri.split("://", 1)[0] if "://" in uri else "file"
+    options = {"auto_mkdir": True} if protocol == "file" else {"use_listings_cache": False}
+    return fsspec.filesystem(protocol, **options)
+
+
+def exists(uri: str) -> bool:
+    """Whether an object lies there."""
+    return bool(filesystem(uri).isfile(uri))
+
+
+def read_bytes(uri: str) -> bytes:
+    """An object's content. Raises FileNotFoundError with the URI."""
+    try:
+        content: bytes = filesystem(uri).cat_file(uri)
+    except FileNotFoundError:
+        raise FileNotFoundError(uri) from None
+    return content
+
+
+def write_bytes(uri: str, content: bytes) -> str:
+    """Writes an object whole, replacing what was there; returns its URI."""
+    filesystem(uri).pipe_file(uri, content)
+    return uri
+
+
+def create_bytes(uri: str, content: bytes) -> bool:
+    """Writes an object only if none is there (If-None-Match: *); False if there was one."""
+    try:
+        filesystem(uri).pipe_file(uri, content, mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+def read_json(uri: str) -> dict[str, Any]:
+    """A JSON object's content."""
+    try:
+        content: dict[str, Any] = json.loads(read_bytes(uri))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{uri} is not JSON: {error}") from error
+    return content
+
+
+def write_json(uri: str, content: dict[str, Any]) -> str:
+    """Writes a JSON object; returns its URI."""
+    return write_bytes(uri, _json(content))
+
+
+def create_json(uri: str, content: dict[str, Any]) -> bool:
+    """Writes a JSON object only if none is there; False if there was one."""
+    return create_bytes(uri, _json(content))
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str).encode()
+
+
+def find(uri: str) -> list[str]:
+    """The URIs of all objects below a folder, sorted."""
+    files = filesystem(uri)
+    return sorted(files.unstrip_protocol(path) for path in files.find(uri))
+
+
+def upload(folder: Path, uri: str) -> str:
+    """Copies a folder's files below a URI; returns the URI."""
+    files = filesystem(uri)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files.put_file(str(path), f"{uri.rstrip('/')}/{path.relative_to(folder).as_posix()}")
+    return uri
+
+
+def download(uri: str, folder: Path) -> Path:
+    """Copies all objects below a URI into a folder. Raises FileNotFoundError if there are none."""
+    files = filesystem(uri)
+    base = files._strip_protocol(uri).rstrip("/")
+    paths = files.find(uri)
+    if not paths:
+        raise FileNotFoundError(f"nothing below {uri}")
+    for path in paths:
+        target = folder / path[len(base) :].lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(path, str(target))
+    return folder
+
+
+def copy(source: str, target: str) -> str:
+    """Copies all objects below one URI to another inside the lake; returns the target."""
+    files = filesystem(source)
+    base = files._strip_protocol(source).rstrip("/")
+    for path in files.find(source):
+        files.cp_file(path, f"{files._strip_protocol(target).rstrip('/')}/{path[len(base) :].lstrip('/')}")
+    return target
+
+
+@contextmanager
+def local(uri: str) -> Iterator[Path]:
+    """A folder's files on the local disk for as long as the block runs; a local folder is used as it is."""
+    if "://" not in uri:
+        yield Path(uri)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield download(uri, Path(folder))
