@@ -33,9 +33,10 @@ def claims(batch_id: str = "", name: str = "") -> str:
     return f"{root()}/claims/{batch_id}/{name}" if batch_id else f"{root()}/claims/"
 
 
-def claim_index(key: str, etag: str) -> str:
+def claim_index(key: str, etag: str, generation: int = 0) -> str:
     """The object written once per upload, with If-None-Match: whoever writes it owns the upload."""
-    return f"{root()}/claims/index/{hashlib.sha256(f'{key}{etag}'.encode()).hexdigest()}"
+    digest = hashlib.sha256(f"{key}{etag}".encode()).hexdigest()
+    return f"{root()}/claims/index/{digest}{f'.{generation}' if generation else ''}"
 
 
 def quarantine(batch_id: str, name: str = "") -> str:
@@ -46,6 +47,11 @@ def quarantine(batch_id: str, name: str = "") -> str:
 def dataset(dataset_id: str, name: str = "") -> str:
     """A content-addressed snapshot: train.parquet, validation.parquet, manifest.json."""
     return f"{root()}/datasets/{dataset_id}/{name}"
+
+
+def staging(run_id: str, name: str = "") -> str:
+    """What a run's tasks hand each other: its pinned inputs and its accepted rows."""
+    return f"{root()}/staging/{_slug(run_id)}/{name}"
 
 
 def golden(model_name: str, name: str = "") -> str:
@@ -64,8 +70,13 @@ def model(model_name: str, version: str, name: str = "") -> str:
 
 
 def report(dag_id: str, run_id: str, name: str = "") -> str:
-    """A run's HTML and PNG files; run ids carry ``:`` and ``+``, which browsers and S3 clients disagree about."""
-    return f"{root()}/reports/{dag_id}/{re.sub(r'[^A-Za-z0-9_.=-]', '_', run_id)}/{name}"
+    """A run's HTML and PNG files."""
+    return f"{root()}/reports/{dag_id}/{_slug(run_id)}/{name}"
+
+
+def _slug(run_id: str) -> str:
+    """Run ids carry ``:`` and ``+``, which browsers and S3 clients disagree about."""
+    return re.sub(r"[^A-Za-z0-9_.=-]", "_", run_id)
 
 
 def filesystem(uri: str) -> fsspec.AbstractFileSystem:

@@ -33,6 +33,9 @@ class Settings(BaseSettings):
 
     # Uploads.
     upload_settle_seconds: float = Field(2.0, ge=0, description="an object younger than this may still be written")
+    upload_unfinished_minutes: float = Field(
+        60.0, ge=0, description="after this an object with an unfinished name (x.csv.part) is taken as it is"
+    )
     upload_poll_seconds: float = Field(1.0, gt=0)
     claim_lease_seconds: float = Field(600.0, gt=0, description="after this an unfinished claim is taken over")
     data_timeout_minutes: float = Field(60.0, gt=0, description="how long wait_for_data waits for labelled data")

@@ -1,0 +1,90 @@
+"""Content-addressed snapshots: the same rows always give the same dataset id, the same split and the same files."""
+# ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
+
+import hashlib
+import io
+from typing import Any
+
+import pandas as pd
+
+from include import lake
+from include.datasets.checks import normalise
+
+SPLITS = ("train", "validation")
+
+
+def stratified_share(rows: pd.DataFrame, fraction: float, salt: str, *, at_most: int | None = None) -> pd.Series:
+    """Picks a share of each label's rows, by the hash of their text: stable whatever order they come in.
+
+    ``rows`` has the columns text and label. Returns a boolean Series over its index. Each label gives
+    ``round(fraction * n)`` rows, at least one, and leaves at least two. ``at_most`` bounds the whole share.
+    """
+    if at_most is not None and len(rows):
+        fraction = min(fraction, at_most / len(rows))
+    ranks = rows["text"].map(lambda text: hashlib.sha256(f"{salt}{normalise(text)}".encode()).hexdigest())
+    position = ranks.groupby(rows["label"]).rank(method="first")
+    sizes = rows.groupby("label")["text"].transform("size")
+    wanted = (sizes * fraction).round().clip(lower=1, upper=(sizes - 2).clip(lower=0))
+    return position <= wanted
+
+
+def combine(parent: pd.DataFrame | None, new: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Old and new rows together; a text that comes again with another label takes the new one.
+
+    Both have the columns text and label. Returns the rows and how many old ones were relabelled.
+    """
+    new = new[["text", "label"]]
+    if parent is None:
+        return new.reset_index(drop=True), 0
+    replaced = parent["text"].map(normalise).isin(set(new["text"].map(normalise)))
+    kept = parent.loc[~replaced, ["text", "label"]]
+    return pd.concat([kept, new], ignore_index=True), int(replaced.sum())
+
+
+def write(rows: pd.DataFrame, validation_fraction: float, facts: dict[str, Any]) -> dict[str, Any]:
+    """Splits rows (text, label) and writes them as a snapshot, manifest last; returns the manifest.
+
+    ``facts`` (where the rows came from) go into the manifest but not into the id.
+    """
+    validation = stratified_share(rows, validation_fraction, "validation")
+    ordered = rows.assign(split=validation.map({True: "validation", False: "train"}))
+    ordered = ordered.sort_values(["split", "text", "label"], ignore_index=True)[["split", "text", "label"]]
+    dataset_id = _content_hash(ordered)
+    manifest_uri = lake.dataset(dataset_id, "manifest.json")
+    if not lake.exists(manifest_uri):
+        for split in SPLITS:
+            _write_parquet(ordered.loc[ordered["split"] == split, ["text", "label"]], dataset_id, split)
+        manifest = {
+            "dataset_id": dataset_id,
+            "dataset_uri": lake.dataset(dataset_id),
+            "rows": {split: int((ordered["split"] == split).sum()) for split in SPLITS},
+            "label_counts": ordered["label"].value_counts().sort_index().to_dict(),
+            **facts,
+        }
+        lake.create_json(manifest_uri, manifest)
+    return lake.read_json(manifest_uri)
+
+
+def read(dataset_id: str) -> pd.DataFrame:
+    """All rows of a snapshot: columns text, label, split."""
+    frames = [
+        pd.read_parquet(io.BytesIO(lake.read_bytes(lake.dataset(dataset_id, f"{split}.parquet")))).assign(split=split)
+        for split in SPLITS
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _content_hash(ordered: pd.DataFrame) -> str:
+    """16 hex digits over every split, text and label; the lengths keep neighbouring cells apart."""
+    digest = hashlib.sha256()
+    for row in ordered.itertuples(index=False):
+        for cell in row:
+            encoded = cell.encode()
+            digest.update(f"{len(encoded)}:".encode() + encoded)
+    return digest.hexdigest()[:16]
+
+
+def _write_parquet(rows: pd.DataFrame, dataset_id: str, split: str) -> None:
+    buffer = io.BytesIO()
+    rows.reset_index(drop=True).to_parquet(buffer, index=False)
+    lake.write_bytes(lake.dataset(dataset_id, f"{split}.parquet"), buffer.getvalue())

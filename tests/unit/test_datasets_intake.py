@@ -1,0 +1,112 @@
+import io
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+
+from include import lake
+from include.datasets import golden, snapshots
+from include.datasets.intake import Plan, Source, build_dataset, sources_at, take_in
+
+
+def csv(texts: list[str], labels: list[str]) -> bytes:
+    return pd.DataFrame({"text": texts, "label": labels}).to_csv(index=False).encode()
+
+
+def good(n: int, start: int = 0) -> bytes:
+    return csv([f"text {i}" for i in range(start, start + n)], ["x" if i % 2 else "y" for i in range(n)])
+
+
+def plan(files: dict[str, bytes], run_id: str = "run:1", **options: object) -> Plan:
+    sources = []
+    for name, content in files.items():
+        uri = lake.write_bytes(lake.claims("b1", f"files/{name}"), content)
+        sources.append(Source(batch_id="b1", key=f"incoming/{name}", uri=uri))
+    defaults = {"model_name": "m", "sources": sources, "parent_dataset_id": None, "golden_sha256": None}
+    return Plan(run_id=run_id, **(defaults | options))  # type: ignore[arg-type]
+
+
+def accepted(uri: str) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(lake.read_bytes(uri)))
+
+
+def test_every_row_of_every_file_is_accounted_for(file_lake: str) -> None:
+    bad = csv(["", "new", "text 1"], ["x", "", "y"])
+    intake = take_in(plan({"a b/ü+.csv": good(300), "bad.csv": bad, "n.csv": b"%PDF"}))
+    assert intake.rows == {"in": 304, "used": 299, "rejected": 5, "waiting": 0}
+    by_file = {file.key: file.by_rule for file in intake.files}
+    assert by_file["incoming/a b/ü+.csv"] == {"contradictory_label": 1}
+    assert by_file["incoming/bad.csv"] == {"contradictory_label": 1, "label_missing": 1, "text_empty": 1}
+    assert by_file["incoming/n.csv"] == {"unreadable_file": 1}
+
+
+def test_rejected_rows_lie_in_quarantine_with_rule_and_reason(file_lake: str) -> None:
+    intake = take_in(plan({"a.csv": good(300) + b"caf\xe9,x\n,y\n"}))
+    assert intake.files[0].quarantine == lake.quarantine("b1", "rejected.parquet")
+    rejected = accepted(intake.files[0].quarantine)
+    assert list(rejected["rule"]) == ["wrong_encoding", "text_empty"]
+    assert list(rejected["row"]) == [301, 302]
+    assert rejected["text"][0] == "caf\\udce9"
+
+
+def test_an_unreadable_file_is_kept_whole_with_its_reason(file_lake: str) -> None:
+    intake = take_in(plan({"x/no table.csv": b"%PDF-1.4"}))
+    assert intake.accepted_rows == 0
+    uri = lake.quarantine("b1", "files/x/no table.csv")
+    assert lake.read_bytes(uri) == b"%PDF-1.4"
+    assert "a PDF" in lake.read_json(f"{uri}.reason.json")["reason"]
+
+
+def test_too_few_rows_for_a_first_model_wait(file_lake: str) -> None:
+    intake = take_in(plan({"a.csv": good(50)}))
+    assert "first model needs 200" in intake.missing
+    assert intake.rows == {"in": 50, "used": 0, "rejected": 0, "waiting": 50}
+
+
+def test_the_first_dataset_freezes_a_golden_set_and_keeps_it_out(file_lake: str) -> None:
+    first = plan({"a.csv": good(300)})
+    manifest = build_dataset(first, accepted(take_in(first).accepted_uri))
+    frozen = golden.read("m")
+    assert frozen is not None
+    assert len(frozen.rows) + sum(manifest["rows"].values()) == 300
+    assert not set(snapshots.read(manifest["dataset_id"])["text"]) & set(frozen.rows["text"])
+
+
+def test_the_second_dataset_adds_to_the_champions(file_lake: str) -> None:
+    first = plan({"a.csv": good(300)})
+    parent = build_dataset(first, accepted(take_in(first).accepted_uri))
+    frozen = golden.read("m")
+    assert frozen is not None
+    leaking = csv(list(frozen.rows["text"][:3]), list(frozen.rows["label"][:3]))
+    second = plan(
+        {"b.csv": good(100, start=1000), "c.csv": leaking},
+        "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256=frozen.sha256,
+    )  # fmt: skip
+    intake = take_in(second)
+    assert intake.files[1].by_rule == {"in_golden_set": 3}
+    manifest = build_dataset(second, accepted(intake.accepted_uri))
+    assert sum(manifest["rows"].values()) == sum(parent["rows"].values()) + 100
+
+
+def test_a_run_that_is_repeated_gives_the_same_dataset(file_lake: str) -> None:
+    first = plan({"a.csv": good(300)}).pin()
+    once = build_dataset(first, accepted(take_in(first).accepted_uri))
+    again = plan({"b.csv": good(10)}).pin()
+    assert again == first, "the pinned plan counts, not what is there by now"
+    assert build_dataset(again, accepted(take_in(again).accepted_uri)) == once
+
+
+def test_labels_can_be_set(file_lake: str, set_env: Callable[..., None]) -> None:
+    set_env(BERT_LABELS="x, z")
+    intake = take_in(plan({"a.csv": good(300)}))
+    assert intake.files[0].by_rule == {"label_unknown": 150}
+
+
+def test_sources_are_found_by_object_folder_and_pattern(file_lake: str) -> None:
+    for name in ("a.csv", "sub/b.csv", "sub/c.jsonl"):
+        lake.write_bytes(lake.incoming(name), b"x")
+    assert len(sources_at(lake.incoming("a.csv"))) == 1
+    assert len(sources_at(lake.incoming("sub/"))) == 2
+    assert len(sources_at(lake.incoming("sub/*.csv"))) == 1
+    with pytest.raises(FileNotFoundError, match="no file at"):
+        sources_at(lake.incoming("nothing/*"))
