@@ -14,6 +14,7 @@ overwritten, and later the old content came back), the next generation of the in
 is ever deleted.
 """
 
+import hashlib
 import logging
 import posixpath
 import time
@@ -77,6 +78,11 @@ class _IndexEntry(BaseModel):
     key: str
     etag: str
     claimed_at: datetime
+
+
+def batch_id_of(timestamp: str, caller: str) -> str:
+    """A caller's batch id: in order of time, the same each time the caller repeats itself, fit for any file name."""
+    return f"{timestamp}-{hashlib.sha256(caller.encode()).hexdigest()[:8]}"
 
 
 def claim_uploads(batch_id: str, sleep: Callable[[float], None] = time.sleep) -> list[Batch]:
@@ -237,7 +243,7 @@ def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
             {"Bucket": _bucket(), "Key": upload.key},
             _bucket(),
             target.removeprefix(f"{lake.root()}/"),
-            ExtraArgs={"CopySourceIfMatch": upload.etag},
+            ExtraArgs={"CopySourceIfMatch": f'"{upload.etag}"'},
         )
     except ClientError as error:
         if error.response["Error"]["Code"] in {"PreconditionFailed", "412", "404", "NoSuchKey"}:
@@ -257,7 +263,7 @@ def _delete_sealed(client: Any, uploads: list[Upload]) -> None:
         if batch is None or not _holds(batch, upload):
             continue
         try:
-            client.delete_object(Bucket=_bucket(), Key=upload.key, IfMatch=upload.etag)
+            client.delete_object(Bucket=_bucket(), Key=upload.key, IfMatch=f'"{upload.etag}"')
         except ClientError as error:
             if error.response["Error"]["Code"] not in {"PreconditionFailed", "412", "404", "NoSuchKey"}:
                 raise

@@ -1,0 +1,98 @@
+"""Trains a challenger on what was uploaded, compares it with the champion, and promotes or rejects it."""
+
+# No `from __future__ import annotations` here: it would switch off @aql.dataframe's conversion of tables to frames.
+from datetime import timedelta
+from typing import Any
+
+import pandas as pd  # noqa: TID253 - the Astro SDK imports it anyway, and reads the annotation below
+from airflow.decorators import dag, task
+from airflow.providers.amazon.aws.sensors.s3 import S3KeySensor
+from astro import sql as aql
+from astro.constants import FileType
+from astro.files import File
+from astro.table import Table
+
+from include.orchestration.defaults import AWS, START, TASK_DEFAULTS, WAREHOUSE
+from include.orchestration.events import INCOMING
+from include.orchestration.params import data_bucket, data_pattern, training_params
+from include.orchestration.training_task import training_task
+from include.settings import settings
+
+
+@dag(
+    dag_id="bert_model_training_pipeline",
+    schedule=[INCOMING],
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    dagrun_timeout=timedelta(days=2),
+    default_args=TASK_DEFAULTS,
+    params=training_params(),
+    user_defined_macros={"data_bucket": data_bucket, "data_pattern": data_pattern},
+    tags=["bert", "training"],
+    doc_md="""
+Starts by itself when `s3_upload_listener` has claimed uploads, by the form (*Trigger DAG w/ config*), or by
+`POST /api/v1/dags/bert_model_training_pipeline/dagRuns` with `{"conf": {"epochs": 3}}`.
+
+Rows that break the data contract go to `quarantine/` with a reason. The challenger is trained on the champion's rows
+and the new ones, and both are scored on the same frozen golden set; only if all gates pass does the alias `champion`
+move. The run's note says how it ended and links the report.
+""",
+)
+def bert_model_training_pipeline() -> None:
+    wait_for_data = S3KeySensor(
+        task_id="wait_for_data",
+        bucket_name="{{ data_bucket(params.dataset_uri) }}",
+        bucket_key="{{ data_pattern(params.dataset_uri) }}",
+        wildcard_match=True,
+        deferrable=True,
+        aws_conn_id=AWS,
+        poke_interval=settings().upload_poll_seconds,
+        timeout=timedelta(minutes=settings().data_timeout_minutes).total_seconds(),
+    )
+
+    @task
+    def validate_data(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
+        from include.orchestration import intake_steps
+
+        return intake_steps.validate(dag_run, params["dataset_uri"])
+
+    load_rows = aql.load_file(
+        task_id="load_rows",
+        input_file=File(
+            path="{{ ti.xcom_pull(task_ids='validate_data')['accepted_uri'] }}", conn_id=AWS, filetype=FileType.PARQUET
+        ),
+        output_table=Table(name="accepted_rows", conn_id=WAREHOUSE),
+        if_exists="replace",
+    )
+
+    @aql.dataframe(task_id="preprocess_data")
+    def preprocess_data(rows: pd.DataFrame, run_id: str) -> dict[str, Any]:
+        from include.orchestration import intake_steps
+
+        return intake_steps.preprocess(rows, run_id)
+
+    @task
+    def evaluate_model(result_uri: str, dag_run: Any = None) -> dict[str, Any]:
+        from include.orchestration import promotion_steps
+
+        return promotion_steps.evaluate(dag_run, result_uri)
+
+    @task
+    def upload_model(evaluation: dict[str, Any], dag_run: Any = None) -> dict[str, Any]:
+        from include.orchestration import promotion_steps
+
+        return promotion_steps.decide(dag_run, evaluation)
+
+    snapshot = preprocess_data(load_rows, run_id="{{ run_id }}")
+    train_model = training_task(
+        task_id="train_model",
+        dataset_uri="{{ ti.xcom_pull(task_ids='preprocess_data')['dataset_uri'] }}",
+    )
+    wait_for_data >> validate_data() >> load_rows
+    snapshot >> train_model
+    upload_model(evaluate_model(train_model.output))
+
+
+bert_model_training_pipeline()

@@ -1,0 +1,57 @@
+"""Waits for uploads, claims each exactly once, and tells the training pipeline."""
+
+from datetime import timedelta
+
+from airflow.decorators import dag, task
+from airflow.exceptions import AirflowSkipException
+from airflow.providers.amazon.aws.sensors.s3 import S3KeySensor
+
+from include import lake
+from include.orchestration.defaults import AWS, START, TASK_DEFAULTS
+from include.orchestration.events import INCOMING
+from include.settings import settings
+
+
+@dag(
+    dag_id="s3_upload_listener",
+    schedule="@continuous",
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    dagrun_timeout=timedelta(days=2),
+    default_args=TASK_DEFAULTS | {"retry_delay": timedelta(seconds=5), "max_retry_delay": timedelta(minutes=1)},
+    tags=["bert", "uploads"],
+    doc_md="""
+Drop a `.csv`, `.jsonl` or `.parquet` file below `incoming/` in the bucket; sub-folders are fine. A file belongs to the
+listener that creates its entry in `claims/index/` first, moves to `claims/<batch_id>/`, and starts
+`bert_model_training_pipeline` through the Dataset `incoming`. A file that is still being written, or is overwritten
+meanwhile, is left for the next round.
+""",
+)
+def s3_upload_listener() -> None:
+    wait_for_upload = S3KeySensor(
+        task_id="wait_for_upload",
+        bucket_key=lake.incoming("*[!/]"),  # not the folder markers that some S3 browsers leave
+        wildcard_match=True,
+        deferrable=True,
+        aws_conn_id=AWS,
+        poke_interval=settings().upload_poll_seconds,
+        timeout=timedelta(days=1).total_seconds(),
+        soft_fail=True,
+    )
+
+    @task(outlets=[INCOMING])
+    def claim_uploads(run_id: str = "", ts_nodash: str = "", *, outlet_events=None) -> list[str]:
+        from include.uploads.claims import batch_id_of, claim_uploads
+
+        batches = [batch.batch_id for batch in claim_uploads(batch_id_of(ts_nodash, run_id))]
+        if not batches:
+            raise AirflowSkipException("no finished upload to claim")
+        outlet_events[INCOMING].extra = {"batches": batches}
+        return batches
+
+    wait_for_upload >> claim_uploads()
+
+
+s3_upload_listener()

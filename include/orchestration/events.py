@@ -1,0 +1,8 @@
+"""The Airflow Datasets that connect the DAGs."""
+
+from airflow.datasets import Dataset
+
+from include import lake
+
+INCOMING = Dataset(f"{lake.root()}/incoming")
+"""Updated each time a batch of uploads was claimed; the event's extra names the batches."""

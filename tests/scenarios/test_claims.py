@@ -1,0 +1,266 @@
+"""Claims against a real S3 server over HTTP: crashes, races and odd names."""
+
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import boto3
+import pytest
+
+from include import lake
+from include.settings import settings
+from include.uploads import claims
+
+ODD_NAMES = ["plain.csv", "sub/folder/a b.csv", "ü+%25 & ?#.csv", "日本/ñ.csv", "a'\"(1)[x].csv", "100%.csv"]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("s3")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dev.s3_server", "--port", str(port), "--data", str(folder / "s3.sqlite")]
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+        server.terminate()
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Any]:
+    bucket = f"b{abs(hash(request.node.name))}"
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "BERT_BUCKET": bucket,
+        "BERT_UPLOAD_SETTLE_SECONDS": "0",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=bucket)
+    yield Bucket(client, bucket)
+    settings.cache_clear()
+
+
+class Bucket:
+    def __init__(self, client: Any, name: str) -> None:
+        self.client, self.name = client, name
+
+    def put(self, name: str, content: bytes = b"text,label\na,x\n") -> None:
+        self.client.put_object(Bucket=self.name, Key=f"incoming/{name}", Body=content)
+
+    def incoming(self) -> list[str]:
+        listed = self.client.list_objects_v2(Bucket=self.name, Prefix="incoming/").get("Contents", [])
+        return [item["Key"].removeprefix("incoming/") for item in listed]
+
+
+def claimed() -> dict[str, bytes]:
+    """What lies in sealed batches, by name; fails if an upload is in two."""
+    files = [file for batch in claims.waiting_batches() for file in batch.files]
+    assert len({(file.key, file.etag) for file in files}) == len(files), "an upload was claimed twice"
+    return {file.key.removeprefix("incoming/"): lake.read_bytes(file.uri) for file in files}
+
+
+def test_odd_names_and_sub_folders_are_claimed_byte_for_byte(s3: Bucket) -> None:
+    for at, name in enumerate(ODD_NAMES):
+        s3.put(name, f"content {at}".encode())
+    (batch,) = claims.claim_uploads("b1")
+    assert len(batch.files) == len(ODD_NAMES)
+    assert claimed() == {name: f"content {at}".encode() for at, name in enumerate(ODD_NAMES)}
+    assert s3.incoming() == []
+
+
+def test_nothing_to_claim_gives_no_batch(s3: Bucket) -> None:
+    s3.client.put_object(Bucket=s3.name, Key="incoming/folder marker/", Body=b"")
+    assert claims.claim_uploads("b1") == []
+    assert claims.waiting_batches() == []
+
+
+def test_an_upload_that_may_still_be_written_is_waited_for_and_then_claimed(
+    s3: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERT_UPLOAD_SETTLE_SECONDS", "2")
+    settings.cache_clear()
+    s3.put("a.csv")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        time.sleep(seconds)
+
+    (batch,) = claims.claim_uploads("b1", sleep)
+    assert [file.key for file in batch.files] == ["incoming/a.csv"]
+    assert len(slept) == 1
+
+
+def test_an_unfinished_name_is_left_until_it_is_renamed(s3: Bucket) -> None:
+    s3.put("a.csv.part")
+    s3.put("b.csv")
+    claims.claim_uploads("b1", sleep=lambda seconds: None)
+    assert s3.incoming() == ["a.csv.part"]
+
+
+def test_an_overwritten_upload_is_two_uploads(s3: Bucket) -> None:
+    s3.put("a.csv", b"first")
+    claims.claim_uploads("b1")
+    s3.put("a.csv", b"second")
+    claims.claim_uploads("b2")
+    contents = [lake.read_bytes(file.uri) for batch in claims.waiting_batches() for file in batch.files]
+    assert contents == [b"first", b"second"]
+
+
+def test_an_upload_overwritten_between_listing_and_copy_is_left_for_the_next_claim(
+    s3: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("a.csv", b"first")
+    copy = claims._copy
+
+    def overwrite_then_copy(client: Any, batch_id: str, upload: claims.Upload) -> Any:
+        s3.put("a.csv", b"second")
+        return copy(client, batch_id, upload)
+
+    monkeypatch.setattr(claims, "_copy", overwrite_then_copy)
+    assert claims.claim_uploads("b1") == []
+    monkeypatch.setattr(claims, "_copy", copy)
+    claims.claim_uploads("b2")
+    assert claimed() == {"a.csv": b"second"}
+
+
+def test_an_upload_overwritten_between_copy_and_delete_stays(s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.put("a.csv", b"first")
+    delete = s3.client.meta.service_model.operation_model("DeleteObject")
+    assert "IfMatch" in delete.input_shape.members
+    real = claims._delete_sealed
+
+    def overwrite_then_delete(client: Any, uploads: list[claims.Upload]) -> None:
+        s3.put("a.csv", b"second")
+        real(client, uploads)
+
+    monkeypatch.setattr(claims, "_delete_sealed", overwrite_then_delete)
+    claims.claim_uploads("b1")
+    assert s3.incoming() == ["a.csv"]
+    monkeypatch.setattr(claims, "_delete_sealed", real)
+    claims.claim_uploads("b2")
+    contents = [lake.read_bytes(file.uri) for batch in claims.waiting_batches() for file in batch.files]
+    assert contents == [b"first", b"second"]
+    assert s3.incoming() == []
+
+
+def test_old_content_that_comes_back_after_losing_its_claim_is_claimed_anew(
+    s3: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("a.csv", b"old")
+    s3.put("b.csv", b"other")
+    copy = claims._copy
+
+    def overwrite_then_copy(client: Any, batch_id: str, upload: claims.Upload) -> Any:
+        if upload.key.endswith("a.csv"):
+            s3.put("a.csv", b"new")
+        return copy(client, batch_id, upload)
+
+    monkeypatch.setattr(claims, "_copy", overwrite_then_copy)
+    claims.claim_uploads("b1")
+    monkeypatch.setattr(claims, "_copy", copy)
+    s3.put("a.csv", b"old")
+    claims.claim_uploads("b2")
+    assert claimed() == {"a.csv": b"old", "b.csv": b"other"}
+    assert s3.incoming() == []
+
+
+def test_the_same_upload_again_is_not_used_twice(s3: Bucket) -> None:
+    s3.put("a.csv", b"same")
+    claims.claim_uploads("b1")
+    s3.put("a.csv", b"same")
+    assert claims.claim_uploads("b2") == []
+    assert s3.incoming() == []
+    assert claimed() == {"a.csv": b"same"}
+
+
+def _claim_and_die(step: str, batch_id: str) -> None:
+    """Claims in a process of its own that is gone, as after kill -9, just before the step."""
+    setattr(claims, step, lambda *arguments: os._exit(9))
+    claims.claim_uploads(batch_id)
+
+
+@pytest.mark.parametrize("step", ["_copy", "_delete_sealed", "_seal"])
+def test_a_listener_killed_at_any_step_and_repeated_loses_nothing(s3: Bucket, step: str) -> None:
+    for name in ("a.csv", "b.csv"):
+        s3.put(name, name.encode())
+    process = multiprocessing.get_context("fork").Process(target=_claim_and_die, args=(step, "b1"))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    (batch,) = claims.claim_uploads("b1")
+    assert batch.batch_id == "b1"
+    assert claimed() == {"a.csv": b"a.csv", "b.csv": b"b.csv"}
+    assert s3.incoming() == []
+
+
+def test_the_claim_of_a_dead_listener_is_taken_over_after_its_lease(
+    s3: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("a.csv", b"a")
+    process = multiprocessing.get_context("fork").Process(target=_claim_and_die, args=("_copy", "b1"))
+    process.start()
+    process.join()
+    assert claims.claim_uploads("b2") == [], "within its lease it may be alive"
+    assert s3.incoming() == ["a.csv"]
+    monkeypatch.setenv("BERT_CLAIM_LEASE_SECONDS", "0.001")
+    settings.cache_clear()
+    (batch,) = claims.claim_uploads("b3")
+    assert batch.batch_id == "b1"
+    assert claimed() == {"a.csv": b"a"}
+    assert s3.incoming() == []
+
+
+def test_listeners_at_once_never_both_win(s3: Bucket) -> None:
+    for at in range(20):
+        s3.put(f"{at}.csv", str(at).encode())
+    with ThreadPoolExecutor(6) as pool:
+        batches = [batch for found in pool.map(claims.claim_uploads, [f"b{at}" for at in range(6)]) for batch in found]
+    claims.claim_uploads("last")
+    keys = [file.key for batch in batches for file in batch.files]
+    assert len(keys) == len(set(keys))
+    assert claimed() == {f"{at}.csv": str(at).encode() for at in range(20)}
+    assert s3.incoming() == []
+
+
+def test_uploads_arriving_during_claims_are_all_claimed_once(s3: Bucket) -> None:
+    def upload() -> None:
+        for at in range(40):
+            s3.put(f"{at}.csv", str(at).encode())
+
+    with ThreadPoolExecutor(3) as pool:
+        writer = pool.submit(upload)
+        rounds = 0
+        while not writer.done():
+            list(pool.map(claims.claim_uploads, [f"b{rounds}-{at}" for at in range(2)]))
+            rounds += 1
+    claims.claim_uploads("last")
+    assert claimed() == {f"{at}.csv": str(at).encode() for at in range(40)}
+    assert s3.incoming() == []
+
+
+def test_a_batch_is_taken_by_one_run(s3: Bucket) -> None:
+    s3.put("a.csv")
+    claims.claim_uploads("b1")
+    assert claims.take("b1", "run 1")
+    assert claims.take("b1", "run 1"), "the same run again"
+    assert not claims.take("b1", "run 2")
+    assert claims.waiting_batches() == []
+    assert [batch.batch_id for batch in claims.batches_of("run 1")] == ["b1"]
