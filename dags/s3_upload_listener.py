@@ -1,6 +1,7 @@
 """Waits for uploads, claims each exactly once, and tells the training pipeline."""
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.decorators import dag, task
 from airflow.exceptions import AirflowSkipException
@@ -42,7 +43,7 @@ def s3_upload_listener() -> None:
     )
 
     @task(outlets=[INCOMING])
-    def claim_uploads(run_id: str = "", ts_nodash: str = "", *, outlet_events=None) -> list[str]:
+    def claim_uploads(run_id: Any = None, ts_nodash: Any = None, outlet_events: Any = None) -> list[str]:
         from include.uploads.claims import batch_id_of, claim_uploads
 
         batches = [batch.batch_id for batch in claim_uploads(batch_id_of(ts_nodash, run_id))]

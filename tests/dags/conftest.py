@@ -1,0 +1,25 @@
+import os
+import tempfile
+
+# Before Airflow is first imported: a home of its own, no examples, and names that never resolve to anything real.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
+os.environ["AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE"] = "False"
+os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"
+os.environ["AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES"] = "airflow.* astro.*"
+os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+
+@pytest.fixture(scope="session")
+def bag() -> Any:
+    from airflow.models import DagBag
+
+    return DagBag(DAGS, include_examples=False)

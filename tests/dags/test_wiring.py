@@ -1,0 +1,100 @@
+"""How the two DAGs of the main job hang together."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from airflow.exceptions import ParamValidationError
+from airflow.models.param import ParamsDict
+
+
+def chain(dag: Any) -> list[str]:
+    """The task ids in order; fails if the DAG is not a chain."""
+    ids = [task.task_id for task in dag.topological_sort()]
+    for before, after in pairwise(ids):
+        assert after in dag.get_task(before).downstream_task_ids, f"{before} >> {after}"
+    return ids
+
+
+def test_the_training_pipeline_is_a_chain(bag: Any) -> None:
+    assert chain(bag.dags["bert_model_training_pipeline"]) == [
+        "wait_for_data",
+        "validate_data",
+        "load_rows",
+        "preprocess_data",
+        "train_model",
+        "evaluate_model",
+        "upload_model",
+    ]
+
+
+def test_the_listener_starts_the_pipeline_through_a_dataset(bag: Any) -> None:
+    listener = bag.dags["s3_upload_listener"]
+    assert chain(listener) == ["wait_for_upload", "claim_uploads"]
+    assert listener.timetable.summary == "@continuous"
+    (outlet,) = listener.get_task("claim_uploads").outlets
+    trigger = bag.dags["bert_model_training_pipeline"].timetable.dataset_condition
+    assert [uri for uri, _ in trigger.iter_datasets()] == [outlet.uri] == ["s3://bert/incoming"]
+
+
+def test_training_stands_behind_the_gpu_pool(bag: Any) -> None:
+    assert bag.dags["bert_model_training_pipeline"].get_task("train_model").pool == "gpu"
+
+
+def test_preprocess_gets_its_table_as_a_frame(bag: Any) -> None:
+    """The Astro SDK looks at the annotation itself; as a string it would hand over the Table."""
+    import pandas as pd
+
+    task = bag.dags["bert_model_training_pipeline"].get_task("preprocess_data")
+    assert task.python_callable.__annotations__["rows"] is pd.DataFrame
+
+
+@pytest.mark.parametrize(
+    ("uri", "bucket", "pattern"),
+    [
+        (None, "bert", "claims/*/manifest.json"),
+        ("s3://other/a/b.csv", "other", "a/b.csv"),
+        ("s3://other/a/", "other", "a/*"),
+        ("s3://other/a/*.jsonl", "other", "a/*.jsonl"),
+    ],
+)
+def test_the_run_waits_for_its_own_data_or_for_any_claim(bag: Any, uri: str | None, bucket: str, pattern: str) -> None:
+    dag = bag.dags["bert_model_training_pipeline"]
+    task = dag.get_task("wait_for_data").prepare_for_execution()
+    task.render_template_fields({"params": {"dataset_uri": uri}, **dag.user_defined_macros})
+    assert (task.bucket_name, task.bucket_key) == (bucket, pattern)
+
+
+def validated(bag: Any, conf: dict[str, Any]) -> dict[str, Any]:
+    """The params as Airflow checks them when a run is created."""
+    params = ParamsDict(bag.dags["bert_model_training_pipeline"].params)
+    params.update(conf)
+    return params.validate()
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"epochs": 0},
+        {"epochs": "three"},
+        {"learning_rate": 0},
+        {"batch_size": 1.5},
+        {"base_model": ""},
+        {"dataset_uri": "not a uri"},
+        {"seed": -1},
+    ],
+    ids=str,
+)
+def test_a_wrong_parameter_is_refused_before_anything_runs(bag: Any, conf: dict[str, Any]) -> None:
+    with pytest.raises(ParamValidationError):
+        validated(bag, conf)
+
+
+def test_the_documented_parameters_are_accepted(bag: Any) -> None:
+    conf = {
+        "dataset_uri": "s3://bert/incoming/a.csv", "base_model": "models:/bert@champion", "epochs": 3,
+        "learning_rate": 2e-5, "batch_size": 16, "max_length": 256, "seed": 7,
+    }  # fmt: skip
+    dag = bag.dags["bert_model_training_pipeline"]
+    assert set(dag.params) == set(conf)
+    assert validated(bag, conf) == conf
