@@ -1,0 +1,136 @@
+"""The command line of the local stack: ``python -m dev up | down | status | logs | env | upload | demo``."""
+
+import argparse
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dev.environment import CLIENT_PREFIXES
+from dev.processes import StartError
+from dev.stack import Stack
+from dev.state import DEFAULT_STATE
+
+console = Console(highlight=False)
+
+
+def up(arguments: argparse.Namespace) -> int:
+    """Starts the stack and leaves it running."""
+    stack, begun = Stack(arguments.state), time.monotonic()
+    started = stack.up(lambda line: console.print(f"  {line}", style="dim", markup=False))
+    took = time.monotonic() - begun
+    console.print(f"The stack is up after {took:.0f} s." if started else "The stack is already up.", style="bold green")
+    _print_addresses(stack)
+    return 0
+
+
+def down(arguments: argparse.Namespace) -> int:
+    """Stops the stack; its data stays."""
+    begun = time.monotonic()
+    stopped = Stack(arguments.state).down(lambda line: console.print(f"  {line}", style="dim", markup=False))
+    took = time.monotonic() - begun
+    console.print(f"The stack is down after {took:.0f} s; its data stays." if stopped else "Nothing is up.")
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Says what runs; 1 if not all of it does."""
+    stack = Stack(arguments.state)
+    found = stack.statuses()
+    if not found:
+        console.print("Nothing is up.")
+        return 1
+    health = {name: stack.is_healthy(name) for name in found}
+    for name, word in found.items():
+        console.print(f"{name:<10} {word:<9} {'healthy' if health[name] else 'not healthy'}")
+    return 0 if all(health.values()) else 1
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Follows the logs with tail until Ctrl-C."""
+    folder = Stack(arguments.state).state.logs
+    files = sorted(folder.glob(f"{arguments.program or '*'}.log"))
+    if not files:
+        console.print(f"No log of {arguments.program or 'anything'} in {folder}.", markup=False)
+        return 1
+    return subprocess.call(["tail", "-n", "20", "-F", *map(str, files)])
+
+
+def env(arguments: argparse.Namespace) -> int:
+    """Prints what a shell needs to use the stack's S3 and MLflow: ``eval "$(python -m dev env)"``."""
+    for name, value in sorted(Stack(arguments.state).env.items()):
+        if name.startswith(CLIENT_PREFIXES):
+            print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def upload(arguments: argparse.Namespace) -> int:
+    """Drops files into incoming/, as any S3 client would."""
+    stack = Stack(arguments.state)
+    for file in arguments.files:
+        key = f"incoming/{file.name}"
+        stack.s3.upload_file(str(file), stack.env["BERT_BUCKET"], key)
+        console.print(f"{file} → s3://{stack.env['BERT_BUCKET']}/{key}", markup=False)
+    return 0
+
+
+def _print_addresses(stack: Stack) -> None:
+    table = Table(show_edge=False)
+    for column in ("", "address", "login"):
+        table.add_column(column)
+    bucket = stack.env["BERT_BUCKET"]
+    table.add_row("Airflow", stack.airflow_url, "admin / admin")
+    table.add_row("MLflow", stack.mlflow_uri, "none")
+    table.add_row("S3", stack.s3_url, f"key local, secret local, bucket {bucket}")
+    table.add_row("warehouse", stack.warehouse_url, "in the address")
+    table.add_row("logs", str(stack.state.logs), "")
+    console.print(table)
+    target = f"s3://{bucket}/incoming/"
+    default = stack.state.folder == DEFAULT_STATE.resolve()
+    suffix = "" if default else f" STACK={stack.state.folder.name}"
+    console.print("\nDrop a labelled file, and training starts:", markup=False)
+    console.print(f"  make upload FILE=my.csv{suffix}", markup=False)
+    keys = "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local"
+    console.print(f"  {keys} aws s3 cp my.csv {target} --endpoint-url {stack.s3_url}", markup=False, soft_wrap=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    for function in (up, down, status, logs, env, upload):
+        command = commands.add_parser(function.__name__, help=(function.__doc__ or "").split("\n", 1)[0])
+        command.set_defaults(run=function)
+        command.add_argument("--state", type=Path, default=DEFAULT_STATE, help="the stack's folder (%(default)s)")
+        if function is logs:
+            command.add_argument("program", nargs="?", help="only this program's")
+        if function is upload:
+            command.add_argument("files", nargs="+", type=Path)
+    return parser
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Runs one command; returns the exit status."""
+    for name in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal cleans up as Ctrl-C does
+        signal.signal(name, _interrupt)
+    arguments = _parser().parse_args()
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        console.print("Interrupted.", style="bold red")
+        return 130
+    except (StartError, FileNotFoundError) as error:
+        console.print(str(error), style="red", markup=False)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

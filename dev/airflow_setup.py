@@ -1,0 +1,26 @@
+"""Brings Airflow's database up to date and creates the admin user; run as a program in the stack's environment.
+
+The commands are those of Airflow's own CLI, called in one process: importing Airflow three times would take most of the
+first start.
+"""
+
+from airflow.cli.cli_parser import get_parser
+
+COMMANDS = (
+    ["db", "migrate"],
+    [
+        *("users", "create", "--username", "admin", "--password", "admin", "--role", "Admin"),
+        *("--firstname", "Local", "--lastname", "Admin", "--email", "admin@localhost"),
+    ],
+)
+
+
+def main() -> None:
+    """Runs the commands; each may be repeated without harm."""
+    for command in COMMANDS:
+        arguments = get_parser().parse_args(command)
+        arguments.func(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The whole project on one machine without Docker: PostgreSQL, S3, MLflow and Airflow, up and down."""
+
+import fcntl
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from dev import postgres, processes, services
+from dev.airflow_settings import import_settings
+from dev.environment import environment, postgres_url
+from dev.processes import StartError
+from dev.state import DEFAULT_STATE, REPOSITORY, State
+
+HEALTHY_WITHIN_SECONDS = 240.0
+_LOG_TAIL_LINES = 30
+Report = Callable[[str], None]
+
+
+class Stack:
+    """One stack, known by its state folder. Any process may hold a Stack of the same folder."""
+
+    def __init__(self, folder: Path = DEFAULT_STATE, env_overrides: Mapping[str, str] | None = None) -> None:
+        self.state = State(folder)
+        self._overrides = dict(env_overrides or {})
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of all programs. Raises FileNotFoundError if the stack was never up."""
+        return environment(self.state, self._overrides)
+
+    @property
+    def s3(self) -> Any:
+        """A boto3 client of the stack's S3."""
+        return services.s3_client(self.env)
+
+    @property
+    def airflow(self) -> httpx.Client:
+        """A client of Airflow's REST API, logged in as admin; paths are relative to ``/api/v1``."""
+        url = f"http://127.0.0.1:{self.state.ports.airflow}/api/v1"
+        return httpx.Client(base_url=url, auth=("admin", "admin"), timeout=60, trust_env=False)
+
+    @property
+    def airflow_url(self) -> str:
+        """Airflow's address for a browser."""
+        return f"http://localhost:{self.state.ports.airflow}"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow's address."""
+        return f"http://127.0.0.1:{self.state.ports.mlflow}"
+
+    @property
+    def s3_url(self) -> str:
+        """The S3 endpoint."""
+        return f"http://127.0.0.1:{self.state.ports.s3}"
+
+    @property
+    def warehouse_url(self) -> str:
+        """SQLAlchemy URL of the warehouse database."""
+        return postgres_url(self.state.ports, self.state.secrets, "warehouse")
+
+    def up(self, report: Report = lambda _: None) -> bool:
+        """Brings everything up and returns when it is healthy.
+
+        Left-overs of a crash are cleared first. If a program does not come up, everything is stopped again.
+
+        Args:
+            report: called with a line for each step.
+
+        Returns:
+            False if it was up already. Raises StartError with the failed program's log.
+        """
+        with self._locked():
+            if self._is_healthy():
+                return False
+            self._stop(report)
+            try:
+                self._start(report)
+            except BaseException:
+                with _uninterrupted():
+                    report("stopping")
+                    self._stop(report)
+                raise
+        return True
+
+    def down(self, report: Report = lambda _: None) -> bool:
+        """Stops everything, and leaves the data; returns False if nothing ran."""
+        if not self.state.folder.exists():
+            return False
+        with self._locked(), _uninterrupted():
+            return self._stop(report)
+
+    @contextmanager
+    def running(self, report: Report = lambda _: None) -> Iterator["Stack"]:
+        """The stack, up for as long as the block runs. Raises StartError."""
+        try:
+            self.up(report)
+            yield self
+        finally:
+            self.down(report)
+
+    def statuses(self) -> dict[str, str]:
+        """Each program's state; empty if nothing is up."""
+        return processes.statuses(self.state) if processes.is_running(self.state) else {}
+
+    def pids(self) -> dict[str, int]:
+        """Each running program's process id."""
+        return processes.pids(self.state) if processes.is_running(self.state) else {}
+
+    def is_healthy(self, name: str) -> bool:
+        """Whether one program answers as it should."""
+        return services.health_checks(self.state)[name]()
+
+    def _is_healthy(self) -> bool:
+        return processes.is_running(self.state) and all(
+            check() for check in services.health_checks(self.state).values()
+        )
+
+    def _start(self, report: Report) -> None:
+        self.state.make_folders()
+        self.state.choose_ports()
+        programs = services.programs(self.state)
+        processes.start_supervisor(self.state, programs, self.env)
+        self._start_programs("postgres", "s3", report=report)
+        postgres.create_databases(self.state)
+        services.create_buckets(self.env)
+        processes.start(self.state, "mlflow")  # takes as long as Airflow's migration: side by side
+        self._initialise_airflow(report)
+        self._start_programs("webserver", "scheduler", "triggerer", "mlflow", report=report)
+        with self.airflow as client:
+            import_settings(client, REPOSITORY / "airflow_settings.yaml", self.env)
+
+    def _start_programs(self, *names: str, report: Report) -> None:
+        begun = time.monotonic()
+        for name in names:
+            if processes.statuses(self.state)[name] == "STOPPED":
+                processes.start(self.state, name)
+        for name in names:
+            self._wait_until_healthy(name)
+            report(f"{name} is healthy after {time.monotonic() - begun:.0f} s")
+
+    def _wait_until_healthy(self, name: str) -> None:
+        check = services.health_checks(self.state)[name]
+        deadline = time.monotonic() + HEALTHY_WITHIN_SECONDS
+        while not check():
+            status = processes.statuses(self.state)[name]
+            if status == "FATAL" or time.monotonic() > deadline:
+                log = self.state.logs / f"{name}.log"
+                raise StartError(f"{name} did not become healthy (it is {status}). The end of {log}:\n{_tail(log)}")
+            time.sleep(0.25)
+
+    def _initialise_airflow(self, report: Report) -> None:
+        wanted = version("apache-airflow")
+        if self.state.initialised.exists() and self.state.initialised.read_text() == wanted:
+            return
+        log = self.state.logs / "airflow_setup.log"
+        report("preparing Airflow's database")
+        with log.open("w") as output:
+            command = [sys.executable, "-m", "dev.airflow_setup"]
+            done = subprocess.run(command, env=self.env, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT)
+        if done.returncode:
+            raise StartError(f"Airflow's database could not be prepared. The end of {log}:\n{_tail(log)}")
+        self.state.initialised.write_text(wanted)
+
+    def _stop(self, report: Report) -> bool:
+        running = processes.is_running(self.state)
+        if running:
+            processes.stop_all(self.state, services.STOP_ORDER)
+        left_over = processes.end_left_overs(self.state)
+        for process in left_over:
+            report(f"ended a left-over process: {process}")
+        postgres.end_left_over(self.state)
+        for file in self.state.airflow_home.glob("*.pid"):
+            file.unlink()
+        return running or bool(left_over)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One up or down at a time; a second one waits."""
+        self.state.folder.mkdir(parents=True, exist_ok=True)
+        with self.state.lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """An impatient second Ctrl-C must not leave half a stack behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {name: signal.signal(name, signal.SIG_IGN) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _tail(log: Path) -> str:
+    if not log.exists():
+        return "(it is empty)"
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
