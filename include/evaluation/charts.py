@@ -1,0 +1,146 @@
+"""The report's two pictures, as PNG files and as inline SVG that takes on the page's text colour."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include.evaluation.metrics import Metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+INK = "#1b2430"  # text and lines; becomes currentColor in SVG, so that a dark page shows it light
+BLUE, ORANGE, GREEN, RED = "#2f7de1", "#e08a1e", "#2a9d6f", "#d64545"
+NAMED_CLASSES = 90  # with more, names on the axes are too small to read
+COUNTED_CLASSES = 20  # with more, numbers in the cells are
+LOSSES = {"train_loss": "training", "validation_loss": "validation"}
+SCORES = {"validation_macro_f1": "macro-F1", "validation_accuracy": "accuracy"}
+STYLE = {
+    "font.size": 10,
+    "text.parse_math": False,  # a label may hold a $
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
+
+
+def learning_curve(history: list[dict[str, float]], best_epoch: int | None, png: Path) -> str:
+    """Draws loss and scores by epoch, one dict per epoch in ``history``; writes the PNG and returns the SVG."""
+    with _style():
+        figure = _figure(10, 3.4)
+        for axes, series, title in zip(
+            figure.subplots(1, 2), (LOSSES, SCORES), ("Loss", "Validation scores"), strict=True
+        ):
+            _lines(axes, history, series)
+            axes.set_title(title, loc="left", fontweight="bold")
+            if best_epoch is not None:
+                axes.axvline(best_epoch, color=INK, linestyle=":", linewidth=1, alpha=0.6, label="kept epoch")
+            axes.legend(loc="best")
+        return _save(figure, png)
+
+
+def confusion_matrix(metrics: Metrics, png: Path) -> str:
+    """Draws true against predicted classes, each row as shares of its class; writes the PNG and returns the SVG."""
+    count = len(metrics.labels)
+    side = min(3.0 + 0.5 * count, 13.0)
+    with _style():
+        figure = _figure(side + 1, side)
+        axes = figure.subplots()
+        axes.imshow(_colours(metrics), interpolation="nearest", aspect="equal")
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.spines[:].set_visible(False)
+        _name_classes(axes, metrics.labels)
+        if count <= COUNTED_CLASSES:
+            _write_counts(axes, metrics)
+        return _save(figure, png)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # A label in a script that the bundled font lacks: browsers have their own, and the PNG shows boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not pyplot: that keeps figures alive in a global, and tasks may share a process.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _lines(axes: "Axes", history: list[dict[str, float]], series: dict[str, str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for (key, name), colour in zip(series.items(), (BLUE, ORANGE), strict=True):
+        points = [(epoch["epoch"], epoch[key]) for epoch in history if key in epoch]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4, linewidth=2, label=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color=INK, alpha=0.15)
+    axes.set_xlabel("epoch")
+
+
+def _colours(metrics: Metrics) -> "NDArray[Any]":
+    """(k, k, 4): green on the diagonal, red off it, the more opaque the larger the share of the true class's rows."""
+    import numpy as np
+    from matplotlib.colors import to_rgb
+
+    counts = np.array(metrics.confusion, dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = np.empty((*shares.shape, 4))
+    image[..., :3] = to_rgb(RED)
+    image[np.diag_indices(len(shares))] = [*to_rgb(GREEN), 1]
+    # The square root lets one wrong row in fifty be seen; empty cells keep a trace, so that the grid shows.
+    image[..., 3] = np.maximum(np.sqrt(shares) * 0.9, 0.04)
+    return image
+
+
+def _name_classes(axes: "Axes", labels: list[str]) -> None:
+    if len(labels) > NAMED_CLASSES:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    names = [label if len(label) <= 26 else f"{label[:25]}…" for label in labels]
+    size = 9 if len(labels) <= COUNTED_CLASSES else max(6.5, 9 - len(labels) / 25)
+    few = sum(map(len, names)) <= 40
+    axes.set_xticks(range(len(names)), names, fontsize=size, rotation=0 if few else 90)
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+    axes.tick_params(length=0)
+
+
+def _write_counts(axes: "Axes", metrics: Metrics) -> None:
+    for row, counts in enumerate(metrics.confusion):
+        for column, count in enumerate(counts):
+            if count:
+                axes.text(column, row, str(count), ha="center", va="center", fontsize=10)
+
+
+def _save(figure: "Figure", png: Path) -> str:
+    figure.savefig(png, dpi=130, facecolor="white")
+    buffer = io.StringIO()
+    # None leaves out the metadata block: its date would make each report's bytes differ.
+    empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :].replace(INK, "currentColor")

@@ -1,0 +1,92 @@
+"""The evaluation as one HTML file that needs nothing else, and its two pictures as PNG."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include.evaluation import charts
+from include.evaluation.evaluate import Evaluation
+from include.evaluation.metrics import most_confused
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+SHOWN_FLIPS = 25
+SHOWN_PAIRS = 20
+# Up to here the matrix itself is read at a glance; with more classes the page leads with the most confused pairs.
+FEW_CLASSES = 12
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> Path:
+    """Writes report.html, confusion_matrix.png and, if there is a history, learning_curve.png; returns the HTML's path.
+
+    Texts and labels are escaped; the file makes no request to anywhere. ``folder`` is made if it is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    context = evaluation.context
+    curve = ""
+    if context.history:
+        curve = charts.learning_curve(context.history, context.best_epoch, folder / "learning_curve.png")
+    matrix = charts.confusion_matrix(evaluation.challenger.metrics, folder / "confusion_matrix.png")
+    page = _environment().get_template("report.html.jinja").render(_values(evaluation), curve=curve, matrix=matrix)
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _values(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "evaluation": evaluation,
+        "context": evaluation.context,
+        "challenger": evaluation.challenger.metrics,
+        "champion": evaluation.champion.metrics if evaluation.champion else None,
+        "classes": _class_rows(evaluation),
+        "pairs": most_confused(evaluation.challenger.metrics, SHOWN_PAIRS),
+        "few_classes": len(evaluation.challenger.metrics.labels) <= FEW_CLASSES,
+        "shown_flips": SHOWN_FLIPS,
+        "ids": _ids(evaluation),
+    }
+
+
+def _class_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """One row per golden class, the weakest first, with the champion's scores beside the challenger's."""
+    before = {score.label: score for score in evaluation.champion.metrics.classes} if evaluation.champion else {}
+    return [
+        {
+            "score": score,
+            "before": before.get(score.label),
+            "gated": score.support >= evaluation.thresholds.min_class_rows,
+        }
+        for score in sorted(evaluation.challenger.metrics.classes, key=lambda score: (score.f1, score.label))
+    ]
+
+
+def _ids(evaluation: Evaluation) -> dict[str, str]:
+    context = evaluation.context
+    ids = {
+        "Model": context.model_name,
+        "Challenger": _version(context.challenger_version, evaluation.challenger.uri),
+        "Champion": _version(context.champion_version, evaluation.champion.uri) if evaluation.champion else "none yet",
+        "Base model": context.base_model,
+        "Dataset": context.dataset_id,
+        "Job": context.job_id,
+        "MLflow run": context.mlflow_run_id,
+        "DAG run": f"{context.dag_id} {context.dag_run_id}".strip(),
+        "Golden set": f"{evaluation.golden_rows} rows, {evaluation.golden_hash}",
+    }
+    return {name: value for name, value in ids.items() if value}
+
+
+def _version(version: str, uri: str) -> str:
+    return f"v{version} · {uri}" if version else uri
+
+
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
