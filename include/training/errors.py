@@ -1,0 +1,17 @@
+"""The ways a training run ends without a model."""
+
+
+class TrainingError(Exception):
+    """A job that cannot be trained; the message says what is wrong and what to do about it."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop; what it had learnt is in its newest checkpoint.
+
+    Args:
+        signum: The signal that asked, SIGTERM (15) or SIGINT (2).
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum

@@ -1,0 +1,200 @@
+"""Batches of texts: laid end to end without padding where the model can, padded where it cannot.
+
+Packed, a batch is one row of tokens. Attention stays inside each text (``cu_seq_lens_q`` holds the bounds, the name
+that transformers gives them), positions restart with each text, and the head sees each text's first token. Nothing is
+computed for padding, which on short texts is most of a padded batch.
+"""
+# ruff: noqa: TID253 - tensors are all this module is about; import it inside functions
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+logger = logging.getLogger(__name__)
+
+ATTENTION = "packed_sdpa"
+PROBE_TOLERANCE = 1e-3
+
+Row = dict[str, Any]  # input_ids: list[int], and labels: int where known
+Batch = dict[str, torch.Tensor]
+Collator = Callable[[Sequence[Row]], Batch]
+
+
+@dataclass(frozen=True)
+class PackedBatches:
+    """Collates rows into one row of tokens.
+
+    Args:
+        first_position: The position id of a text's first token: 0 for BERT, padding_idx + 1 for RoBERTa.
+    """
+
+    first_position: int
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        """input_ids and position_ids (1, tokens), cu_seq_lens_q (texts + 1), labels (texts)."""
+        lengths = [len(row["input_ids"]) for row in rows]
+        tokens = [token for row in rows for token in row["input_ids"]]
+        positions = [self.first_position + place for length in lengths for place in range(length)]
+        batch = {
+            "input_ids": torch.tensor([tokens]),
+            "position_ids": torch.tensor([positions]),
+            "cu_seq_lens_q": torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32),
+        }
+        return batch | _labels(rows)
+
+
+@dataclass(frozen=True)
+class PaddedBatches:
+    """Collates rows into a rectangle as wide as the longest of them."""
+
+    pad_token_id: int
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        """input_ids and attention_mask (texts, longest), labels (texts)."""
+        texts = [torch.tensor(row["input_ids"]) for row in rows]
+        input_ids = pad_sequence(texts, batch_first=True, padding_value=self.pad_token_id)
+        lengths = torch.tensor([len(text) for text in texts])
+        mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
+        return {"input_ids": input_ids, "attention_mask": mask} | _labels(rows)
+
+
+def _labels(rows: Sequence[Row]) -> Batch:
+    return {"labels": torch.tensor([row["labels"] for row in rows])} if rows and "labels" in rows[0] else {}
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention within each text of a packed batch; padded batches get transformers' own SDPA.
+
+    Args:
+        module: The attention layer that asks.
+        query: (1, heads, tokens, head size), as are `key` and `value`.
+        key: See `query`.
+        value: See `query`.
+        attention_mask: Of a padded batch.
+        dropout: Probability, 0 outside training.
+        scaling: Of the scores.
+        cu_seq_lens_q: Bounds of the texts, (texts + 1); None for a padded batch.
+        kwargs: What else transformers hands to every attention.
+
+    Returns:
+        (1, tokens, heads, head size), and no weights.
+    """
+    if cu_seq_lens_q is None:
+        output: tuple[torch.Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output
+    # split() and not slices: its gradient is one concatenation, that of a slice a zero tensor of the whole pack.
+    lengths = cu_seq_lens_q.diff().tolist()
+    texts = zip(*(torch.split_with_sizes(heads, lengths, 2) for heads in (query, key, value)), strict=True)
+    parts = [scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling) for q, k, v in texts]
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def collator_for(model: Any) -> Collator:
+    """Prepares a sequence classifier for packed batches if it is capable of them.
+
+    Capable means: on the CPU, a known encoder layout, and equal logits for packed and padded probe texts. The weights,
+    their names and the saved config stay as they are.
+
+    Args:
+        model: A transformers sequence classifier, on its device.
+
+    Returns:
+        The collator for its batches, packed or padded.
+    """
+    padded = PaddedBatches(model.get_input_embeddings().padding_idx or 0)
+    reason = _enable(model, padded)
+    if reason:
+        logger.info("padded batches: %s", reason)
+        return padded
+    logger.info("padding-free batches")
+    return PackedBatches(first_position(model))
+
+
+def _enable(model: Any, padded: PaddedBatches) -> str:
+    """Teaches a model packed batches; the reason why it stays as it was, or nothing."""
+    if model.device.type != "cpu":
+        return f"no packed attention for {model.device.type} yet"
+    encoder = _encoder(model)
+    if encoder is None:
+        return f"{type(model).__name__} has no encoder layout that is known here"
+    before = model.config._attn_implementation
+    hook = encoder.register_forward_hook(_first_tokens_only, with_kwargs=True) if not _pools_itself(model) else None
+    try:
+        model.set_attn_implementation(ATTENTION)
+        difference = _probe(model, padded)
+    except (ValueError, TypeError, RuntimeError, KeyError, IndexError) as error:
+        reason = f"{type(model).__name__} does not run packed ({type(error).__name__}: {error})"
+    else:
+        if difference <= PROBE_TOLERANCE:
+            return ""
+        reason = f"packed logits of {type(model).__name__} differ by {difference:.1g}"
+    if hook is not None:
+        hook.remove()
+    model.set_attn_implementation(before)
+    return reason
+
+
+def _pools_itself(model: Any) -> bool:
+    """Whether the model reads cu_seq_lens_q when it pools, as ours does."""
+    return bool(getattr(model, "pools_packed", False))
+
+
+def _encoder(model: Any) -> torch.nn.Module | None:
+    """The stack of layers whose output the model's own pooler or head reads."""
+    base = model.base_model
+    base = base.encoder if _pools_itself(model) else base
+    return getattr(base, "encoder", None) or getattr(base, "transformer", None)
+
+
+def first_position(model: Any) -> int:
+    """The position id of a text's first token: 0 for BERT, padding_idx + 1 for RoBERTa."""
+    embeddings = next(module for name, module in model.named_modules() if name.endswith("embeddings"))
+    shifted = hasattr(embeddings, "create_position_ids_from_input_ids")
+    return int(embeddings.padding_idx) + 1 if shifted else 0
+
+
+def _first_tokens_only(encoder: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    """Makes a packed output (1, tokens, hidden) look like texts of one token each: (texts, 1, hidden)."""
+    bounds = kwargs.get("cu_seq_lens_q")
+    if bounds is not None:
+        output.last_hidden_state = output.last_hidden_state[0, bounds[:-1].long()].unsqueeze(1)
+    return output
+
+
+@torch.no_grad()
+def _probe(model: Any, padded: PaddedBatches) -> float:
+    """The largest difference between packed and padded logits of three texts of different lengths."""
+    # From the middle of the vocabulary, where no special tokens lie.
+    middle = model.get_input_embeddings().num_embeddings // 2
+    rows = [{"input_ids": [middle - place for place in range(length)]} for length in (5, 2, 7)]
+    training = model.training
+    model.eval()
+    packed = model(**PackedBatches(first_position(model))(rows)).logits
+    difference = (packed - model(**padded(rows)).logits).abs().max().item()
+    model.train(training)
+    return float(difference)

@@ -1,0 +1,283 @@
+"""One training run: from a job to its result."""
+# ruff: noqa: TID253 - the trainer itself; `__main__` imports it once there is something to train
+
+import logging
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file
+from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerState, TrainingArguments, set_seed
+
+from include import lake
+from include.training import history, tracking
+from include.training.callbacks import CheckpointUpload, Pace, Progress
+from include.training.checkpoints import Checkpoints
+from include.training.data import Dataset, encode, read_dataset
+from include.training.errors import Stopped, TrainingError
+from include.training.job import Hyperparameters, Job, Result
+from include.training.model import build_classifier, position_limit
+from include.training.packing import Collator, PackedBatches, collator_for
+from include.training.sources import fetch_base_model
+from include.training.stopping import StopRequest
+from include.training.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+WARMUP = 0.1  # of all steps
+WEIGHT_DECAY = 0.01
+EVALUATION_BATCH = 64
+
+
+def run(job: Job, folder: str, stop: StopRequest) -> Result:
+    """Trains a job, or goes on training it, and writes its model and its result.
+
+    Args:
+        job: What to train.
+        folder: The job's folder.
+        stop: Honoured wherever the run is.
+
+    Returns:
+        The result as it lies in the folder: another attempt's if that was faster.
+
+    Raises:
+        TrainingError: the job cannot be trained, and why.
+        Stopped: as asked; the newest checkpoint is in the folder.
+    """
+    started = time.monotonic()
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    with TemporaryDirectory(prefix="training-") as work:
+        result = _Run(job, folder.rstrip("/"), Path(work), started).result(stop)
+    uri = f"{folder.rstrip('/')}/result.json"
+    if not lake.create_bytes(uri, result.model_dump_json(indent=2).encode()):
+        return Result.model_validate(lake.read_json(uri))
+    Checkpoints(f"{folder}/checkpoints", Path(work)).clear()
+    return result
+
+
+class _Run:
+    """What one attempt at a job has in hand."""
+
+    def __init__(self, job: Job, folder: str, work: Path, started: float) -> None:
+        self.job = job
+        self.folder = folder
+        self.started = started
+        self.work = work
+        self.checkpoints = Checkpoints(f"{folder}/checkpoints", work)
+        self.dataset = read_dataset(job.dataset_uri)
+        set_seed(job.hyperparameters.seed)
+        self.model, self.tokenizer = self._build()
+        self.collator = collator_for(self.model)
+        self.resumed_from = 0
+
+    def _build(self) -> tuple[Any, Any]:
+        source = fetch_base_model(self.job.base_model, self.job.mlflow_tracking_uri, self.work / "base")
+        model, tokenizer = build_classifier(source, self.dataset.labels, self.job.base_model)
+        wanted, limit = self.job.hyperparameters.max_length, position_limit(model)
+        if wanted > limit:
+            raise TrainingError(f"max_length {wanted} is more than the {limit} tokens {self.job.base_model} can take")
+        return model, tokenizer
+
+    def result(self, stop: StopRequest) -> Result:
+        facts = self.facts()
+        rows = {"train": len(self.dataset.train), "validation": len(self.dataset.validation)}
+        tracker = tracking.start(self.job, self.folder, facts | {f"{name}_rows": count for name, count in rows.items()})
+        with _ended_properly(tracker), _out_of_memory_explained(self.job.hyperparameters):
+            state, seconds = self.train(tracker, stop)
+            found = history.epochs(state.log_history)
+            best = history.best(found)
+            assert best is not None
+            model_uri = self.export(int(best["step"]))
+            tracker.log({"best_epoch": best["epoch"], "progress": 1.0}, state.global_step)
+        return Result(
+            job_id=self.job.job_id,
+            model_uri=model_uri,
+            mlflow_run_id=tracker.run_id,
+            best_epoch=int(best["epoch"]),
+            metrics={name: value for name, value in best.items() if name.startswith("validation_")},
+            history=found,
+            labels=self.dataset.labels,
+            rows=rows,
+            seconds=seconds | {"total": round(time.monotonic() - self.started, 3)},
+            versions=_versions(),
+            resumed_from_step=self.resumed_from,
+            extra=facts,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """How this machine trains this model."""
+        return {
+            "batches": "packed" if isinstance(self.collator, PackedBatches) else "padded",
+            "pooling": "mean" if getattr(self.model, "pools_packed", False) else "cls",
+            "precision": "bfloat16" if bfloat16_is_quick() else "float32",
+            "device": str(self.model.device.type),
+        }
+
+    def train(self, tracker: Tracker, stop: StopRequest) -> tuple[TrainerState, dict[str, float]]:
+        """Trains from the newest checkpoint, or from the start, to the end; the last state and how long it took."""
+        tunables = self.job.hyperparameters
+        progress = Progress(tracker, len(self.dataset.train))
+        trainer = _trainer(self.model, self.dataset, self.tokenizer, self.collator, tunables, self.work)
+        trainer.remove_callback(PrinterCallback)
+        # In this order: a step's pace is decided, then told, then what was saved is sent.
+        for callback in (Pace(stop, tunables.early_stopping_patience), progress, CheckpointUpload(self.checkpoints)):
+            trainer.add_callback(callback)
+        state = self.restored()
+        began = time.monotonic()
+        if not self.finished(state):
+            with stop.deferred():
+                trainer.train(resume_from_checkpoint=str(self.checkpoints.local(state.global_step)) if state else None)
+            state = trainer.state
+        if stop.signum:
+            raise Stopped(stop.signum)
+        if state is None or not self.finished(state):
+            raise TrainingError("training ended before its last step; run the job again to resume it")
+        now = time.monotonic()
+        first = progress.first_step_at - self.started if progress.first_step_at else 0.0
+        return state, {"to_first_step": round(first, 3), "training": round(now - began, 3)}
+
+    def restored(self) -> TrainerState | None:
+        """The state of the newest checkpoint, which is then on the local disk."""
+        self.resumed_from = self.checkpoints.restore()
+        if not self.resumed_from:
+            return None
+        logger.info("resuming from the checkpoint of step %d", self.resumed_from)
+        return TrainerState.load_from_json(str(self.checkpoints.local(self.resumed_from) / "trainer_state.json"))
+
+    def finished(self, state: TrainerState | None) -> bool:
+        """Whether nothing is left to train."""
+        if state is None:
+            return False
+        found = history.epochs(state.log_history)
+        patience = self.job.hyperparameters.early_stopping_patience
+        return bool(state.global_step >= state.max_steps or history.out_of_patience(found, patience))
+
+    def export(self, step: int) -> str:
+        """Uploads the best epoch's model with its tokenizer; its URI."""
+        self.model.load_state_dict(load_file(self.checkpoints.local(step) / "model.safetensors"))
+        target = self.work / "model"
+        self.tokenizer.model_max_length = self.job.hyperparameters.max_length
+        self.model.save_pretrained(target)
+        self.tokenizer.save_pretrained(target)
+        logger.info("uploading the model of step %d", step)
+        return lake.upload(target, f"{self.folder}/model")
+
+
+def _trainer(
+    model: Any, dataset: Dataset, tokenizer: Any, collator: Collator, tunables: Hyperparameters, work: Path
+) -> Trainer:
+    train, validation = (
+        encode(split, dataset.labels, tokenizer, tunables.max_length) for split in (dataset.train, dataset.validation)
+    )
+    return Trainer(
+        model=model,
+        args=training_arguments(tunables, work),
+        data_collator=collator,
+        train_dataset=train,
+        eval_dataset=validation,
+        compute_loss_func=mean_cross_entropy,
+        compute_metrics=classification_metrics,
+    )
+
+
+def training_arguments(tunables: Hyperparameters, work: Path) -> TrainingArguments:
+    """transformers' arguments for a job; when to log, evaluate and save is decided by callbacks, not here."""
+    return TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=tunables.epochs,
+        learning_rate=tunables.learning_rate,
+        per_device_train_batch_size=tunables.batch_size,
+        per_device_eval_batch_size=EVALUATION_BATCH,
+        seed=tunables.seed,
+        lr_scheduler_type="linear",
+        warmup_steps=WARMUP,
+        weight_decay=WEIGHT_DECAY,
+        use_cpu=not torch.cuda.is_available(),  # bf16 without a GPU has to be told so
+        bf16=bfloat16_is_quick(),
+        logging_strategy="no",
+        eval_strategy="no",
+        save_strategy="no",
+        logging_nan_inf_filter=False,  # a loss that is no number is to be seen
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def bfloat16_is_quick() -> bool:
+    """Whether this machine computes in bfloat16 natively; emulated it is slower than float32."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def mean_cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
+    """The mean loss over all texts of a step, however many batches those came in.
+
+    Left to itself, Trainer takes BERT's loss for one that is divided by `num_items_in_batch` already, and with gradient
+    accumulation or several processes scales it up (huggingface/transformers#47688).
+    """
+    total = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
+    return total / num_items_in_batch
+
+
+def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Accuracy, and F1 averaged over the labels that occur in the truth or among the predictions."""
+    truth, predicted = prediction.label_ids, prediction.predictions.argmax(-1)
+    size = prediction.predictions.shape[-1]
+    hits = np.bincount(truth[truth == predicted], minlength=size)
+    either = np.bincount(truth, minlength=size) + np.bincount(predicted, minlength=size)
+    occurring = either > 0
+    macro_f1 = (2 * hits[occurring] / either[occurring]).mean()
+    return {"accuracy": float((truth == predicted).mean()), "macro_f1": float(macro_f1)}
+
+
+@contextmanager
+def _ended_properly(tracker: Tracker) -> Iterator[None]:
+    try:
+        yield
+    except Stopped:
+        tracker.close("KILLED")
+        raise
+    except BaseException:
+        tracker.close("FAILED")
+        raise
+    tracker.close("FINISHED")
+
+
+@contextmanager
+def _out_of_memory_explained(tunables: Hyperparameters) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # On the CPU torch has no exception of its own for it.
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise TrainingError(
+            f"out of memory with batch_size {tunables.batch_size} and max_length {tunables.max_length}: "
+            "lower one of them, or give the task more memory"
+        ) from error
+
+
+def _versions() -> dict[str, str]:
+    import mlflow
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "mlflow": mlflow.__version__,
+        "platform": sys.platform,
+    }
