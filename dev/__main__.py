@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
@@ -80,16 +79,17 @@ def upload(arguments: argparse.Namespace) -> int:
 
 
 def _print_addresses(stack: Stack) -> None:
-    table = Table(show_edge=False)
-    for column in ("", "address", "login"):
-        table.add_column(column)
     bucket = stack.env["BERT_BUCKET"]
-    table.add_row("Airflow", stack.airflow_url, "admin / admin")
-    table.add_row("MLflow", stack.mlflow_uri, "none")
-    table.add_row("S3", stack.s3_url, f"key local, secret local, bucket {bucket}")
-    table.add_row("warehouse", stack.warehouse_url, "in the address")
-    table.add_row("logs", str(stack.state.logs), "")
-    console.print(table)
+    rows = (
+        ("Airflow", stack.airflow_url, "login admin, password admin"),
+        ("MLflow", stack.mlflow_uri, ""),
+        ("S3", stack.s3_url, f"key local, secret local, bucket {bucket}"),
+        ("warehouse", stack.warehouse_url, ""),
+        ("logs", str(stack.state.logs), ""),
+    )
+    console.print()
+    for name, address, login in rows:
+        console.print(f"  {name:<10} {address:<25} {login}".rstrip(), markup=False, soft_wrap=True)
     target = f"s3://{bucket}/incoming/"
     default = stack.state.folder == DEFAULT_STATE.resolve()
     suffix = "" if default else f" STACK={stack.state.folder.name}"

@@ -56,6 +56,7 @@ def _process(state: State) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
+        "GUNICORN_CMD_ARGS": "--no-control-socket",  # one path in the home folder for all gunicorns
         "NO_PROXY": local,
         "no_proxy": local,
         "OPENBLAS_NUM_THREADS": "1",

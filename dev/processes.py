@@ -10,8 +10,9 @@ import time
 import xmlrpc.client
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -51,6 +52,16 @@ def start_supervisor(state: State, programs: Sequence[Program], environment: Map
         if time.monotonic() > deadline:
             raise StartError(f"supervisord does not answer; see {state.logs / 'supervisord.log'}")
         time.sleep(0.1)
+
+
+def promised_ports() -> set[int]:
+    """Ports of the other stacks that run here: their programs may take half a minute until they listen."""
+    folders = {folder for _, folder in _marked()}
+    ports: set[int] = set()
+    for folder in folders:
+        with suppress(OSError, ValueError, TypeError):
+            ports |= set(asdict(State(Path(folder)).ports).values())
+    return ports
 
 
 def is_running(state: State) -> bool:
@@ -109,11 +120,18 @@ def end_left_overs(state: State) -> list[str]:
 
 def _left_overs(state: State) -> Iterator[psutil.Process]:
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    for process, folder in _marked():
+        if folder == str(state.folder) and process.pid not in own:
+            yield process
+
+
+def _marked() -> Iterator[tuple[psutil.Process, str]]:
+    """All processes of all stacks, each with its stack's folder."""
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            marked = process.environ().get(MARKER) == str(state.folder)
-            if marked and process.pid not in own and process.status() != psutil.STATUS_ZOMBIE:
-                yield process
+            folder = process.environ().get(MARKER)
+            if folder and process.status() != psutil.STATUS_ZOMBIE:
+                yield process, folder
 
 
 def _describe(process: psutil.Process) -> str:

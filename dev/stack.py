@@ -1,13 +1,15 @@
 """The whole project on one machine without Docker: PostgreSQL, S3, MLflow and Airflow, up and down."""
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from dev.environment import environment, postgres_url
 from dev.processes import StartError
 from dev.state import DEFAULT_STATE, REPOSITORY, State
 
-HEALTHY_WITHIN_SECONDS = 240.0
+HEALTHY_WITHIN_SECONDS = 400.0
 _LOG_TAIL_LINES = 30
 Report = Callable[[str], None]
 
@@ -127,9 +129,9 @@ class Stack:
 
     def _start(self, report: Report) -> None:
         self.state.make_folders()
-        self.state.choose_ports()
-        programs = services.programs(self.state)
-        processes.start_supervisor(self.state, programs, self.env)
+        with _choosing_ports():
+            self.state.choose_ports(processes.promised_ports())
+            processes.start_supervisor(self.state, services.programs(self.state), self.env)
         self._start_programs("postgres", "s3", report=report)
         postgres.create_databases(self.state)
         services.create_buckets(self.env)
@@ -187,9 +189,20 @@ class Stack:
     def _locked(self) -> Iterator[None]:
         """One up or down at a time; a second one waits."""
         self.state.folder.mkdir(parents=True, exist_ok=True)
-        with self.state.lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with _file_lock(self.state.lock):
             yield
+
+
+@contextmanager
+def _file_lock(file: Path) -> Iterator[None]:
+    with file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _choosing_ports() -> AbstractContextManager[None]:
+    """One stack of this user chooses at a time, until its choice can be seen."""
+    return _file_lock(Path(tempfile.gettempdir()) / f"local-stack-ports-{os.getuid()}.lock")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import secrets
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,9 +27,9 @@ class Ports:
     trigger_logs: int = 8893
 
     @classmethod
-    def free(cls) -> "Ports":
-        """Ports nobody listens on. Raises OSError if a hundred in a row are taken."""
-        return cls(**{field.name: _next_free(int(str(field.default))) for field in fields(cls)})
+    def free(cls, promised: Collection[int] = ()) -> "Ports":
+        """Ports nobody listens on, and nobody was promised. Raises OSError if a hundred in a row are taken."""
+        return cls(**{field.name: _next_free(int(str(field.default)), promised) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class State:
         for folder in (self.logs, self.airflow_home, self.postgres):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def choose_ports(self) -> Ports:
-        """Chooses free ports and remembers them for whoever asks later."""
-        ports = Ports.free()
+    def choose_ports(self, promised: Collection[int] = ()) -> Ports:
+        """Chooses free ports, none of those promised to others, and remembers them for whoever asks later."""
+        ports = Ports.free(promised)
         self._ports.write_text(json.dumps(asdict(ports)))
         return ports
 
@@ -84,9 +85,9 @@ class State:
         return Secrets(**json.loads(self._secrets.read_text()))
 
 
-def _next_free(first: int) -> int:
+def _next_free(first: int, promised: Collection[int]) -> int:
     for port in range(first, first + 100):
-        if _is_free(port):
+        if port not in promised and _is_free(port):
             return port
     raise OSError(f"ports {first} to {first + 99} are all in use; stop a program that listens there")
 
