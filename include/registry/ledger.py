@@ -1,0 +1,159 @@
+"""The table ``promotion_ledger``: every promotion, rejection and rollback, in order, never changed afterwards.
+
+PostgreSQL itself refuses UPDATE, DELETE and TRUNCATE on it by a trigger; a table's owner can drop that, so give the
+pipeline's role no more than INSERT and SELECT where that matters. The order is that of ``seq``: a gap in it is an entry
+that was written twice and counted once.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.engine import Engine
+
+if TYPE_CHECKING:
+    from include.evaluation.evaluate import Evaluation
+
+Verb = Literal["promote", "reject", "rollback"]
+MOVES = ("promote", "rollback")
+
+LEDGER = sa.Table(
+    "promotion_ledger",
+    sa.MetaData(),
+    sa.Column("seq", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("decision_id", sa.Text, nullable=False, unique=True),
+    sa.Column("decided_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False, index=True),
+    sa.Column("verb", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("previous_champion", sa.Text),
+    sa.Column("gates", JSONB, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("dataset_id", sa.Text, nullable=False),
+    sa.Column("golden_hash", sa.Text, nullable=False),
+    sa.Column("code_hash", sa.Text, nullable=False),
+    sa.Column("dag_run_id", sa.Text, nullable=False),
+    sa.Column("job_id", sa.Text, nullable=False),
+)
+
+TRIGGER = """
+CREATE OR REPLACE FUNCTION promotion_ledger_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'promotion_ledger is append-only: % is refused', TG_OP;
+END $$;
+CREATE TRIGGER promotion_ledger_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON promotion_ledger
+    FOR EACH STATEMENT EXECUTE FUNCTION promotion_ledger_refuse();
+"""
+IN_PLACE = (
+    "SELECT 1 FROM pg_trigger "
+    "WHERE tgname = 'promotion_ledger_append_only' AND tgrelid = to_regclass('promotion_ledger')"
+)
+
+
+class Entry(BaseModel):
+    """One decision. ``previous_champion`` is the champion's version it was made against, None if there was none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model_name: str
+    verb: Verb
+    version: str
+    previous_champion: str | None
+    gates: list[dict[str, Any]] = []
+    actor: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    dataset_id: str = ""
+    golden_hash: str = ""
+    code_hash: str = ""
+    dag_run_id: str = Field(min_length=1, description="or any id of the request that is the same when it is repeated")
+    job_id: str = ""
+    decided_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def decision_id(self) -> str:
+        """16 hex digits: the same when a run repeats a decision, so that it is entered once."""
+        facts = [self.model_name, self.dag_run_id, self.verb, self.version, self.previous_champion]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    @classmethod
+    def of(cls, evaluation: "Evaluation", *, version: str, actor: str, code_hash: str) -> "Entry":
+        """What an evaluation decided about a registered version; run, job, dataset and champion are its context's."""
+        context, decision = evaluation.context, evaluation.decision
+        return cls(
+            model_name=context.model_name,
+            verb="promote" if decision.promote else "reject",
+            version=version,
+            previous_champion=context.champion_version or None,
+            gates=[gate.model_dump() for gate in decision.gates],
+            actor=actor,
+            reason=decision.reason,
+            dataset_id=context.dataset_id,
+            golden_hash=evaluation.golden_hash,
+            code_hash=code_hash,
+            dag_run_id=context.dag_run_id,
+            job_id=context.job_id,
+        )
+
+
+def append(engine: Engine, entry: Entry) -> bool:
+    """Enters a decision, making the table if it is not there; False if the same decision is entered already."""
+    ensure(engine)
+    row = {**entry.model_dump(), "decision_id": entry.decision_id}
+    statement = insert(LEDGER).values(row).on_conflict_do_nothing(index_elements=["decision_id"])
+    with engine.begin() as connection:
+        return bool(connection.execute(statement).rowcount)
+
+
+def entries(engine: Engine, model_name: str, *, limit: int = 100) -> list[Entry]:
+    """A model's decisions, the newest first."""
+    return _select(engine, LEDGER.c.model_name == model_name, limit=limit)
+
+
+def find(engine: Engine, decision_id: str) -> Entry | None:
+    """One decision; None if it is not entered."""
+    return next(iter(_select(engine, LEDGER.c.decision_id == decision_id, limit=1)), None)
+
+
+def last_move(engine: Engine, model_name: str, *, dag_run_id: str = "", verb: Verb | None = None) -> Entry | None:
+    """The newest decision that moves the champion alias; of one run, or one verb, where that is asked for."""
+    condition = (LEDGER.c.model_name == model_name) & LEDGER.c.verb.in_([verb] if verb else MOVES)
+    if dag_run_id:
+        condition &= LEDGER.c.dag_run_id == dag_run_id
+    return next(iter(_select(engine, condition, limit=1)), None)
+
+
+def ensure(engine: Engine) -> None:
+    """Makes the table and its trigger unless both are there; two at once do not collide."""
+    with exclusive(engine, LEDGER.name) as connection:
+        if connection.execute(sa.text(IN_PLACE)).first() is None:
+            LEDGER.create(connection, checkfirst=True)
+            connection.execute(sa.text(TRIGGER))
+
+
+@contextmanager
+def exclusive(engine: Engine, name: str) -> Iterator[Any]:
+    """One caller at a time in the whole warehouse for this name; gives the connection whose transaction holds it.
+
+    A lock of a transaction, not of a session, so that it also holds behind a connection pooler.
+    """
+    with engine.begin() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_key(name))))
+        yield connection
+
+
+def _lock_key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"promotion:{name}".encode()).digest()[:8], signed=True)
+
+
+def _select(engine: Engine, condition: Any, *, limit: int) -> list[Entry]:
+    ensure(engine)
+    statement = sa.select(LEDGER).where(condition).order_by(LEDGER.c.seq.desc()).limit(limit)
+    with engine.connect() as connection:
+        return [Entry.model_validate(dict(cast(Any, row)._mapping)) for row in connection.execute(statement)]

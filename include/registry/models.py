@@ -1,0 +1,188 @@
+"""MLflow's model registry: versions whose files are all there, and the aliases that point at them.
+
+A version is made in this order, so that nobody can come by one whose objects are missing:
+
+1. the version, with ``ready=false`` and its source already ``models/<name>/<version>/``,
+2. the files, copied there from the job's folder,
+3. the tag ``ready=true``, and then the alias ``challenger``.
+
+Look-ups by alias know ready versions only. Cut off anywhere, ``register`` finishes what it finds by the job's id.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from include import lake
+from include.settings import settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+READY, JOB_ID, LABELS_HASH, DECISION = "ready", "job_id", "labels_hash", "decision"
+NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+DESCRIPTION = (
+    "Text classifier trained by bert_model_training_pipeline. The alias champion is in production, previous is what it "
+    "replaced, challenger is the newest version that is not the champion. Only versions tagged ready=true have all "
+    "their files."
+)
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version; ``uri`` is the folder its files lie in, ``run_id`` the MLflow run that trained it."""
+
+    name: str
+    version: str
+    uri: str
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def ready(self) -> bool:
+        """Whether all its files are there."""
+        return self.tags.get(READY) == "true"
+
+
+def register(model_name: str, source_uri: str, mlflow_run_id: str, tags: Mapping[str, str]) -> str:
+    """Registers a job's model and returns its version, a number as a string.
+
+    ``source_uri`` is the job's model folder; its files are copied, so jobs may be cleaned up. ``tags`` must have the
+    ``job_id``: a job is registered once, and called again this gives the same version and finishes what is missing.
+    The version becomes the ``challenger`` unless it has been decided about. Raises ValueError without a job_id, and
+    FileNotFoundError if no model lies at ``source_uri``.
+    """
+    if not tags.get(JOB_ID):
+        raise ValueError(f"tags of a {model_name} version must name its job_id: it is what keeps a job registered once")
+    tags = {**tags, LABELS_HASH: hash_labels(_labels(source_uri))}
+    _ensure_model(model_name)
+    version = _of_job(model_name, tags[JOB_ID]) or _create(model_name, mlflow_run_id, tags)
+    if not version.ready:
+        lake.copy(source_uri, version.uri)
+        _describe_for_pyfunc(version)
+        tag(version, {READY: "true"})
+    if DECISION not in version.tags:
+        point(model_name, CHALLENGER, version.version)
+    return version.version
+
+
+def by_alias(model_name: str, alias: str) -> ModelVersion | None:
+    """The ready version an alias points at; None if there is no such model, alias or the version is not ready."""
+    version = _find(lambda client: client.get_model_version_by_alias(model_name, alias))
+    return version if version and version.ready else None
+
+
+def by_version(model_name: str, version: str) -> ModelVersion | None:
+    """A version, ready or not; None if there is none."""
+    return _find(lambda client: client.get_model_version(model_name, version))
+
+
+def point(model_name: str, alias: str, version: str) -> None:
+    """Moves an alias, in one step, to a version."""
+    _client().set_registered_model_alias(model_name, alias, version)
+
+
+def unpoint(model_name: str, alias: str) -> None:
+    """Takes an alias away; nothing happens if it is not there."""
+    _client().delete_registered_model_alias(model_name, alias)
+
+
+def tag(version: ModelVersion, tags: Mapping[str, str]) -> None:
+    """Sets tags of a version, replacing those of the same names."""
+    client = _client()
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
+
+
+def hash_labels(labels: list[str]) -> str:
+    """16 hex digits for a model's labels in its own order."""
+    return hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:16]
+
+
+def _client() -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    uri = settings().mlflow_tracking_uri
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _find(get: Any) -> ModelVersion | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _version(get(_client()))
+    except MlflowException as error:
+        if error.error_code in NOT_THERE:
+            return None
+        raise
+
+
+def _version(found: Any) -> ModelVersion:
+    return ModelVersion(found.name, str(found.version), found.source, found.run_id or "", dict(found.tags))
+
+
+def _labels(source_uri: str) -> list[str]:
+    config = lake.read_json(f"{source_uri.rstrip('/')}/config.json")
+    names: dict[str, str] = config.get("id2label") or {}
+    if not names:
+        raise ValueError(f"{source_uri}/config.json has no id2label: it is not a trained classifier")
+    return [names[index] for index in sorted(names, key=int)]
+
+
+def _ensure_model(model_name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        _client().create_registered_model(model_name, description=DESCRIPTION)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _of_job(model_name: str, job_id: str) -> ModelVersion | None:
+    """The job's version; one whose source is not its own folder was cut off while being made, and is removed."""
+    client = _client()
+    found = client.search_model_versions(f"name='{model_name}' and tags.{JOB_ID}='{job_id}'")
+    versions = sorted(map(_version, found), key=lambda version: int(version.version))
+    for version in versions:
+        if version.uri != _home(model_name, version.version):
+            client.delete_model_version(model_name, version.version)
+    return next((version for version in versions if version.uri == _home(model_name, version.version)), None)
+
+
+def _create(model_name: str, mlflow_run_id: str, tags: Mapping[str, str]) -> ModelVersion:
+    """MLflow numbers a version while making it, and its source cannot change: the number is foretold, and checked."""
+    client = _client()
+    numbers = [int(found.version) for found in client.search_model_versions(f"name='{model_name}'")]
+    expected = str(max(numbers, default=0) + 1)
+    while True:
+        made = _version(
+            client.create_model_version(
+                model_name,
+                source=_home(model_name, expected),
+                run_id=mlflow_run_id,
+                tags={**tags, READY: "false"},
+            )
+        )
+        if made.version == expected:
+            return made
+        # Another one came between, or the newest was deleted: those numbers are not given again.
+        client.delete_model_version(model_name, made.version)
+        expected = str(int(made.version) + 1)
+
+
+def _home(model_name: str, version: str) -> str:
+    return lake.model(model_name, version).rstrip("/")
+
+
+def _describe_for_pyfunc(version: ModelVersion) -> None:
+    """Writes the MLmodel file with which ``mlflow.pyfunc.load_model("models:/<name>@champion")`` works."""
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    model = Model()
+    pyfunc.add_to_model(model, loader_module="include.registry.pyfunc")
+    lake.write_bytes(f"{version.uri}/MLmodel", model.to_yaml().encode())
