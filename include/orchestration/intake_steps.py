@@ -12,7 +12,7 @@ from include import lake
 from include.datasets import golden
 from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, take_in
 from include.orchestration.outcome import conclude
-from include.registry import models
+from include.registry import lineage
 from include.settings import settings
 from include.uploads import claims
 
@@ -63,7 +63,7 @@ def _plan(dag_run: DagRun, dataset_uri: str | None) -> Plan:
         run_id=dag_run.run_id,
         model_name=model_name,
         sources=sources_at(dataset_uri) if dataset_uri else _uploaded(dag_run.run_id),
-        parent_dataset_id=models.parent_dataset_id(model_name),
+        parent_dataset_id=lineage.parent_dataset_id(model_name),
         golden_sha256=frozen.sha256 if frozen else None,
     )
     if not plan.sources and plan.parent_dataset_id is None:

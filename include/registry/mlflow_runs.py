@@ -21,11 +21,8 @@ def log_report(run_id: str, folder: Path, airflow_url: str, evaluation: "Evaluat
     client.log_metric(run_id, "golden_accuracy", metrics.accuracy)
     client.log_metric(run_id, "golden_macro_f1", metrics.macro_f1)
     client.set_tag(run_id, "airflow_run", airflow_url)
-    client.set_tag(
-        run_id,
-        "mlflow.note.content",
-        f"{evaluation.decision.reason}\n\n[Evaluation report]({links(run_id)['report']}) · [Airflow run]({airflow_url})",
-    )
+    see = f"[Evaluation report]({links(run_id)['report']}) · [Airflow run]({airflow_url})"
+    client.set_tag(run_id, "mlflow.note.content", f"{evaluation.decision.reason}\n\n{see}")
 
 
 def links(run_id: str) -> dict[str, str]:
