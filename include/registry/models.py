@@ -59,7 +59,8 @@ def register(model_name: str, source_uri: str, mlflow_run_id: str, tags: Mapping
         raise ValueError(f"tags of a {model_name} version must name its job_id: it is what keeps a job registered once")
     tags = {**tags, LABELS_HASH: hash_labels(_labels(source_uri))}
     _ensure_model(model_name)
-    version = _of_job(model_name, tags[JOB_ID]) or _create(model_name, mlflow_run_id, tags)
+    _remove_cut_off(model_name, tags[JOB_ID])
+    version = of_job(model_name, tags[JOB_ID]) or _create(model_name, mlflow_run_id, tags)
     if not version.ready:
         lake.copy(source_uri, version.uri)
         _describe_for_pyfunc(version)
@@ -78,6 +79,11 @@ def by_alias(model_name: str, alias: str) -> ModelVersion | None:
 def by_version(model_name: str, version: str) -> ModelVersion | None:
     """A version, ready or not; None if there is none."""
     return _find(lambda client: client.get_model_version(model_name, version))
+
+
+def of_job(model_name: str, job_id: str) -> ModelVersion | None:
+    """The version that was made from a job, ready or not; None if the job is not registered."""
+    return next((version for version in _all_of_job(model_name, job_id) if _is_at_home(version)), None)
 
 
 def point(model_name: str, alias: str, version: str) -> None:
@@ -142,15 +148,16 @@ def _ensure_model(model_name: str) -> None:
             raise
 
 
-def _of_job(model_name: str, job_id: str) -> ModelVersion | None:
-    """The job's version; one whose source is not its own folder was cut off while being made, and is removed."""
-    client = _client()
-    found = client.search_model_versions(f"name='{model_name}' and tags.{JOB_ID}='{job_id}'")
-    versions = sorted(map(_version, found), key=lambda version: int(version.version))
-    for version in versions:
-        if version.uri != _home(model_name, version.version):
-            client.delete_model_version(model_name, version.version)
-    return next((version for version in versions if version.uri == _home(model_name, version.version)), None)
+def _all_of_job(model_name: str, job_id: str) -> list[ModelVersion]:
+    found = _client().search_model_versions(f"name='{model_name}' and tags.{JOB_ID}='{job_id}'")
+    return sorted(map(_version, found), key=lambda version: int(version.version))
+
+
+def _remove_cut_off(model_name: str, job_id: str) -> None:
+    """Removes versions that were given another number than foretold, by a process that died before it removed them."""
+    for version in _all_of_job(model_name, job_id):
+        if not _is_at_home(version):
+            _client().delete_model_version(model_name, version.version)
 
 
 def _create(model_name: str, mlflow_run_id: str, tags: Mapping[str, str]) -> ModelVersion:
@@ -172,6 +179,10 @@ def _create(model_name: str, mlflow_run_id: str, tags: Mapping[str, str]) -> Mod
         # Another one came between, or the newest was deleted: those numbers are not given again.
         client.delete_model_version(model_name, made.version)
         expected = str(int(made.version) + 1)
+
+
+def _is_at_home(version: ModelVersion) -> bool:
+    return version.uri == _home(version.name, version.version)
 
 
 def _home(model_name: str, version: str) -> str:
