@@ -100,13 +100,12 @@ def stop_all(state: State, order: Sequence[Sequence[str]]) -> None:
         psutil.Process(pid).wait(30)
 
 
-def end_left_overs(state: State) -> list[str]:
-    """Ends every process started for this state that nobody manages any more; returns their names.
+def end_left_overs(state: State) -> int:
+    """Ends every process started for this state that nobody manages any more; returns how many there were.
 
     They are found by a variable in their environment. The caller and its ancestors are spared.
     """
     found = list(_left_overs(state))
-    names = [_describe(process) for process in found]
     for process in found:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -115,7 +114,7 @@ def end_left_overs(state: State) -> list[str]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, timeout=5)
-    return names
+    return len(found)
 
 
 def _left_overs(state: State) -> Iterator[psutil.Process]:
@@ -132,12 +131,6 @@ def _marked() -> Iterator[tuple[psutil.Process, str]]:
             folder = process.environ().get(MARKER)
             if folder and process.status() != psutil.STATUS_ZOMBIE:
                 yield process, folder
-
-
-def _describe(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return f"{process.pid} {' '.join(process.cmdline())[:100]}"
-    return str(process.pid)
 
 
 def _configuration(state: State, programs: Sequence[Program]) -> configparser.RawConfigParser:

@@ -178,8 +178,8 @@ class Stack:
         if running:
             processes.stop_all(self.state, services.STOP_ORDER)
         left_over = processes.end_left_overs(self.state)
-        for process in left_over:
-            report(f"ended a left-over process: {process}")
+        if left_over:
+            report(f"ended {left_over} processes that had outlived their process manager")
         postgres.end_left_over(self.state)
         for file in self.state.airflow_home.glob("*.pid"):
             file.unlink()
