@@ -1,14 +1,15 @@
 """The task that trains: one factory, so that no DAG knows where the trainer runs."""
 
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from airflow.exceptions import AirflowException
+from airflow.hooks.subprocess import SubprocessHook
 from airflow.models import BaseOperator
-from airflow.operators.bash import BashOperator
 
 from include import lake
 from include.orchestration.defaults import GPU_POOL
@@ -47,27 +48,36 @@ def job_of(params: dict[str, Any], dataset_uri: str, run_name: str) -> Job:
     )
 
 
-class LocalTraining(BashOperator):
+class LocalTraining(BaseOperator):
     """Runs the trainer as a process of the worker; its output is the task's log."""
 
     template_fields: Sequence[str] = ("dataset_uri",)
 
     def __init__(self, *, dataset_uri: str, **kwargs: Any) -> None:
-        super().__init__(bash_command="set by execute", cwd=str(PROJECT), append_env=True, **kwargs)
+        super().__init__(**kwargs)
         self.dataset_uri = dataset_uri
+
+    @cached_property
+    def hook(self) -> SubprocessHook:
+        """Starts the process in a session of its own and streams its output."""
+        return SubprocessHook()
 
     def execute(self, context: Any) -> str:
         """Submits the job, runs the trainer until it ends, and returns the result's URI."""
         job = job_of(context["params"], self.dataset_uri, context["run_id"])
         command = [sys.executable, "-m", "include.training", job.submit(), "--stop-with-parent"]
-        self.bash_command = f"exec {shlex.join(command)}"
-        super().execute(context)
+        exit_code = self.hook.run_command(command, cwd=str(PROJECT)).exit_code
+        if exit_code:
+            raise AirflowException(
+                f"the trainer ended with exit code {exit_code}; its last lines above say why. "
+                "A retry goes on from the last checkpoint."
+            )
         return lake.job(job.job_id, "result.json")
 
     def on_kill(self) -> None:
         """Asks the trainer to stop and waits for its checkpoint, so that the next try does not meet it."""
-        super().on_kill()
-        process = self.subprocess_hook.sub_process
+        self.hook.send_sigterm()
+        process = self.hook.sub_process
         if process is not None:
             try:
                 process.wait(STOP_SECONDS)
