@@ -38,7 +38,8 @@ def validate(dag_run: DagRun, dataset_uri: str | None) -> dict[str, Any]:
     plan.pin()
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
     if intake.accepted_rows == 0 and (uploaded or plan.parent_dataset_id is None):
-        _end_without_training(dag_run, plan, intake, "nothing_to_train", "no row of the upload can be trained on")
+        reason = "no row of the upload can be trained on" if plan.sources else "an earlier run used the upload already"
+        _end_without_training(dag_run, plan, intake, "nothing_to_train", reason)
     return {"accepted_uri": intake.accepted_uri, "rows": intake.rows}
 
 
