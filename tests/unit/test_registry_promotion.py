@@ -1,5 +1,6 @@
 """Registry and promotion against a real MLflow server, S3 server and PostgreSQL, with a tiny real BERT."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -42,8 +43,9 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--default-artifact-root", f"{folder}/artifacts"]
+    lean = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen([*command, *store], stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen([*command, *store], stdout=log, stderr=log, cwd=folder, env=os.environ | lean)
     uri = f"http://127.0.0.1:{port}"
     try:
         _wait_for(f"{uri}/health", server, folder / "log")
