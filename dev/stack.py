@@ -23,6 +23,7 @@ from dev.processes import StartError
 from dev.state import DEFAULT_STATE, REPOSITORY, State
 
 HEALTHY_WITHIN_SECONDS = 400.0
+_STARTS_BEFORE_FAILURE = 3
 _LOG_TAIL_LINES = 30
 Report = Callable[[str], None]
 
@@ -146,19 +147,24 @@ class Stack:
         for name in names:
             if processes.statuses(self.state)[name] == "STOPPED":
                 processes.start(self.state, name)
-        for name in names:
-            self._wait_until_healthy(name)
-            report(f"{name} is healthy after {time.monotonic() - begun:.0f} s")
-
-    def _wait_until_healthy(self, name: str) -> None:
-        check = services.health_checks(self.state)[name]
-        deadline = time.monotonic() + HEALTHY_WITHIN_SECONDS
-        while not check():
-            status = processes.statuses(self.state)[name]
-            if status == "FATAL" or time.monotonic() > deadline:
-                log = self.state.logs / f"{name}.log"
-                raise StartError(f"{name} did not become healthy (it is {status}). The end of {log}:\n{_tail(log)}")
+        checks = services.health_checks(self.state)
+        waiting, seen = set(names), {name: set[int]() for name in names}
+        while waiting:
+            for name in sorted(waiting):
+                if checks[name]():
+                    waiting.remove(name)
+                    report(f"{name} is healthy after {time.monotonic() - begun:.0f} s")
+                else:
+                    self._give_up_on_failure(name, seen[name], time.monotonic() - begun)
             time.sleep(0.25)
+
+    def _give_up_on_failure(self, name: str, seen: set[int], seconds: float) -> None:
+        """Raises StartError if there is no hope: supervisord gave up, or restarts it again and again, or time is up."""
+        seen.add(processes.pids(self.state).get(name, 0))
+        status = processes.statuses(self.state)[name]
+        if status == "FATAL" or len(seen - {0}) >= _STARTS_BEFORE_FAILURE or seconds > HEALTHY_WITHIN_SECONDS:
+            log = self.state.logs / f"{name}.log"
+            raise StartError(f"{name} did not become healthy (it is {status}). The end of {log}:\n{_tail(log)}")
 
     def _initialise_airflow(self, report: Report) -> None:
         wanted = version("apache-airflow")
