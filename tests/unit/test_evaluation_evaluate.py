@@ -1,0 +1,60 @@
+"""Two real (tiny, untrained) BERTs scored by the project's own scorer."""
+
+from pathlib import Path
+
+import pytest
+
+from include.evaluation.evaluate import Context, Evaluation, evaluate
+from include.evaluation.gates import Thresholds
+from include.training.scoring import score
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "card", "refund", "lost", "late", "where", "is", "my", "a"]
+TEXTS = [f"{first} {second} {third}" for first in WORDS[5:] for second in WORDS[5:] for third in WORDS[5:8]]
+THRESHOLDS = Thresholds(
+    min_accuracy=0.7, max_accuracy_drop=0.02, gate_confidence=0.95, min_class_recall=0.5, min_class_rows=10
+)
+
+
+def tiny_bert(folder: Path, labels: list[str], seed: int) -> str:
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder.mkdir()
+    torch.manual_seed(seed)
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=len(WORDS), max_position_embeddings=64, initializer_range=1.0, **sizes, **names)
+    )
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    return str(folder)
+
+
+def test_two_models_are_scored_on_the_same_rows_and_the_worse_one_is_rejected(tmp_path: Path) -> None:
+    champion = tiny_bert(tmp_path / "champion", ["card", "refund", "delivery"], 1)
+    challenger = tiny_bert(tmp_path / "challenger", ["card", "refund", "delivery"], 2)
+    truth = score(champion, TEXTS).predicted  # so the champion is always right
+    context = Context(model_name="m", champion_version="1")
+    found = evaluate(TEXTS, truth, challenger, champion, THRESHOLDS, golden_hash="frozen", context=context)
+    assert found.champion is not None
+    assert found.flips is not None
+    assert found.champion.metrics.accuracy == 1
+    assert not found.decision.promote
+    assert found.flips.fixed_count == 0
+    assert found.flips.broken_count == round((1 - found.challenger.metrics.accuracy) * len(TEXTS))
+    assert (found.golden_hash, found.golden_rows, found.context) == ("frozen", len(TEXTS), context)
+    assert Evaluation.model_validate_json(found.model_dump_json()) == found
+
+
+def test_the_same_model_against_itself_is_promoted(tmp_path: Path) -> None:
+    model = tiny_bert(tmp_path / "model", ["card", "refund", "delivery"], 1)
+    found = evaluate(TEXTS, score(model, TEXTS).predicted, model, model, THRESHOLDS)
+    assert found.decision.promote
+    assert len(found.golden_hash) == 64
+
+
+def test_a_model_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        evaluate(TEXTS, ["card"] * len(TEXTS), f"file://{tmp_path}/nowhere", None, THRESHOLDS)
