@@ -62,7 +62,10 @@ format: setup ## formats the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The pinned torch is forgotten first: preferring it, uv would take the CUDA build and all its packages.
+COMPILE := $(BIN)/uv pip compile --quiet --no-header --python-version 3.11 $(TORCH)
 lock: setup ## resolves requirements*.in into requirements*.txt
-	$(BIN)/uv pip compile --quiet --python-version 3.11 $(TORCH) requirements.in -o requirements.txt
+	sed -i.old '/^torch==/d' requirements.txt
+	$(COMPILE) requirements.in -o requirements.txt
 	sed -i.old -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.txt && rm requirements.txt.old
-	$(BIN)/uv pip compile --quiet --python-version 3.11 $(TORCH) requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) requirements-dev.in -o requirements-dev.txt
