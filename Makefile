@@ -65,7 +65,7 @@ format: setup ## formats the code
 # The pinned torch is forgotten first: preferring it, uv would take the CUDA build and all its packages.
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --python-version 3.11 $(TORCH)
 lock: setup ## resolves requirements*.in into requirements*.txt
-	sed -i.old '/^torch==/d' requirements.txt
-	$(COMPILE) requirements.in -o requirements.txt
-	sed -i.old -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.txt && rm requirements.txt.old
+	grep -v '^torch==' requirements.txt > requirements.lock
+	$(COMPILE) requirements.in -o requirements.lock
+	sed -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.lock > requirements.txt && rm requirements.lock
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
