@@ -13,7 +13,7 @@ from rich.console import Console
 from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
 from dev.stack import Stack
-from dev.state import DEFAULT_STATE
+from dev.state import DEFAULT_STATE, DEMO_STATE
 
 console = Console(highlight=False)
 
@@ -71,11 +71,27 @@ def env(arguments: argparse.Namespace) -> int:
 def upload(arguments: argparse.Namespace) -> int:
     """Drops files into incoming/, as any S3 client would."""
     stack = Stack(arguments.state)
+    if not stack.is_healthy("s3"):
+        raise StartError("The stack is not up; start it with: make up")
     for file in arguments.files:
         key = f"incoming/{file.name}"
         stack.s3.upload_file(str(file), stack.env["BERT_BUCKET"], key)
         console.print(f"{file} → s3://{stack.env['BERT_BUCKET']}/{key}", markup=False)
     return 0
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Runs the main job end to end on a fresh stack, and checks how it ended."""
+    from dev.demo import demo as tell  # pandas and MLflow are slow to import, and the other commands need neither
+
+    return tell(
+        arguments.state,
+        console,
+        data=arguments.data,
+        test=arguments.test,
+        text=arguments.text,
+        label=arguments.label,
+    )
 
 
 def _print_addresses(stack: Stack) -> None:
@@ -102,14 +118,20 @@ def _print_addresses(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (up, down, status, logs, env, upload):
+    for function in (up, down, status, logs, env, upload, demo):
         command = commands.add_parser(function.__name__, help=(function.__doc__ or "").split("\n", 1)[0])
         command.set_defaults(run=function)
-        command.add_argument("--state", type=Path, default=DEFAULT_STATE, help="the stack's folder (%(default)s)")
+        state = DEMO_STATE if function is demo else DEFAULT_STATE
+        command.add_argument("--state", type=Path, default=state, help="the stack's folder (%(default)s)")
         if function is logs:
             command.add_argument("program", nargs="?", help="only this program's")
         if function is upload:
             command.add_argument("files", nargs="+", type=Path)
+        if function is demo:
+            command.add_argument("--data", type=Path, help="your own labelled .csv, .jsonl or .parquet file")
+            command.add_argument("--test", type=Path, help="a labelled file to score the champion on at the end")
+            command.add_argument("--text", default="", help="name of the text column, if it is not a usual one")
+            command.add_argument("--label", default="", help="name of the label column, if it is not a usual one")
     return parser
 
 
@@ -127,7 +149,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("Interrupted.", style="bold red")
         return 130
-    except (StartError, FileNotFoundError) as error:
+    except (StartError, FileNotFoundError, TimeoutError, ValueError) as error:
         console.print(str(error), style="red", markup=False)
         return 1
 

@@ -12,6 +12,7 @@ from cryptography.fernet import Fernet
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_STATE = REPOSITORY / ".local" / "stack"
+DEMO_STATE = REPOSITORY / ".local" / "demo"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class State:
     @property
     def ports(self) -> Ports:
         """The ports chosen by the last start. Raises FileNotFoundError if there was none."""
+        if not self._ports.exists():
+            raise FileNotFoundError(f"no stack was ever up in {self.folder}; start one with: make up")
         return Ports(**json.loads(self._ports.read_text()))
 
     @property
