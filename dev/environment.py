@@ -44,6 +44,7 @@ def _defaults() -> dict[str, str]:
     return {
         "BERT_BUCKET": "bert",
         "BERT_BASE_MODEL": str(get_model_path()),
+        "BERT_LEARNING_RATE": "2e-4",  # a small model learns in larger steps than the default, which is BERT-base's
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
     }
 

@@ -49,7 +49,10 @@ def evaluate(dag_run: DagRun, result_uri: str) -> dict[str, Any]:
 
 
 def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
-    """Registers the challenger and promotes or rejects it. Returns its version and the outcome."""
+    """Registers the challenger and promotes or rejects it. Returns its version and the outcome.
+
+    If the champion has changed since it was compared with, by a rollback for example, the challenger is evaluated anew.
+    """
     evaluation = Evaluation.model_validate_json(lake.read_bytes(evaluated["evaluation_uri"]))
     result = Result.model_validate(lake.read_json(evaluated["result_uri"]))
     job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
@@ -58,10 +61,11 @@ def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     version = models.register(plan.model_name, result.model_uri, result.mlflow_run_id, tags)
     engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
     entry = ledger.Entry.of(evaluation, version=version, actor=f"dag:{dag_run.dag_id}", code_hash=code_hash())
-    if evaluation.decision.promote:
-        promotion.promote(entry, engine)
-    else:
-        promotion.reject(entry, engine)
+    try:
+        (promotion.promote if evaluation.decision.promote else promotion.reject)(entry, engine)
+    except promotion.ChampionChanged as error:
+        logger.warning("%s", error)
+        return decide(dag_run, evaluate(dag_run, evaluated["result_uri"]))
     card = model_card(job, result, evaluation, version)
     lake.write_bytes(lake.model(plan.model_name, version, "README.md"), card.encode())
     outcome = "promoted" if evaluation.decision.promote else "rejected"

@@ -21,9 +21,9 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from dev.observe import OVER, PIPELINE, Observer
 from dev.stack import Stack
 
-PIPELINE = "bert_model_training_pipeline"
 TASKS = ["validate_data", "load_rows", "preprocess_data", "train_model", "evaluate_model", "upload_model"]
 PHRASES = {
     "card_lost": ["I lost my card", "my card is gone", "someone took my card", "I cannot find my bank card"],
@@ -40,46 +40,29 @@ def messages(n: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"text": texts, "label": labels})
 
 
-class Story:
-    """What a user can do with a stack and see of it."""
+class Story(Observer):
+    """What a user can do with a stack, and see of it."""
 
     def __init__(self, stack: Stack) -> None:
+        super().__init__(stack)
         self.stack = stack
-        self.s3 = stack.s3
 
     def upload(self, name: str, content: bytes) -> dict[str, Any]:
         """Drops a file and waits for the end of the run that it starts; returns the run's report."""
-        self.s3.put_object(Bucket="bert", Key=f"incoming/{name}", Body=content)
-        return self.report_of(self.run_of(name))
-
-    def run_of(self, name: str, timeout: float = 120) -> str:
-        """The run that an upload started, as soon as there is one."""
-        before = set(self.runs())
-        return wait(lambda: next(iter(sorted(set(self.runs()) - before)), None), f"a run for {name}", timeout)
-
-    def runs(self) -> dict[str, str]:
-        answer = self.stack.airflow.get(f"dags/{PIPELINE}/dagRuns", params={"limit": 100})
-        return {run["dag_run_id"]: run["state"] for run in answer.json()["dag_runs"]}
-
-    def finish(self, run_id: str, timeout: float = 600) -> str:
-        return wait(lambda: (s := self.runs()[run_id]) in ("success", "failed") and s, f"the end of {run_id}", timeout)
+        known = set(self.runs())
+        self.s3.put_object(Bucket=self.bucket, Key=f"incoming/{name}", Body=content)
+        return self.report_of(self.new_run(known))
 
     def report_of(self, run_id: str) -> dict[str, Any]:
-        state = self.finish(run_id)
-        assert state == "success", f"{run_id}: {state}, {self.tasks(run_id)}"
-        slug = "".join(c if c.isalnum() or c in "_.=-" else "_" for c in run_id)
-        return self.read(f"reports/{PIPELINE}/{slug}/run.json")
+        """The report of a run, once that has ended well."""
+        assert self.finish(run_id) == "success", self.run(run_id)["note"]
+        return self.report(run_id)
 
-    def read(self, key: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.s3.get_object(Bucket="bert", Key=key)["Body"].read())
-        return content
-
-    def keys(self, prefix: str) -> list[str]:
-        return [item["Key"] for item in self.s3.list_objects_v2(Bucket="bert", Prefix=prefix).get("Contents", [])]
+    def finish(self, run_id: str, timeout: float = 600) -> str:
+        return wait(lambda: (s := self.run(run_id)["state"]) in OVER and s, f"the end of {run_id}", timeout)
 
     def tasks(self, run_id: str) -> dict[str, str]:
-        answer = self.stack.airflow.get(f"dags/{PIPELINE}/dagRuns/{run_id}/taskInstances").json()
-        return {task["task_id"]: task["state"] for task in answer["task_instances"]}
+        return {task["task_id"]: task["state"] for task in self.task_instances(run_id)}
 
     def clear(self, run_id: str, task_id: str) -> None:
         """Clears a task and all after it, as in the UI, and waits for the run's new end."""
@@ -87,35 +70,28 @@ class Story:
             "dry_run": False, "task_ids": [task_id], "dag_run_id": run_id, "only_failed": False,
             "include_downstream": True, "reset_dag_runs": True,
         }  # fmt: skip
-        answer = self.stack.airflow.post(f"dags/{PIPELINE}/clearTaskInstances", json=body)
-        answer.raise_for_status()
+        self.airflow.post(f"dags/{PIPELINE}/clearTaskInstances", json=body).raise_for_status()
         assert self.finish(run_id) == "success", self.tasks(run_id)
 
     def trigger(self, **conf: Any) -> str:
         """Starts a run as Airflow's documentation of the REST API does."""
-        answer = self.stack.airflow.post(f"dags/{PIPELINE}/dagRuns", json={"conf": conf})
-        answer.raise_for_status()
-        run_id: str = answer.json()["dag_run_id"]
-        return run_id
+        answer = self.airflow.post(f"dags/{PIPELINE}/dagRuns", json={"conf": conf}).raise_for_status()
+        return str(answer.json()["dag_run_id"])
 
     def note(self, run_id: str) -> str:
-        return str(self.stack.airflow.get(f"dags/{PIPELINE}/dagRuns/{run_id}").json()["note"])
+        return str(self.run(run_id)["note"])
 
-    def alias(self, name: str) -> str | None:
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        client = MlflowClient(self.stack.mlflow_uri, self.stack.mlflow_uri)
-        with contextlib.suppress(MlflowException):
-            return str(client.get_model_version_by_alias("bert-classifier", name).version)
-        return None
+    def read_json(self, key: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.read(key))
+        return content
 
     def ledger(self) -> list[tuple[str, str]]:
-        engine = sa.create_engine(self.stack.warehouse_url)
-        with engine.connect() as connection:
+        with self.warehouse.connect() as connection:
             rows = connection.execute(sa.text("SELECT verb, version FROM promotion_ledger ORDER BY seq")).all()
-        engine.dispose()
         return [(row[0], row[1]) for row in rows]
+
+    def aliases(self) -> tuple[str | None, str | None]:
+        return self.alias("champion"), self.alias("previous")
 
 
 def wait(condition: Callable[[], Any], what: str, timeout: float) -> Any:
@@ -154,18 +130,17 @@ def test_a_first_good_file_becomes_the_champion(story: Story) -> None:
 
 
 def test_a_second_good_file_is_trained_with_the_first_and_compared_on_the_same_rows(story: Story) -> None:
-    first = story.read("datasets/" + story.keys("datasets/")[0].split("/")[1] + "/manifest.json")
+    first = story.read_json(f"datasets/{story.keys('datasets/')[0].split('/')[1]}/manifest.json")
     buffer = io.BytesIO()
     messages(100, seed=2).to_parquet(buffer)
     report = story.upload("second.parquet", buffer.getvalue())
     assert report["outcome"] == "promoted"
     assert report["parent_dataset_id"] == first["dataset_id"]
-    manifest = story.read(f"datasets/{report['dataset_id']}/manifest.json")
+    manifest = story.read_json(f"datasets/{report['dataset_id']}/manifest.json")
     assert sum(manifest["rows"].values()) == sum(first["rows"].values()) + 100
     assert [gate["name"] for gate in report["gates"]] == ["accuracy_floor", "non_inferiority", "class_recall"]
-    assert (story.alias("champion"), story.alias("previous")) == ("2", "1")
-    slug = report["links"]["report"]
-    assert slug.startswith(story.stack.mlflow_uri)
+    assert story.aliases() == ("2", "1")
+    assert report["links"]["report"].startswith(story.stack.mlflow_uri)
 
 
 def test_a_file_that_is_no_table_is_quarantined_and_its_run_ends_well(story: Story) -> None:
@@ -173,7 +148,7 @@ def test_a_file_that_is_no_table_is_quarantined_and_its_run_ends_well(story: Sto
     assert report["outcome"] == "nothing_to_train"
     assert report["rows"] == {"in": 1, "used": 0, "rejected": 1, "waiting": 0}
     (key,) = [key for key in story.keys("quarantine/") if key.endswith("scan.csv")]
-    assert story.read(f"{key}.reason.json")["reason"].endswith("a PDF")
+    assert story.read_json(f"{key}.reason.json")["reason"].endswith("a PDF")
     assert story.tasks(report["run_id"])["train_model"] == "skipped"
     assert story.alias("champion") == "2"
 
@@ -189,8 +164,7 @@ def test_bad_rows_are_quarantined_and_good_ones_used(story: Story) -> None:
         "text_too_long": 1, "wrong_encoding": 1,
     }  # fmt: skip
     assert report["rows"] == {"in": 48, "used": 40, "rejected": 8, "waiting": 0}
-    key = report["files"][0]["quarantine"].removeprefix("s3://bert/")
-    rejected = pd.read_parquet(io.BytesIO(story.s3.get_object(Bucket="bert", Key=key)["Body"].read()))
+    rejected = story.rejected_rows(report)
     assert list(rejected["row"]) == list(range(41, 49))
     assert (rejected["reason"] != "").all()
 
@@ -210,19 +184,19 @@ def test_a_run_that_is_cleared_and_repeated_at_any_task_changes_nothing(story: S
     run_id = sorted(run for run, state in story.runs().items() if state == "success")[1]
     before = story.report_of(run_id)
     assert before["outcome"] == "promoted"
-    state = (story.alias("champion"), story.alias("previous"), story.ledger(), story.keys("models/"))
+    state = (story.aliases(), story.ledger(), story.keys("models/"))
     for task_id in TASKS:
         story.clear(run_id, task_id)
         assert story.report_of(run_id) == before, task_id
-        assert (story.alias("champion"), story.alias("previous"), story.ledger(), story.keys("models/")) == state
+        assert (story.aliases(), story.ledger(), story.keys("models/")) == state
 
 
 def test_a_rollback_brings_the_previous_champion_back(story: Story) -> None:
-    champion, previous = story.alias("champion"), story.alias("previous")
+    champion, previous = story.aliases()
     command = [sys.executable, "-m", "include.orchestration.rollback", "--reason", "customers complain"]
     done = subprocess.run(command, env=story.stack.env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (story.alias("champion"), story.alias("previous")) == (previous, champion)
+    assert story.aliases() == (previous, champion)
     assert story.ledger()[-1] == ("rollback", previous)
 
 
@@ -233,7 +207,7 @@ def test_training_that_is_killed_goes_on_from_its_checkpoint(story: Story) -> No
     wait(lambda: story.keys(f"jobs/{job_id}/checkpoints/"), "checkpoint", 240)
     os.kill(trainer.pid, signal.SIGKILL)
     report = story.report_of(run_id)
-    assert story.read(f"jobs/{report['job_id']}/result.json")["resumed_from_step"] > 0
+    assert story.read_json(f"jobs/{report['job_id']}/result.json")["resumed_from_step"] > 0
 
 
 def find_trainer(stack: Stack) -> psutil.Process | None:
@@ -248,8 +222,9 @@ def find_trainer(stack: Stack) -> psutil.Process | None:
 
 def test_an_outage_of_s3_delays_a_run_and_loses_nothing(story: Story) -> None:
     faults: Path = story.stack.state.s3_faults
+    known = set(story.runs())
     story.s3.put_object(Bucket="bert", Key="incoming/outage.csv", Body=csv(messages(60, seed=4)))
-    run_id = story.run_of("outage.csv")
+    run_id = story.new_run(known)
     faults.touch()
     try:
         time.sleep(30)
@@ -268,6 +243,6 @@ def test_a_run_started_over_rest_trains_on_the_file_it_names(story: Story) -> No
 
 
 def test_a_run_for_data_that_is_wrong_says_so_in_its_note(story: Story) -> None:
-    answer = story.stack.airflow.post(f"dags/{PIPELINE}/dagRuns", json={"conf": {"epochs": 0}})
+    answer = story.airflow.post(f"dags/{PIPELINE}/dagRuns", json={"conf": {"epochs": 0}})
     assert answer.status_code == 400
     assert "epochs" in answer.text

@@ -1,0 +1,239 @@
+"""The main job, end to end: five files are uploaded as a user would, and each story is checked where it ends.
+
+Nothing is taken from the pipeline's word alone: rows are counted from the uploaded files, the champion is MLflow's word,
+rejected rows are read from quarantine, decisions from the ledger.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from dev import sample_data
+from dev.observe import Observer
+from dev.sample_data import Upload
+from dev.stack import Stack
+from dev.state import REPOSITORY
+
+RESULT = REPOSITORY / ".local" / "demo.json"
+
+EXPECTED = {
+    "good file": "promoted, champion v1",
+    "second good file": "promoted or kept out by a gate, on the champion's golden rows",
+    "bad rows": "bad rows in quarantine, good ones used",
+    "no table": "quarantined whole, nothing trained",
+    "shuffled labels": "rejected, champion untouched",
+}
+
+
+@dataclass
+class Outcome:
+    """One story's line in demo.json."""
+
+    name: str
+    expected: str
+    outcome: str
+    ok: bool
+    run_id: str
+    upload_to_run_seconds: float
+
+
+class Demo:
+    """Tells the five stories on a stack that is up."""
+
+    def __init__(self, stack: Stack, console: Console) -> None:
+        self.stack, self.console = stack, console
+        self.observer = Observer(stack)
+        self.reports: list[dict[str, Any]] = []
+
+    def tell(self, upload: Upload) -> Outcome:
+        """Uploads one file, follows its run to the end, and checks how it ended."""
+        self.console.print(
+            f"\n[bold]{upload.story}[/]  {upload.name}  {upload.rows} rows, {len(upload.content):,} bytes"
+        )
+        champion = self.observer.champion()
+        known = set(self.observer.runs())
+        self.stack.s3.put_object(
+            Bucket=self.stack.env["BERT_BUCKET"], Key=f"incoming/{upload.name}", Body=upload.content
+        )
+        uploaded = time.time()
+        run_id = self.observer.new_run(known)
+        started = datetime.fromisoformat(self.observer.run(run_id)["start_date"]).timestamp()
+        self.console.print(f"  {started - uploaded:5.1f} s  claimed, and run {run_id} began")
+        self._follow(run_id, started)
+        report = self.observer.report(run_id)
+        self.reports.append(report)
+        self.console.print(f"  {report['reason']}", markup=False)
+        problems = self._problems(upload, report, champion)
+        for problem in problems:
+            self.console.print(f"  [bold red]not as expected:[/] {problem}")
+        return Outcome(
+            upload.story,
+            EXPECTED[upload.story],
+            "; ".join([_shown(report), *problems]),
+            not problems,
+            run_id,
+            round(started - uploaded, 1),
+        )
+
+    def _follow(self, run_id: str, started: float) -> None:
+        """Shows each task as it ends and training as it goes, until the run is over."""
+        with self.console.status("waiting for the first task") as status:
+            for event in self.observer.follow(run_id):
+                if event.passing:
+                    status.update(event.text)
+                else:
+                    self.console.print(f"  {time.time() - started:5.0f} s  {event.text}", markup=False)
+
+    def _problems(self, upload: Upload, report: dict[str, Any], before: str | None) -> list[str]:
+        """What is not as the story should end; empty if it ended well."""
+        found = list(self._account_problems(upload, report))
+        champion, outcome = self.observer.champion(), report["outcome"]
+        decision = self.observer.last_decision()
+        if report["state"] != "success":
+            found.append(f"the run ended as {report['state']}")
+        match upload.story:
+            case "good file":
+                _expect(found, outcome == "promoted" and champion == "1", f"{outcome}, champion {champion}")
+                _expect(found, decision == ("promote", "1"), f"the ledger says {decision}")
+            case "second good file" | "bad rows":
+                _expect(found, outcome in ("promoted", "rejected"), outcome)
+                kept = before if outcome == "rejected" else report.get("model_version")
+                _expect(found, champion == kept, f"{outcome}, but the champion is {champion}")
+                names = {gate["name"] for gate in report.get("gates", [])}
+                _expect(found, "non_inferiority" in names, "the challenger was not compared with the champion")
+                verb = "promote" if outcome == "promoted" else "reject"
+                _expect(found, decision == (verb, report.get("model_version")), f"the ledger says {decision}")
+            case "no table":
+                _expect(found, outcome == "nothing_to_train", outcome)
+                _expect(found, champion == before, f"the champion is {champion}")
+                _expect(
+                    found, self.observer.quarantined_file(upload) == upload.content, "the file is not in quarantine"
+                )
+            case "shuffled labels":
+                _expect(found, outcome == "rejected", outcome)
+                _expect(found, champion == before, f"the champion is {champion}")
+                _expect(found, decision == ("reject", report.get("model_version")), f"the ledger says {decision}")
+        return found
+
+    def _account_problems(self, upload: Upload, report: dict[str, Any]) -> Iterator[str]:
+        """Whether every row that came in is somewhere, and every spoilt one in quarantine under its rule."""
+        rows = report["rows"]
+        if upload.rows != rows["used"] + rows["rejected"] + rows["waiting"]:
+            yield f"{upload.rows} rows were uploaded, and {rows} are accounted for"
+        by_rule = report["files"][0]["by_rule"] if report["files"] else {}
+        for rule, number in upload.spoilt.items():
+            if by_rule.get(rule, 0) < number:
+                yield f"{number} rows break {rule}, and {by_rule.get(rule, 0)} were found"
+        rejected = self.observer.rejected_rows(report)
+        readable = rows["rejected"] - by_rule.get("unreadable_file", 0)
+        if len(rejected) != readable or not all(rejected["reason"]):
+            yield f"{readable} rows were rejected, and {len(rejected)} are in quarantine with a reason"
+
+
+def run(stack: Stack, rows: pd.DataFrame, console: Console, **columns: str) -> dict[str, Any]:
+    """Tells all stories on a stack that is up; returns what demo.json holds, but for seconds and test."""
+    demo = Demo(stack, console)
+    uploads = sample_data.uploads(rows, **columns)
+    outcomes = [demo.tell(upload) for upload in uploads]
+    total = {part: sum(report["rows"][part] for report in demo.reports) for part in ("used", "rejected", "waiting")}
+    counted = sum(upload.rows for upload in uploads)
+    return {
+        "ok": all(outcome.ok for outcome in outcomes) and counted == sum(total.values()),
+        "stories": [asdict(outcome) for outcome in outcomes],
+        "rows": {"in": counted, **total},
+        "champion": demo.observer.champion_facts(),
+    }
+
+
+def demo(
+    state: Path,
+    console: Console,
+    *,
+    data: Path | None = None,
+    test: Path | None = None,
+    text: str = "",
+    label: str = "",
+) -> int:
+    """Runs the demo on a fresh stack and writes demo.json; returns the exit code."""
+    rows = sample_data.labelled_file(data, text, label) if data else sample_data.messages(sample_data.MADE_UP_ROWS)
+    columns = {"text_column": text, "label_column": label}
+    overrides = {"BERT_TEXT_COLUMN": text, "BERT_LABEL_COLUMN": label}
+    begun = time.monotonic()
+    with _fresh_stack(state, {name: value for name, value in overrides.items() if value}, console) as stack:
+        console.print(
+            f"The stack is up after {time.monotonic() - begun:.0f} s: Airflow {stack.airflow_url} (admin/admin)"
+        )
+        result = run(stack, rows, console, **columns)
+        if test is not None:
+            result["test"] = Observer(stack).score_champion(sample_data.labelled_file(test, text, label))
+    result = {"ok": result.pop("ok"), "seconds": round(time.monotonic() - begun, 1), **result}
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2, ensure_ascii=False))
+    _print_result(result, console)
+    return 0 if result["ok"] else 1
+
+
+@contextmanager
+def _fresh_stack(state: Path, overrides: dict[str, str], console: Console) -> Iterator[Stack]:
+    """A stack without a past, stopped at the end whatever happens; its data stays for a look at it."""
+    stack = Stack(state, overrides)
+    stack.down()
+    shutil.rmtree(stack.state.folder, ignore_errors=True)
+    with console.status("starting PostgreSQL, S3, MLflow and Airflow") as status:
+        stack.up(lambda line: status.update(line))
+    try:
+        yield stack
+    finally:
+        with console.status("stopping the stack"):
+            stack.down()
+
+
+def _expect(found: list[str], condition: bool, problem: str) -> None:
+    if not condition:
+        found.append(problem)
+
+
+def _shown(report: dict[str, Any]) -> str:
+    """A run's end in a few words, with the gates' numbers."""
+    gates = [f"{gate['name']} {gate['value']:.3f} of {gate['threshold']:.3f}" for gate in report.get("gates", [])]
+    version = f" v{report['model_version']}" if report.get("model_version") else ""
+    rows = report["rows"]
+    return ", ".join([report["outcome"] + version, f"{rows['used']} used, {rows['rejected']} rejected", *gates])
+
+
+def _print_result(result: dict[str, Any], console: Console) -> None:
+    table = Table("story", "expected", "outcome", "upload → run", "")
+    for story in result["stories"]:
+        mark = "[green]ok[/]" if story["ok"] else "[bold red]NOT OK[/]"
+        seconds = f"{story['upload_to_run_seconds']:.1f} s"
+        table.add_row(story["name"], story["expected"], story["outcome"], seconds, mark)
+    console.print()
+    console.print(table)
+    rows, champion = result["rows"], result["champion"]
+    console.print(
+        f"{rows['in']} rows came in (a file that is no table counts as one): {rows['used']} used, "
+        f"{rows['rejected']} rejected, {rows['waiting']} waiting."
+    )
+    if champion:
+        console.print(
+            f"Champion: version {champion['version']}, {champion['accuracy']:.3f} accuracy and "
+            f"{champion['macro_f1']:.3f} macro-F1 on its golden set."
+        )
+    if "test" in result:
+        test = result["test"]
+        console.print(
+            f"On the test file: {test['accuracy']:.4f} accuracy, {test['macro_f1']:.4f} macro-F1, {test['rows']} rows."
+        )
+    console.print(f"{'All five ended as they should' if result['ok'] else 'Not all ended as they should'}, "
+                  f"after {result['seconds'] / 60:.1f} minutes. See {RESULT.relative_to(REPOSITORY)}; "
+                  "`make up STACK=demo` opens this stack again.", style="bold")  # fmt: skip
