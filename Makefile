@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs upload test check format lock
+.PHONY: help setup demo up down status logs upload rollback test check format lock
 
 PYTHON ?= python3.11
 UV_VERSION := 0.13.8
@@ -49,6 +49,10 @@ logs: setup ## follows all logs [STACK=]
 upload: setup ## drops FILE= into the bucket, which starts training [STACK=]
 	@test -n "$(FILE)" || { echo 'Which file? make upload FILE=path.csv'; exit 1; }
 	$(BIN)/python -m dev upload $(STATE) "$(FILE)"
+
+rollback: setup ## makes the previous champion the champion again: REASON="…" [TO=version STACK=]
+	@test -n "$(REASON)" || { echo 'Why? make rollback REASON="…"'; exit 1; }
+	$(BIN)/python -m dev rollback $(STATE) --reason "$(REASON)" $(if $(TO),--to "$(TO)")
 
 test: setup ## runs all tests
 	$(BIN)/pytest

@@ -1,4 +1,4 @@
-"""The command line of the local stack: ``python -m dev up | down | status | logs | env | upload | demo``."""
+"""The command line of the local stack: ``python -m dev up | down | status | logs | env | upload | rollback | demo``."""
 
 import argparse
 import shlex
@@ -13,7 +13,7 @@ from rich.console import Console
 from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
 from dev.stack import Stack
-from dev.state import DEFAULT_STATE, DEMO_STATE
+from dev.state import DEFAULT_STATE, DEMO_STATE, REPOSITORY
 
 console = Console(highlight=False)
 
@@ -80,6 +80,13 @@ def upload(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def rollback(arguments: argparse.Namespace) -> int:
+    """Makes the previous champion, or the version named, the champion again."""
+    target = ["--to", arguments.to] if arguments.to else []
+    command = [sys.executable, "-m", "include.orchestration.rollback", "--reason", arguments.reason, *target]
+    return subprocess.call(command, env=Stack(arguments.state).env, cwd=REPOSITORY)
+
+
 def demo(arguments: argparse.Namespace) -> int:
     """Runs the main job end to end on a fresh stack, and checks how it ended."""
     from dev.demo import demo as tell  # pandas and MLflow are slow to import, and the other commands need neither
@@ -118,7 +125,7 @@ def _print_addresses(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (up, down, status, logs, env, upload, demo):
+    for function in (up, down, status, logs, env, upload, rollback, demo):
         command = commands.add_parser(function.__name__, help=(function.__doc__ or "").split("\n", 1)[0])
         command.set_defaults(run=function)
         state = DEMO_STATE if function is demo else DEFAULT_STATE
@@ -127,6 +134,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("program", nargs="?", help="only this program's")
         if function is upload:
             command.add_argument("files", nargs="+", type=Path)
+        if function is rollback:
+            command.add_argument("--reason", required=True, help="why; kept in the ledger")
+            command.add_argument("--to", help="a version; by default the previous champion")
         if function is demo:
             command.add_argument("--data", type=Path, help="your own labelled .csv, .jsonl or .parquet file")
             command.add_argument("--test", type=Path, help="a labelled file to score the champion on at the end")
