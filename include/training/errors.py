@@ -5,8 +5,10 @@ class TrainingError(Exception):
     """A job that cannot be trained; the message says what is wrong and what to do about it."""
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """The run was asked to stop; what it had learnt is in its newest checkpoint.
+
+    Like KeyboardInterrupt no Exception, so that no library takes it for a failure and tries again.
 
     Args:
         signum: The signal that asked, SIGTERM (15) or SIGINT (2).

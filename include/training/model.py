@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -53,9 +54,9 @@ class MeanPooledClassifier(PreTrainedModel):  # type: ignore[misc]
     _supports_attention_backend = True
     pools_packed = True
 
-    def __init__(self, config: MeanPooledConfig, encoder: Any = None) -> None:
+    def __init__(self, config: MeanPooledConfig) -> None:
         super().__init__(config)
-        self.encoder = encoder or AutoModel.from_config(config.encoder_config, **_no_pooler(config))
+        self.encoder = AutoModel.from_config(config.encoder_config, **_no_pooler(config.encoder_config))
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.encoder.config.hidden_size, config.num_labels)
         self.post_init()
@@ -98,14 +99,20 @@ def _packed_mean(hidden: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
     return hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, text, hidden) / lengths[:, None]
 
 
-def _no_pooler(config: MeanPooledConfig) -> dict[str, bool]:
+def _no_pooler(config: Any) -> dict[str, bool]:
     """BERT's and RoBERTa's pooler would be a layer that is never used; DistilBERT has none and takes no such option."""
-    encoder_class = AutoModel._model_mapping[type(config.encoder_config)]
+    encoder_class = AutoModel._model_mapping[type(config)]
     return {"add_pooling_layer": False} if "add_pooling_layer" in signature(encoder_class).parameters else {}
 
 
 AutoConfig.register(MeanPooledConfig.model_type, MeanPooledConfig)
 AutoModelForSequenceClassification.register(MeanPooledConfig, MeanPooledClassifier)
+
+
+def quieten_transformers() -> None:
+    """Keeps progress bars and load reports out of task logs; what matters comes as an exception."""
+    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
 
 
 def build_classifier(source: str, labels: list[str], name: str) -> tuple[Any, Any]:
@@ -134,10 +141,11 @@ def build_classifier(source: str, labels: list[str], name: str) -> tuple[Any, An
 
 def _build(source: str, config: Any, names: dict[str, Any]) -> Any:
     if config.model_type != MeanPooledConfig.model_type and pools_by_mean(source):
-        encoder = AutoModel.from_pretrained(source, dtype=torch.float32, **_no_pooler_for(config))
+        encoder = AutoModel.from_pretrained(source, dtype=torch.float32, **_no_pooler(config))
         dropout = getattr(config, "hidden_dropout_prob", getattr(config, "dropout", 0.1))
-        mean_pooled = MeanPooledConfig(encoder_config=encoder.config, classifier_dropout=dropout, **names)
-        return MeanPooledClassifier(mean_pooled, encoder)
+        mean_pooled = MeanPooledClassifier(MeanPooledConfig(encoder_config=config, classifier_dropout=dropout, **names))
+        mean_pooled.encoder.load_state_dict(encoder.state_dict())
+        return mean_pooled
     # Its head is kept only if it means the same labels: this is how training goes on from a champion.
     same_labels = dict(config.id2label) == names["id2label"]
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -148,10 +156,6 @@ def _build(source: str, config: Any, names: dict[str, Any]) -> Any:
         nn.init.normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
     return model
-
-
-def _no_pooler_for(config: Any) -> dict[str, bool]:
-    return _no_pooler(MeanPooledConfig(encoder_config=config))
 
 
 def _why_not(source: str, name: str, error: Exception) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from include.training.data import tokenize
-from include.training.model import load_classifier
+from include.training.model import load_classifier, quieten_transformers
 from include.training.packing import collator_for
 
 MOST_TOKENS = 4096  # per batch
@@ -41,6 +41,7 @@ def score(model_uri: str, texts: Sequence[str]) -> Scores:
         FileNotFoundError: nothing lies at `model_uri`.
         TrainingError: what lies there is no trained sequence classifier.
     """
+    quieten_transformers()
     classifier = load_classifier(model_uri)
     collate = collator_for(classifier.model)
     rows = tokenize(texts, classifier.tokenizer, classifier.max_length)

@@ -24,7 +24,7 @@ from include.training.checkpoints import Checkpoints
 from include.training.data import Dataset, encode, read_dataset
 from include.training.errors import Stopped, TrainingError
 from include.training.job import Hyperparameters, Job, Result
-from include.training.model import build_classifier, position_limit
+from include.training.model import build_classifier, position_limit, quieten_transformers
 from include.training.packing import Collator, PackedBatches, collator_for
 from include.training.sources import fetch_base_model
 from include.training.stopping import StopRequest
@@ -53,8 +53,7 @@ def run(job: Job, folder: str, stop: StopRequest) -> Result:
         Stopped: as asked; the newest checkpoint is in the folder.
     """
     started = time.monotonic()
-    transformers.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
+    quieten_transformers()
     with TemporaryDirectory(prefix="training-") as work:
         result = _Run(job, folder.rstrip("/"), Path(work), started).result(stop)
     uri = f"{folder.rstrip('/')}/result.json"

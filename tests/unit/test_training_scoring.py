@@ -1,0 +1,95 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from include.training.errors import TrainingError
+from include.training.model import build_classifier, load_classifier
+from include.training.scoring import score
+from tests.unit.training_models import CONFIGS, rows, save_bert, save_tokenizer
+
+LABELS = ["card", "fee", "transfer"]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mean-pooled classifier, untrained but saved as the trainer saves one."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(3)
+    model, tokenizer = build_classifier(str(save_bert(folder / "base", mean_pooling=True)), LABELS, "tiny")
+    torch.nn.init.normal_(model.classifier.weight, std=1.0)
+    tokenizer.model_max_length = 12
+    model.save_pretrained(folder / "saved")
+    tokenizer.save_pretrained(folder / "saved")
+    return folder / "saved"
+
+
+def test_answers_come_in_the_texts_order(saved: Path) -> None:
+    texts = [text for text, _ in rows(150)]
+    together = score(str(saved), texts)
+    assert together.labels == LABELS
+    assert together.probabilities.dtype == np.float32
+    np.testing.assert_allclose(together.probabilities.sum(1), 1, atol=1e-5)
+    for index in (0, 7, 149):
+        alone = score(f"file://{saved}", [texts[index]])
+        np.testing.assert_allclose(alone.probabilities[0], together.probabilities[index], atol=1e-5)
+        assert alone.predicted == [together.predicted[index]]
+
+
+def test_no_texts(saved: Path) -> None:
+    scores = score(str(saved), [])
+    assert scores.probabilities.shape == (0, 3)
+    assert scores.predicted == []
+
+
+def test_an_empty_text_is_scored_like_any_other(saved: Path) -> None:
+    assert np.isfinite(score(str(saved), ["", "card"]).probabilities).all()
+
+
+def test_long_texts_are_cut_to_the_length_of_training(saved: Path) -> None:
+    assert load_classifier(str(saved)).max_length == 12
+    long, cut = ("card fee " * 500, "card fee " * 5)
+    scores = score(str(saved), [long, cut])
+    np.testing.assert_allclose(scores.probabilities[0], scores.probabilities[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "roberta", "deberta"])
+def test_any_transformers_classifier_is_scored(family: str, tmp_path: Path) -> None:
+    config = CONFIGS[family]
+    config.num_labels = 2
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    scores = score(str(tmp_path), ["card " * 100, "fee"])
+    assert scores.labels == ["LABEL_0", "LABEL_1"]
+    assert scores.probabilities.shape == (2, 2)
+
+
+def test_an_encoder_without_a_head_is_no_classifier(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no trained sequence classifier: it lacks classifier"):
+        load_classifier(str(save_bert(tmp_path, mean_pooling=False)))
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing below"):
+        load_classifier(f"file://{tmp_path}/none")
+
+
+def test_plain_transformers_refuses_a_mean_pooled_model_instead_of_answering_wrongly(saved: Path) -> None:
+    code = "import sys; from transformers import pipeline; print(pipeline('text-classification', sys.argv[1])('card'))"
+    found = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=False)
+    assert found.returncode != 0
+    assert "mean-pooled-classifier" in found.stderr
+
+
+def test_a_head_goes_on_only_for_the_same_labels(saved: Path) -> None:
+    before = load_classifier(str(saved)).model.classifier.weight
+    same, _ = build_classifier(str(saved), LABELS, "tiny")
+    torch.testing.assert_close(same.classifier.weight, before)
+    other, _ = build_classifier(str(saved), ["card", "fee", "other"], "tiny")
+    assert not torch.allclose(other.classifier.weight, before)
+    more, _ = build_classifier(str(saved), [*LABELS, "zebra"], "tiny")
+    assert more.classifier.weight.shape == (4, 32)
