@@ -1,7 +1,7 @@
 """The main job, end to end: five files are uploaded as a user would, and each story is checked where it ends.
 
-The pipeline's word is not enough: rows are counted from the uploaded files, the champion is MLflow's word, rejected rows
-are read from quarantine, decisions from the ledger.
+The pipeline's word is not enough: rows are counted from the uploaded files, the champion is MLflow's word, rejected
+rows are read from quarantine, decisions from the ledger.
 """
 
 import json

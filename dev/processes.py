@@ -67,35 +67,35 @@ def promised_ports() -> set[int]:
 def is_running(state: State) -> bool:
     """Whether this state's supervisord answers."""
     with suppress(OSError, HTTPException, xmlrpc.client.Error, FileNotFoundError):
-        return bool(_rpc(state).getState()["statename"] == "RUNNING" and _rpc(state).getPID() == _pid(state))
+        return bool(_call(state, "getState")["statename"] == "RUNNING" and _call(state, "getPID") == _pid(state))
     return False
 
 
 def start(state: State, name: str) -> None:
     """Starts one program; does not wait for it."""
-    _rpc(state).startProcess(name, False)
+    _call(state, "startProcess", name, False)
 
 
 def statuses(state: State) -> dict[str, str]:
     """Each program's state in supervisord's words: RUNNING, STARTING, BACKOFF, FATAL, STOPPED …"""
-    return {str(info["name"]): str(info["statename"]) for info in _rpc(state).getAllProcessInfo()}
+    return {str(info["name"]): str(info["statename"]) for info in _call(state, "getAllProcessInfo")}
 
 
 def pids(state: State) -> dict[str, int]:
     """Each running program's process id."""
-    return {str(info["name"]): int(info["pid"]) for info in _rpc(state).getAllProcessInfo() if info["pid"]}
+    return {str(info["name"]): int(info["pid"]) for info in _call(state, "getAllProcessInfo") if info["pid"]}
 
 
 def stop_all(state: State, order: Sequence[Sequence[str]]) -> None:
     """Stops the programs, one group after the other and each group at once, then supervisord itself."""
-    rpc, pid = _rpc(state), _pid(state)
+    pid = _pid(state)
     for group in order:
         for name in group:
             with suppress(xmlrpc.client.Fault):  # not running
-                rpc.stopProcess(name, False)
+                _call(state, "stopProcess", name, False)
         while any(statuses(state)[name] in ("STOPPING", "RUNNING", "STARTING") for name in group):
             time.sleep(0.1)
-    rpc.shutdown()
+    _call(state, "shutdown")
     with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
         psutil.Process(pid).wait(30)
 
@@ -190,6 +190,8 @@ def _pid(state: State) -> int:
         return 0
 
 
-def _rpc(state: State) -> Any:
-    password = state.secrets.supervisor_password
-    return xmlrpc.client.ServerProxy(f"http://admin:{password}@127.0.0.1:{state.ports.supervisor}/RPC2").supervisor
+def _call(state: State, method: str, *arguments: Any) -> Any:
+    """One call of supervisord's XML-RPC interface."""
+    address = f"http://admin:{state.secrets.supervisor_password}@127.0.0.1:{state.ports.supervisor}/RPC2"
+    with xmlrpc.client.ServerProxy(address) as proxy:
+        return getattr(proxy.supervisor, method)(*arguments)

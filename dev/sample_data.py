@@ -14,6 +14,7 @@ from include.datasets.reading import read_rows
 
 SEED = 20
 MADE_UP_ROWS = 1_400
+MISLABELLED = 0.03  # people err: nobody's labels are perfect, and so no model should be
 FEWEST_ROWS = 400
 SHARES = (0.6, 0.3)  # of the user's rows in the first and second good file; the rest goes into the one with bad rows
 
@@ -96,7 +97,9 @@ def messages(n: int, seed: int = SEED) -> pd.DataFrame:
     everything = list(_everything())
     if n > len(everything):
         raise ValueError(f"there are {len(everything)} different messages, and {n} were asked for")
-    frame = pd.DataFrame(random.Random(seed).sample(everything, n), columns=["text", "label"])
+    rng = random.Random(seed)
+    frame = pd.DataFrame(rng.sample(everything, n), columns=["text", "label"])
+    frame["label"] = [rng.choice(list(TOPICS)) if rng.random() < MISLABELLED else label for label in frame["label"]]
     return frame.drop_duplicates("text", ignore_index=True)
 
 

@@ -23,7 +23,8 @@ def programs(state: State) -> list[Program]:
     """All programs of the stack; makes PostgreSQL's data folder if there is none."""
     command, user = postgres.prepare(state)
     return [
-        Program("postgres", command, user=user, stop_signal="INT", whole_group=False),
+        # Killed, its children live on for seconds, and until then a new one cannot start.
+        Program("postgres", command, user=user, stop_signal="INT", whole_group=False, start_retries=20),
         Program("s3", _s3_command(state), start_retries=20),
         Program("mlflow", _mlflow_command(state), start_seconds=10),
         Program("scheduler", _airflow("scheduler"), stop_seconds=60, start_seconds=10),
