@@ -68,11 +68,11 @@ class Demo:
         uploaded = time.time()
         run_id = self.observer.new_run(known)
         started = datetime.fromisoformat(self.observer.run(run_id)["start_date"]).timestamp()
-        self.console.print(f"  {started - uploaded:5.1f} s  claimed, and run {run_id} began")
+        self.console.print(f"  {started - uploaded:5.1f} s  claimed; began {run_id}", soft_wrap=True)
         self._follow(run_id, started)
         report = self.observer.report(run_id)
         self.reports.append(report)
-        self.console.print(f"  {report['reason']}", markup=False)
+        self.console.print(f"  {report['reason']}", markup=False, soft_wrap=True)
         problems = self._problems(upload, report, champion)
         for problem in problems:
             self.console.print(f"  [bold red]not as expected:[/] {problem}")
@@ -92,7 +92,7 @@ class Demo:
                 if event.passing:
                     status.update(event.text)
                 else:
-                    self.console.print(f"  {time.time() - started:5.0f} s  {event.text}", markup=False)
+                    self.console.print(f"  {time.time() - started:5.0f} s  {event.text}", markup=False, soft_wrap=True)
 
     def _problems(self, upload: Upload, report: dict[str, Any], before: str | None) -> list[str]:
         """What is not as the story should end; empty if it ended well."""

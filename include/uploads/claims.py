@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 UNFINISHED_SUFFIXES = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".uploading", "._copying_")
 LONGEST_WAIT_SECONDS = 30.0
+OTHERS_WAIT_SECONDS = 10.0  # while all there is belongs to another listener, which may be dead
 
 
 class Upload(BaseModel):
@@ -101,6 +102,8 @@ def claim_uploads(batch_id: str, sleep: Callable[[float], None] = time.sleep) ->
         if batch is not None:
             sealed.append(batch)
     _delete_sealed(client, list(_uploads(client)))
+    if not sealed and any(_uploads(client)):
+        sleep(OTHERS_WAIT_SECONDS)
     return sealed
 
 

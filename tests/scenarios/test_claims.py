@@ -218,7 +218,9 @@ def test_the_claim_of_a_dead_listener_is_taken_over_after_its_lease(
     process = multiprocessing.get_context("fork").Process(target=_claim_and_die, args=("_copy", "b1"))
     process.start()
     process.join()
-    assert claims.claim_uploads("b2") == [], "within its lease it may be alive"
+    slept: list[float] = []
+    assert claims.claim_uploads("b2", slept.append) == [], "within its lease it may be alive"
+    assert slept == [claims.OTHERS_WAIT_SECONDS], "a listener does not spin meanwhile"
     assert s3.incoming() == ["a.csv"]
     monkeypatch.setenv("BERT_CLAIM_LEASE_SECONDS", "0.001")
     settings.cache_clear()
