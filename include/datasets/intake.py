@@ -60,6 +60,7 @@ class FileAccount(BaseModel):
     waiting: int = 0
     by_rule: dict[str, int] = {}
     quarantine: str | None = None
+    reason: str = ""  # why the file as a whole cannot be read
 
 
 class Intake(BaseModel):
@@ -230,6 +231,7 @@ def _quarantine_file(source: Source, content: bytes, reason: str) -> FileAccount
         rejected=1,
         by_rule={"unreadable_file": 1},
         quarantine=uri,
+        reason=reason,
     )
 
 

@@ -38,8 +38,7 @@ def validate(dag_run: DagRun, dataset_uri: str | None) -> dict[str, Any]:
     plan.pin()
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
     if intake.accepted_rows == 0 and (uploaded or plan.parent_dataset_id is None):
-        reason = "no row of the upload can be trained on" if plan.sources else "an earlier run used the upload already"
-        _end_without_training(dag_run, plan, intake, "nothing_to_train", reason)
+        _end_without_training(dag_run, plan, intake, "nothing_to_train", _why_nothing(intake))
     return {"accepted_uri": intake.accepted_uri, "rows": intake.rows}
 
 
@@ -83,6 +82,14 @@ def _uploaded(run_id: str) -> list[Source]:
 def _batch_ids(plan: Plan) -> list[str]:
     """The claimed batches among a plan's sources; files named by URI belong to nobody."""
     return sorted({source.batch_id for source in plan.sources if source.uri.startswith(lake.claims(source.batch_id))})
+
+
+def _why_nothing(intake: Intake) -> str:
+    if not intake.files:
+        return "an earlier run used the upload already"
+    files = [f"{file.key}: {file.reason or ', '.join(f'{n} {rule}' for rule, n in file.by_rule.items())}"
+             for file in intake.files]  # fmt: skip
+    return f"no row can be trained on. {'; '.join(files)}"
 
 
 def _end_without_training(dag_run: DagRun, plan: Plan, intake: Intake, outcome: str, reason: str) -> None:
