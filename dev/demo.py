@@ -205,18 +205,21 @@ def _expect(found: list[str], condition: bool, problem: str) -> None:
 
 def _shown(report: dict[str, Any]) -> str:
     """A run's end in a few words, with the gates' numbers."""
-    gates = [f"{gate['name']} {gate['value']:.3f} of {gate['threshold']:.3f}" for gate in report.get("gates", [])]
+    gates = [
+        f"{gate['name']} {gate['value']:.3f} {'≥' if gate['passed'] else '<'} {gate['threshold']:.3f}"
+        for gate in report.get("gates", [])
+    ]
     version = f" v{report['model_version']}" if report.get("model_version") else ""
     rows = report["rows"]
     return ", ".join([report["outcome"] + version, f"{rows['used']} used, {rows['rejected']} rejected", *gates])
 
 
 def _print_result(result: dict[str, Any], console: Console) -> None:
-    table = Table("story", "expected", "outcome", "upload → run", "")
+    table = Table("story", "outcome", "upload → run", "")
     for story in result["stories"]:
         mark = "[green]ok[/]" if story["ok"] else "[bold red]NOT OK[/]"
         seconds = f"{story['upload_to_run_seconds']:.1f} s"
-        table.add_row(story["name"], story["expected"], story["outcome"], seconds, mark)
+        table.add_row(story["name"], story["outcome"], seconds, mark)
     console.print()
     console.print(table)
     rows, champion = result["rows"], result["champion"]
