@@ -24,9 +24,6 @@ logger = logging.getLogger("include.training")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parent = os.getppid()
-    # torch's threads wait for each other by spinning, which on a machine that others use too made a step five times
-    # slower; read when torch is loaded. GOMP_SPINCOUNT still has the last word.
-    os.putenv("OMP_WAIT_POLICY", "passive")
     options = _options(arguments)
     logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("include").setLevel(options.log_level)

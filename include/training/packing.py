@@ -114,20 +114,21 @@ AttentionInterface.register(ATTENTION, packed_attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def collator_for(model: Any) -> Collator:
+def collator_for(model: Any, device: str = "cpu") -> Collator:
     """Prepares a sequence classifier for packed batches if it is capable of them.
 
     Capable means: on the CPU, a known encoder layout, and equal logits for packed and padded probe texts. The weights,
     their names and the saved config stay as they are.
 
     Args:
-        model: A transformers sequence classifier, on its device.
+        model: A transformers sequence classifier, still on the CPU.
+        device: The type of device that it is to run on.
 
     Returns:
         The collator for its batches, packed or padded.
     """
     padded = PaddedBatches(model.get_input_embeddings().padding_idx or 0)
-    reason = _enable(model, padded)
+    reason = _enable(model, padded) if device == "cpu" else f"no packed attention for {device} yet"
     if reason:
         logger.info("padded batches: %s", reason)
         return padded
@@ -137,8 +138,6 @@ def collator_for(model: Any) -> Collator:
 
 def _enable(model: Any, padded: PaddedBatches) -> str:
     """Teaches a model packed batches; the reason why it stays as it was, or nothing."""
-    if model.device.type != "cpu":
-        return f"no packed attention for {model.device.type} yet"
     encoder = _encoder(model)
     if encoder is None:
         return f"{type(model).__name__} has no encoder layout that is known here"

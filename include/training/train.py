@@ -75,7 +75,8 @@ class _Run:
         self.dataset = read_dataset(job.dataset_uri)
         set_seed(job.hyperparameters.seed)
         self.model, self.tokenizer = self._build()
-        self.collator = collator_for(self.model)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.collator = collator_for(self.model, self.device)
         self.resumed_from = 0
 
     def _build(self) -> tuple[Any, Any]:
@@ -118,7 +119,7 @@ class _Run:
             "batches": "packed" if isinstance(self.collator, PackedBatches) else "padded",
             "pooling": "mean" if getattr(self.model, "pools_packed", False) else "cls",
             "precision": "bfloat16" if bfloat16_is_quick() else "float32",
-            "device": str(self.model.device.type),
+            "device": self.device,
         }
 
     def train(self, tracker: Tracker, stop: StopRequest) -> tuple[TrainerState, dict[str, float]]:

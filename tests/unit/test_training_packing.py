@@ -76,6 +76,10 @@ def test_an_encoder_whose_attention_cannot_pack_gets_padded_batches(caplog: pyte
     torch.testing.assert_close(model(**batch).logits, before, atol=0, rtol=0)
 
 
+def test_other_devices_get_padded_batches(tmp_path: Path) -> None:
+    assert isinstance(collator_for(_classifier("bert", tmp_path), "cuda"), PaddedBatches)
+
+
 def test_packing_leaves_no_trace_in_the_saved_model(tmp_path: Path) -> None:
     model = _classifier("bert", tmp_path)
     collator_for(model)

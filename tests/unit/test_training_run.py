@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 from include import lake
 from include.training import callbacks, tracking
 from include.training.__main__ import main
+from include.training.checkpoints import Checkpoints
 from include.training.errors import Stopped, TrainingError
 from include.training.job import Hyperparameters, Job, Result
 from include.training.model import build_classifier
@@ -41,6 +42,15 @@ def cls_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def mean_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_bert(tmp_path_factory.mktemp("mean"), mean_pooling=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """For tiny models a second thread costs more than it brings."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -290,6 +300,24 @@ def test_gradient_accumulation_scales_neither_loss_nor_gradient(cls_model: Path,
     accumulated_loss, accumulated_weight = _one_step(4, 4, cls_model, tmp_path)
     assert accumulated_loss == pytest.approx(loss, abs=1e-5)
     torch.testing.assert_close(accumulated_weight, weight, atol=1e-5, rtol=0)
+
+
+def test_storage_that_fails_costs_a_checkpoint_and_not_the_training(
+    dataset_uri: str,
+    mean_model: Path,
+    tracking_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def away(*ignored: object) -> None:
+        raise OSError("503 SlowDown")
+
+    monkeypatch.setattr(Checkpoints, "upload", away)
+    wanted = job(dataset_uri, mean_model, tracking_uri, epochs=2)
+    result = run(wanted, _submit(wanted, tmp_path), StopRequest())
+    assert len(result.history) == 2
+    assert "checkpoint of step 12 was not uploaded: 503 SlowDown" in caplog.text
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(45, "45s"), (190, "3m10s"), (7500, "2h05m")])
