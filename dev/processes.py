@@ -20,6 +20,8 @@ import psutil
 from dev.environment import MARKER
 from dev.state import REPOSITORY, State
 
+_TASK_STOP_SECONDS = 60  # a training task saves a checkpoint when it is asked to end
+
 
 @dataclass(frozen=True)
 class Program:
@@ -86,30 +88,36 @@ def pids(state: State) -> dict[str, int]:
     return {str(info["name"]): int(info["pid"]) for info in _call(state, "getAllProcessInfo") if info["pid"]}
 
 
-def stop_all(state: State, order: Sequence[Sequence[str]]) -> None:
-    """Stops the programs, one group after the other and each group at once, then supervisord itself."""
+def stop(state: State, names: Sequence[str]) -> None:
+    """Stops some programs, all at once, and waits until they have ended."""
+    for name in names:
+        with suppress(xmlrpc.client.Fault):  # not running
+            _call(state, "stopProcess", name, False)
+    while any(statuses(state)[name] in ("STOPPING", "RUNNING", "STARTING") for name in names):
+        time.sleep(0.1)
+
+
+def shut_down(state: State) -> None:
+    """Ends supervisord, and whatever it still runs."""
     pid = _pid(state)
-    for group in order:
-        for name in group:
-            with suppress(xmlrpc.client.Fault):  # not running
-                _call(state, "stopProcess", name, False)
-        while any(statuses(state)[name] in ("STOPPING", "RUNNING", "STARTING") for name in group):
-            time.sleep(0.1)
     _call(state, "shutdown")
     with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
-        psutil.Process(pid).wait(30)
+        psutil.Process(pid).wait(60)
 
 
 def end_left_overs(state: State) -> int:
-    """Ends every process started for this state that nobody manages any more; returns how many there were.
+    """Ends every process of this state that supervisord does not hold: tasks of a stopped scheduler, all after a crash.
 
-    They are found by a variable in their environment. The caller and its ancestors are spared.
+    Only the topmost of each tree is signalled at first, so that a task can pass it on in its own way and save its work.
+    The caller and its ancestors are spared. Returns how many there were.
     """
     found = list(_left_overs(state))
+    pids = {process.pid for process in found}
     for process in found:
         with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(found, timeout=20)
+            if process.ppid() not in pids:
+                process.terminate()
+    _, alive = psutil.wait_procs(found, timeout=_TASK_STOP_SECONDS)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -118,9 +126,12 @@ def end_left_overs(state: State) -> int:
 
 
 def _left_overs(state: State) -> Iterator[psutil.Process]:
-    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    if is_running(state):
+        manager = psutil.Process(_pid(state))
+        spared |= {manager.pid, *(child.pid for child in manager.children(recursive=True))}
     for process, folder in _marked():
-        if folder == str(state.folder) and process.pid not in own:
+        if folder == str(state.folder) and process.pid not in spared:
             yield process
 
 

@@ -15,8 +15,7 @@ from dev.environment import MLFLOW_BUCKET
 from dev.processes import Program
 from dev.state import State
 
-# Airflow first, so that a task that is asked to stop can still save its work.
-STOP_ORDER = (("webserver", "triggerer", "scheduler"), ("mlflow",), ("s3",), ("postgres",))
+AIRFLOW = ("webserver", "triggerer", "scheduler")
 
 
 def programs(state: State) -> list[Program]:

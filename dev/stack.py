@@ -182,7 +182,11 @@ class Stack:
     def _stop(self, report: Report) -> bool:
         running = processes.is_running(self.state)
         if running:
-            processes.stop_all(self.state, services.STOP_ORDER)
+            processes.stop(self.state, services.AIRFLOW)
+            # Its tasks may outlive the scheduler; they still need S3, MLflow and the database to save their work.
+            processes.end_left_overs(self.state)
+            processes.stop(self.state, ("mlflow",))
+            processes.shut_down(self.state)
         left_over = processes.end_left_overs(self.state)
         if left_over:
             report(f"ended {left_over} processes that had outlived their process manager")
