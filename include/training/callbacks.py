@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 3.0
 CHECKPOINT_SECONDS = 300.0
+UPLOAD_SHARE = 0.1  # of the time may go into uploads: epochs of seconds are cheaper to repeat than to keep
 
 
 class Pace(TrainerCallback):  # type: ignore[misc]
@@ -76,21 +77,33 @@ def steps_per_epoch(state: TrainerState) -> int:
 
 
 class CheckpointUpload(TrainerCallback):  # type: ignore[misc]
-    """Sends each saved checkpoint to the job's folder."""
+    """Sends saved checkpoints to the job's folder: always when asked to stop, else as often as it is worth its time.
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    Args:
+        checkpoints: The job's.
+        stop: Whether this is the last chance.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, stop: StopRequest) -> None:
         self._checkpoints = checkpoints
+        self._stop = stop
+        self._next = 0.0
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Storage that fails for a while costs a checkpoint, not the training."""
         started = time.monotonic()
         best = history.best_step(history.epochs(state.log_history))
+        if started < self._next and not self._stop.signum:
+            self._checkpoints.prune_local(state.global_step, best)
+            return
         try:
             self._checkpoints.upload(state.global_step, best)
         except Exception as error:  # s3fs, botocore and aiohttp each raise their own
             logger.warning("checkpoint of step %d was not uploaded: %s", state.global_step, error)
         else:
-            logger.info("checkpoint of step %d uploaded in %.1f s", state.global_step, time.monotonic() - started)
+            took = time.monotonic() - started
+            logger.info("checkpoint of step %d uploaded in %.1f s", state.global_step, took)
+            self._next = time.monotonic() + took / UPLOAD_SHARE
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]

@@ -47,27 +47,38 @@ class Checkpoints:
         return self.work / f"checkpoint-{step}"
 
     def upload(self, step: int, best_step: int) -> None:
-        """Uploads a local checkpoint, marks it complete, and deletes those that it replaces.
+        """Uploads a local checkpoint, and the best one if it was not worth it when it was saved.
+
+        What they replace is deleted.
 
         Args:
             step: Of the checkpoint.
             best_step: Of the best epoch so far.
         """
+        if best_step and best_step != step and all(one.step != best_step for one in self.complete()):
+            self._upload(best_step, best_step)
+        self._prune(self._upload(step, best_step), step, best_step)
+
+    def prune_local(self, step: int, best_step: int) -> None:
+        """Deletes all local checkpoints but these two."""
+        for local in self.work.glob("checkpoint-*"):
+            if local not in (self.local(step), self.local(best_step)):
+                shutil.rmtree(local)
+
+    def _upload(self, step: int, best_step: int) -> str:
         folder = self.local(step)
         target = f"{self.uri}/{step:09d}-{self._attempt}"
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         lake.upload(folder, target)
         lake.write_json(f"{target}/{MARKER}", {"step": step, "best_step": best_step, "files": files})
-        self._prune(target, step, best_step)
+        return target
 
     def _prune(self, newest: str, step: int, best_step: int) -> None:
         keep = {newest, *(checkpoint.uri for checkpoint in self.complete() if checkpoint.step == best_step)}
         for folder in {uri.rsplit("/", 1)[0] for uri in lake.find(self.uri)} - keep:
             if int(folder.rsplit("/", 1)[1].split("-")[0]) <= step:
                 _delete(folder)
-        for local in self.work.glob("checkpoint-*"):
-            if local not in (self.local(step), self.local(best_step)):
-                shutil.rmtree(local)
+        self.prune_local(step, best_step)
 
     def complete(self) -> list[Checkpoint]:
         """All whole checkpoints, the newest first."""

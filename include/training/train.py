@@ -129,7 +129,11 @@ class _Run:
         trainer = _trainer(self.model, self.dataset, self.tokenizer, self.collator, tunables, self.work)
         trainer.remove_callback(PrinterCallback)
         # In this order: a step's pace is decided, then told, then what was saved is sent.
-        for callback in (Pace(stop, tunables.early_stopping_patience), progress, CheckpointUpload(self.checkpoints)):
+        for callback in (
+            Pace(stop, tunables.early_stopping_patience),
+            progress,
+            CheckpointUpload(self.checkpoints, stop),
+        ):
             trainer.add_callback(callback)
         state = self.restored()
         began = time.monotonic()

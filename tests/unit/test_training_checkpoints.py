@@ -83,3 +83,15 @@ def test_clear_leaves_nothing(uri: str, tmp_path: Path) -> None:
     _save(checkpoints, 10)
     checkpoints.clear()
     assert lake.find(uri) == []
+
+
+def test_a_best_checkpoint_that_was_not_worth_its_upload_is_sent_with_the_next(uri: str, tmp_path: Path) -> None:
+    checkpoints = _attempt(uri, tmp_path, "a")
+    best = checkpoints.local(10)
+    best.mkdir()
+    (best / "model.safetensors").write_text("best")
+    _save(checkpoints, 20, best_step=10)
+    assert [(one.step, one.best_step) for one in checkpoints.complete()] == [(20, 10), (10, 10)]
+    again = _attempt(uri, tmp_path, "b")
+    assert again.restore() == 20
+    assert (again.local(10) / "model.safetensors").read_text() == "best"
