@@ -142,7 +142,7 @@ def _core(state: State) -> dict[str, object]:
         "dags_folder": REPOSITORY / "dags",
         "plugins_folder": REPOSITORY / "plugins",
         "load_examples": False,
-        "executor": "LocalExecutor",
+        "executor": "dev.executor.PreloadedLocalExecutor",
         "parallelism": 4,
         "fernet_key": state.secrets.fernet_key,
         "hostname_callable": "dev.environment.host",

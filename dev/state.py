@@ -28,9 +28,17 @@ class Ports:
     trigger_logs: int = 8893
 
     @classmethod
-    def free(cls, promised: Collection[int] = ()) -> "Ports":
-        """Ports nobody listens on, and nobody was promised. Raises OSError if a hundred in a row are taken."""
-        return cls(**{field.name: _next_free(int(str(field.default)), promised) for field in fields(cls)})
+    def free(cls, promised: Collection[int] = (), before: "Ports | None" = None) -> "Ports":
+        """Ports nobody listens on, and nobody was promised: those from before, or else the next after the defaults.
+
+        Raises OSError if a hundred in a row are taken.
+        """
+        chosen = {}
+        for field in fields(cls):
+            last = getattr(before or cls, field.name)
+            kept = last not in promised and _is_free(last)
+            chosen[field.name] = last if kept else _next_free(getattr(cls, field.name), promised)
+        return cls(**chosen)
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,11 @@ class State:
             folder.mkdir(parents=True, exist_ok=True)
 
     def choose_ports(self, promised: Collection[int] = ()) -> Ports:
-        """Chooses free ports, none of those promised to others, and remembers them for whoever asks later."""
-        ports = Ports.free(promised)
+        """Chooses free ports, none of those promised to others, and remembers them.
+
+        They stay the same from start to start if they can: an unfinished job knows MLflow by its address.
+        """
+        ports = Ports.free(promised, self.ports if self._ports.exists() else None)
         self._ports.write_text(json.dumps(asdict(ports)))
         return ports
 
