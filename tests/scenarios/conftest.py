@@ -1,5 +1,10 @@
+import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,12 +12,36 @@ import pytest
 from dev.stack import Stack
 
 
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """A real stack, up for the whole session: PostgreSQL, S3, MLflow and Airflow with this project's DAGs.
+@contextmanager
+def fresh_stack(overrides: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """A real stack without a past: PostgreSQL, S3, MLflow and Airflow with this project's DAGs.
 
     It does not lie in pytest's own folder: each new session closes that to other users, and PostgreSQL, where tests run
     as root, is one.
     """
-    with tempfile.TemporaryDirectory(prefix="stack-") as folder, Stack(Path(folder)).running() as stack:
+    with tempfile.TemporaryDirectory(prefix="stack-") as folder, Stack(Path(folder), overrides).running() as stack:
         yield stack
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with fresh_stack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The local stack's S3 server alone."""
+    folder = tmp_path_factory.mktemp("s3")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dev.s3_server", "--port", str(port), "--data", str(folder / "s3.sqlite")]
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+        server.terminate()

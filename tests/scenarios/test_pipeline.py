@@ -24,6 +24,7 @@ from rich.console import Console
 from dev import demo, sample_data
 from dev.observe import OVER, PIPELINE, Observer, slug
 from dev.stack import Stack
+from tests.scenarios.conftest import fresh_stack
 
 TASKS = ["validate_data", "load_rows", "preprocess_data", "train_model", "evaluate_model", "upload_model"]
 
@@ -102,9 +103,8 @@ def wait(condition: Callable[[], Any], what: str, timeout: float) -> Any:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    overrides = {"BERT_EPOCHS": "2", "BERT_UPLOAD_SETTLE_SECONDS": "0"}
-    with Stack(tmp_path_factory.mktemp("stack"), overrides).running() as stack:
+def story() -> Iterator[Story]:
+    with fresh_stack({"BERT_EPOCHS": "2", "BERT_UPLOAD_SETTLE_SECONDS": "0"}) as stack:
         yield Story(stack)
 
 

@@ -4,7 +4,6 @@ import itertools
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -37,32 +36,20 @@ ABOUT = {
 }
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("s3")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "dev.s3_server", "--port", str(port), "--data", str(folder / "s3.sqlite")]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-        server.terminate()
-
-
 @pytest.fixture(scope="module", autouse=True)
-def bucket(s3: str) -> Iterator[str]:
+def bucket(s3_endpoint: str) -> Iterator[str]:
     """A bucket that this process and the trainer's see by the same environment."""
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"AWS_ENDPOINT_URL": s3, "BERT_BUCKET": "trainer", "HF_HUB_OFFLINE": "1", **keys}.items():
+        for name, value in {
+            "AWS_ENDPOINT_URL": s3_endpoint,
+            "BERT_BUCKET": "trainer",
+            "HF_HUB_OFFLINE": "1",
+            **keys,
+        }.items():
             patch.setenv(name, value)
         settings.cache_clear()
-        boto3.client("s3", endpoint_url=s3).create_bucket(Bucket="trainer")
+        boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="trainer")
         yield "s3://trainer"
     settings.cache_clear()
 
