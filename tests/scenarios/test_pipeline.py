@@ -26,6 +26,8 @@ from dev.observe import OVER, PIPELINE, Observer, slug
 from dev.stack import Stack
 from tests.scenarios.conftest import fresh_stack
 
+pytestmark = pytest.mark.timeout(2400)  # the stories are told by a fixture, in minutes
+
 TASKS = ["validate_data", "load_rows", "preprocess_data", "train_model", "evaluate_model", "upload_model"]
 
 
@@ -111,7 +113,7 @@ def story() -> Iterator[Story]:
 @pytest.fixture(scope="module")
 def told(story: Story) -> dict[str, Any]:
     """What the demo writes to demo.json, after its five stories."""
-    return demo.run(story.stack, sample_data.messages(700), Console())
+    return demo.run(story.stack, sample_data.messages(500), Console())
 
 
 @pytest.fixture(scope="module")
