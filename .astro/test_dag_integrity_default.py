@@ -12,7 +12,9 @@ from airflow.models import DagBag
 
 HERE = Path(__file__).parent
 IGNORED = {
-    line.strip() for line in (HERE / "dag_integrity_exceptions.txt").read_text().splitlines() if not line.startswith("#")
+    line.strip()
+    for line in (HERE / "dag_integrity_exceptions.txt").read_text().splitlines()
+    if not line.startswith("#")
 }
 
 
@@ -24,6 +26,7 @@ def placeholder(key, default=None):
 
 
 def test_every_dag_file_imports(monkeypatch):
+    """As `astro dev parse` runs it."""
     monkeypatch.setattr(os, "getenv", placeholder)
     bag = DagBag(HERE.parent / "dags", include_examples=False)
     errors = {file: error for file, error in bag.import_errors.items() if Path(file).name not in IGNORED}

@@ -159,7 +159,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("Interrupted.", style="bold red")
         return 130
-    except (StartError, FileNotFoundError, TimeoutError, ValueError) as error:
+    except (StartError, OSError, ValueError) as error:
         console.print(str(error), style="red", markup=False)
         return 1
 

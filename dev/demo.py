@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -140,10 +139,9 @@ class Demo:
             yield f"{readable} rows were rejected, and {len(rejected)} are in quarantine with a reason"
 
 
-def run(stack: Stack, rows: pd.DataFrame, console: Console, **columns: str) -> dict[str, Any]:
+def run(stack: Stack, uploads: list[Upload], console: Console) -> dict[str, Any]:
     """Tells all stories on a stack that is up; returns what demo.json holds, but for seconds and test."""
     demo = Demo(stack, console)
-    uploads = sample_data.uploads(rows, **columns)
     outcomes = [demo.tell(upload) for upload in uploads]
     total = {part: sum(report["rows"][part] for report in demo.reports) for part in ("used", "rejected", "waiting")}
     counted = sum(upload.rows for upload in uploads)
@@ -166,16 +164,17 @@ def demo(
 ) -> int:
     """Runs the demo on a fresh stack and writes demo.json; returns the exit code."""
     rows = sample_data.labelled_file(data, text, label) if data else sample_data.messages(sample_data.MADE_UP_ROWS)
-    columns = {"text_column": text, "label_column": label}
+    uploads = sample_data.uploads(rows, text, label)
+    tests = sample_data.labelled_file(test, text, label) if test else None
     overrides = {"BERT_TEXT_COLUMN": text, "BERT_LABEL_COLUMN": label}
     begun = time.monotonic()
     with _fresh_stack(state, {name: value for name, value in overrides.items() if value}, console) as stack:
         console.print(
             f"The stack is up after {time.monotonic() - begun:.0f} s: Airflow {stack.airflow_url} (admin/admin)"
         )
-        result = run(stack, rows, console, **columns)
-        if test is not None:
-            result["test"] = Observer(stack).score_champion(sample_data.labelled_file(test, text, label))
+        result = run(stack, uploads, console)
+        if tests is not None:
+            result["test"] = Observer(stack).score_champion(tests)
     result = {"ok": result.pop("ok"), "seconds": round(time.monotonic() - begun, 1), **result}
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2, ensure_ascii=False))

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,9 +18,9 @@ from mlflow.exceptions import MlflowException
 
 from dev.sample_data import Upload
 from dev.stack import Stack
+from include.lake import slug
 
 PIPELINE = "bert_model_training_pipeline"
-MODEL = "bert-classifier"
 RUN_STARTS_WITHIN_SECONDS = 180.0
 OVER = ("success", "failed")
 
@@ -39,6 +38,7 @@ class Observer:
 
     def __init__(self, stack: Stack) -> None:
         self.airflow, self.s3, self.bucket = stack.airflow, stack.s3, stack.env["BERT_BUCKET"]
+        self.model = stack.env.get("BERT_MODEL_NAME", "bert-classifier")
         self.mlflow = MlflowClient(stack.mlflow_uri, stack.mlflow_uri)
         self.warehouse = sa.create_engine(stack.warehouse_url)
 
@@ -100,7 +100,7 @@ class Observer:
     def alias(self, name: str) -> str | None:
         """The version an alias points at; None if there is no such alias."""
         with suppress(MlflowException):
-            return str(self.mlflow.get_model_version_by_alias(MODEL, name).version)
+            return str(self.mlflow.get_model_version_by_alias(self.model, name).version)
         return None
 
     def champion_facts(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Observer:
         version = self.champion()
         if version is None:
             return {}
-        found = self.mlflow.get_model_version(MODEL, version)
+        found = self.mlflow.get_model_version(self.model, version)
         metrics = self.mlflow.get_run(found.run_id).data.metrics
         return {
             "version": int(version),
@@ -142,7 +142,7 @@ class Observer:
 
         from include.training.scoring import score
 
-        source = str(self.mlflow.get_model_version(MODEL, str(self.champion())).source)
+        source = str(self.mlflow.get_model_version(self.model, str(self.champion())).source)
         prefix = source.removeprefix(f"s3://{self.bucket}/").rstrip("/") + "/"
         with tempfile.TemporaryDirectory() as folder:
             for key in self.keys(prefix):
@@ -177,7 +177,7 @@ class Observer:
         """Each new epoch's scores, and how far training is; nothing while MLflow has no run yet."""
         runs = [
             run
-            for experiment in self.mlflow.search_experiments(filter_string=f"name = '{MODEL}'")
+            for experiment in self.mlflow.search_experiments(filter_string=f"name = '{self.model}'")
             for run in self.mlflow.search_runs([experiment.experiment_id], max_results=5)
             if run.info.run_name == run_id
         ]
@@ -193,8 +193,3 @@ class Observer:
             if "progress" in now:
                 pace = f"loss {now.get('train_loss', 0):.3f}, {now.get('texts_per_second', 0):.0f} texts/s"
                 yield Event(f"train_model {now['progress']:.0%}, {pace}", passing=True)
-
-
-def slug(run_id: str) -> str:
-    """A run id as it stands in a report's key."""
-    return re.sub(r"[^A-Za-z0-9_.=-]", "_", run_id)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from include.datasets.checks import check_rows
 from include.datasets.reading import read_rows
 
 SEED = 20
@@ -86,9 +87,9 @@ def count_rows(name: str, content: bytes) -> int:
         import pyarrow.parquet as pq
 
         return int(pq.ParquetFile(io.BytesIO(content)).metadata.num_rows)
-    text = content.decode("latin-1")
     if name.endswith(".jsonl"):
-        return sum(1 for line in text.splitlines() if line.strip())
+        return sum(1 for line in content.split(b"\n") if line.strip())
+    text = content.decode("latin-1")
     return sum(1 for cells in csv.reader(io.StringIO(text, newline="")) if cells) - 1
 
 
@@ -110,8 +111,8 @@ def labelled_file(path: Path, text_column: str = "", label_column: str = "") -> 
     for five stories.
     """
     rows = read_rows(path.read_bytes(), path.name, text_column, label_column)
-    rows = rows[(rows["rule"] == "") & rows["text"].notna() & rows["label"].notna()]
-    rows = rows[rows["text"].map(lambda text: bool(str(text).strip()))].drop_duplicates("text")
+    rows = check_rows(rows, allowed_labels=None, max_characters=20_000, min_rows_per_label=1)
+    rows = rows[rows["rule"] == ""]
     if len(rows) < FEWEST_ROWS:
         raise ValueError(f"{path} has {len(rows)} different labelled texts; the demo's five files need {FEWEST_ROWS}")
     return rows[["text", "label"]].astype(str).reset_index(drop=True)

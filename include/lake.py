@@ -51,7 +51,7 @@ def dataset(dataset_id: str, name: str = "") -> str:
 
 def staging(run_id: str, name: str = "") -> str:
     """What a run's tasks hand each other: its pinned inputs and its accepted rows."""
-    return f"{root()}/staging/{_slug(run_id)}/{name}"
+    return f"{root()}/staging/{slug(run_id)}/{name}"
 
 
 def golden(model_name: str, name: str = "") -> str:
@@ -71,12 +71,17 @@ def model(model_name: str, version: str, name: str = "") -> str:
 
 def report(dag_id: str, run_id: str, name: str = "") -> str:
     """A run's HTML and PNG files."""
-    return f"{root()}/reports/{dag_id}/{_slug(run_id)}/{name}"
+    return f"{root()}/reports/{dag_id}/{slug(run_id)}/{name}"
 
 
-def _slug(run_id: str) -> str:
-    """Run ids carry ``:`` and ``+``, which browsers and S3 clients disagree about."""
-    return re.sub(r"[^A-Za-z0-9_.=-]", "_", run_id)
+def slug(run_id: str) -> str:
+    """A run id as a folder's name: run ids carry ``:`` and ``+``, which browsers and S3 clients disagree about."""
+    return f"{re.sub(r'[^A-Za-z0-9_.=-]', '_', run_id)}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
+
+
+def plain(name: str) -> str:
+    """A user's file name as part of a URI: after a ``?``, s3fs looks for a version id."""
+    return name.replace("?", "%3F")
 
 
 def filesystem(uri: str) -> fsspec.AbstractFileSystem:

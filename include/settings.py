@@ -17,8 +17,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="BERT_", frozen=True, populate_by_name=True, env_ignore_empty=True)
 
-    environment: Literal["local", "staging", "production"] = "local"
-
     # Where things lie.
     bucket: str = Field("bert", description="S3 bucket name, or any fsspec URL (file:///… in unit tests)")
     mlflow_tracking_uri: str = Field("http://localhost:5000", validation_alias="MLFLOW_TRACKING_URI")
@@ -38,7 +36,7 @@ class Settings(BaseSettings):
     )
     upload_poll_seconds: float = Field(1.0, gt=0)
     claim_lease_seconds: float = Field(600.0, gt=0, description="after this an unfinished claim is taken over")
-    data_timeout_minutes: float = Field(60.0, gt=0, description="how long wait_for_data waits for labelled data")
+    data_timeout_minutes: float = Field(10.0, gt=0, description="how long wait_for_data waits for labelled data")
 
     # The data contract.
     text_column: str = Field("", description="name of the text column; empty: found by name")

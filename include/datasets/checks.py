@@ -1,6 +1,7 @@
 """The data contract: which rows may be trained on, and for each other row the rule it breaks and the reason."""
 # ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
 
+import re
 import unicodedata
 from collections.abc import Collection
 from typing import Any
@@ -28,9 +29,9 @@ def check_rows(
     """Judges every row; the first rule that a row breaks is the one it is given.
 
     ``rows`` is what ``reading.read_rows`` returns, of one file or several after each other. ``allowed_labels`` None
-    means that any label with at least ``min_rows_per_label`` good rows is welcome. ``golden_texts`` are normalised;
-    ``known`` maps normalised text to the label it is already trained with. Returns the rows with ``text`` and ``label``
-    as clean strings, a column ``normalised``, and ``rule`` and ``reason`` filled (empty: the row is good).
+    welcomes any. A label that is not ``known`` yet needs ``min_rows_per_label`` good rows. ``golden_texts`` are
+    normalised; ``known`` maps normalised text to the label it is already trained with. Returns the rows with ``text``
+    and ``label`` as clean strings, a column ``normalised``, and ``rule`` and ``reason`` filled; empty, the row is good.
     """
     frame = rows.copy()
     frame["rule"], frame["reason"] = frame["rule"].fillna(""), frame["reason"].fillna("")
@@ -43,8 +44,7 @@ def check_rows(
     if known is not None:
         same = frame["normalised"].map(known) == frame["label"]
         _mark(frame, same, "already_known", "the champion's dataset has this text with this label")
-    if allowed_labels is None:
-        _mark_rare_labels(frame, min_rows_per_label)
+    _mark_rare_labels(frame, min_rows_per_label, set() if known is None else set(known))
     return frame
 
 
@@ -52,7 +52,10 @@ def _check_texts(frame: pd.DataFrame, max_characters: int) -> None:
     """Cleans text and label into strings, and checks what the text says by itself."""
     is_text = frame["text"].map(lambda value: value is None or isinstance(value, str))
     _mark(frame, ~is_text, "text_not_a_string", lambda row: f"the text is a {type(row.text).__name__}")
-    frame["text"] = frame["text"].map(lambda value: "" if value is None else str(value))
+    # PostgreSQL's COPY takes no lone carriage return, and a line end is one whatever program wrote it.
+    frame["text"] = frame["text"].map(lambda value: "" if value is None else re.sub(r"\r\n?", "\n", str(value)))
+    is_value = frame["label"].map(lambda value: not isinstance(value, list | tuple | dict | set | bytes))
+    _mark(frame, ~is_value, "label_not_a_value", lambda row: f"the label is a {type(row.label).__name__}")
     frame["label"] = frame["label"].map(_label)
 
     garbled = (frame["text"] + frame["label"]).map(_garbled)
@@ -77,11 +80,11 @@ def _check_labels(frame: pd.DataFrame, allowed: Collection[str] | None) -> None:
 
 def _label(value: Any) -> str:
     """A label as a string: 1, 1.0 and "1" are the same one."""
-    if value is None or (isinstance(value, float) and value != value):
+    if value is None or value is pd.NaT or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    return " ".join(str(value).split())
 
 
 def _garbled(text: str) -> bool:
@@ -107,9 +110,10 @@ def _mark_duplicates(frame: pd.DataFrame) -> None:
     _mark(frame, again, "duplicate", "the same text and label came before")
 
 
-def _mark_rare_labels(frame: pd.DataFrame, minimum: int) -> None:
+def _mark_rare_labels(frame: pd.DataFrame, minimum: int, trained: set[str]) -> None:
+    """Marks labels that are new, and too few to be split into training, validation and golden rows."""
     counts = frame.loc[frame["rule"] == "", "label"].value_counts()
-    rare = frame["label"].map(counts).fillna(0) < minimum
+    rare = (frame["label"].map(counts).fillna(0) < minimum) & ~frame["label"].isin(trained)
     _mark(frame, rare, "label_too_rare", lambda row: (
         f"label {row.label[:80]!r} has {counts.get(row.label, 0)} good rows; "
         f"{minimum} are needed (BERT_MIN_ROWS_PER_LABEL)"

@@ -85,28 +85,47 @@ class Intake(BaseModel):
 def sources_at(uri: str) -> list[Source]:
     """The files at a URI: one object, a folder, or a pattern with ``*``. Raises FileNotFoundError if there are none."""
     files = lake.filesystem(uri)
-    if any(character in uri for character in "*?["):
-        paths = files.glob(uri)
+    if files.isfile(uri):
+        paths = [uri]
+    elif any(character in uri for character in "*?["):
+        paths = [path for path, info in files.glob(uri, detail=True).items() if info["type"] == "file"]
     else:
-        paths = [uri] if files.isfile(uri) else files.find(uri)
-    uris = sorted(files.unstrip_protocol(path) for path in paths)
+        paths = files.find(uri)
+    # _SUCCESS, .part.crc: what programs leave in folders beside their data.
+    uris = sorted(files.unstrip_protocol(path) for path in paths if not path.rsplit("/", 1)[-1].startswith(("_", ".")))
     if not uris:
-        raise FileNotFoundError(f"no file at {uri}")
+        raise FileNotFoundError(f"no file at {uri}: give a file, a folder that ends in /, or a pattern with *")
     batch_id = f"uri-{hashlib.sha256(chr(10).join(uris).encode()).hexdigest()[:16]}"
     return [Source(batch_id=batch_id, key=path.split("://", 1)[1].split("/", 1)[1], uri=path) for path in uris]
 
 
+def stage(sources: list[Source], run_id: str) -> list[Source]:
+    """Copies files that no batch owns to a run's staging, where nobody overwrites them while the run works."""
+    staged = []
+    for at, source in enumerate(sources):
+        target = lake.staging(run_id, f"sources/{at}/{lake.plain(source.uri.rsplit('/', 1)[-1])}")
+        lake.filesystem(source.uri).cp_file(source.uri, target)
+        staged.append(source.model_copy(update={"uri": target}))
+    return staged
+
+
 def take_in(plan: Plan) -> Intake:
-    """Reads and judges all of a plan's files; writes accepted rows to staging and rejected ones to quarantine."""
+    """Reads and judges all of a plan's files; writes accepted rows to staging and rejected ones to quarantine.
+
+    A plan without files is to train on the champion's rows again: they are what is accepted then. As long as the rows
+    have to wait for more, all of them wait, also those that would be rejected: with more rows, a label is not rare.
+    """
     frozen = golden.read(plan.model_name) if plan.golden_sha256 else None
     parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
     frames, unreadable = _read_all(plan.sources)
     rows = _judge(frames, frozen, parent)
     accepted = rows.loc[rows["rule"] == "", ["text", "label"]]
+    if not plan.sources and parent is not None:
+        accepted = parent[["text", "label"]]
     missing = "" if frozen is not None else _missing(accepted)
     accepted_uri = lake.staging(plan.run_id, "accepted.parquet")
     lake.write_bytes(accepted_uri, _parquet(accepted))
-    quarantines = _quarantine_rows(rows[rows["rule"] != ""])
+    quarantines = {} if missing else _quarantine_rows(rows[rows["rule"] != ""])
     files = [
         unreadable.get(source.uri) or _account(source, rows, quarantines, waiting=bool(missing))
         for source in plan.sources
@@ -156,6 +175,9 @@ def _read_all(sources: Iterable[Source]) -> tuple[list[pd.DataFrame], dict[str, 
             frame = read_rows(content, source.key, config.text_column, config.label_column)
         except UnreadableFileError as error:
             unreadable[source.uri] = _quarantine_file(source, content, str(error))
+        except Exception as error:  # one odd file must not stop the others, whatever it does to a parser
+            logger.exception("%s cannot be read", source.key)
+            unreadable[source.uri] = _quarantine_file(source, content, f"{type(error).__name__}: {error}")
         else:
             frames.append(frame.assign(uri=source.uri, batch_id=source.batch_id))
     return frames, unreadable
@@ -190,14 +212,17 @@ def _missing(accepted: pd.DataFrame) -> str:
 
 def _account(source: Source, rows: pd.DataFrame, quarantines: dict[str, str], *, waiting: bool) -> FileAccount:
     mine = rows[rows["uri"] == source.uri]
+    if waiting:
+        return FileAccount(
+            key=source.key, batch_id=source.batch_id, rows_in=len(mine), used=0, rejected=0, waiting=len(mine)
+        )
     by_rule = mine.loc[mine["rule"] != "", "rule"].value_counts().sort_index().to_dict()
     good = int((mine["rule"] == "").sum())
     return FileAccount(
         key=source.key,
         batch_id=source.batch_id,
         rows_in=len(mine),
-        used=0 if waiting else good,
-        waiting=good if waiting else 0,
+        used=good,
         rejected=len(mine) - good,
         by_rule=by_rule,
         quarantine=quarantines.get(source.batch_id) if by_rule else None,
@@ -219,7 +244,7 @@ def _quarantine_rows(rejected: pd.DataFrame) -> dict[str, str]:
 
 def _quarantine_file(source: Source, content: bytes, reason: str) -> FileAccount:
     """Keeps a file that is no table, whole, with the reason beside it."""
-    name = source.key.removeprefix("incoming/")
+    name = lake.plain(source.key.removeprefix("incoming/"))
     uri = lake.write_bytes(lake.quarantine(source.batch_id, f"files/{name}"), content)
     lake.write_json(f"{uri}.reason.json", {"file": source.key, "rule": "unreadable_file", "reason": reason})
     logger.warning("%s is quarantined whole: %s", source.key, reason)

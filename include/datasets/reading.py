@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,9 +51,10 @@ def read_rows(content: bytes, name: str, text_column: str = "", label_column: st
         if content.startswith(magic) and not (suffix == "parquet" and magic == b"PAR1"):
             raise UnreadableFileError(f"the name ends in .{suffix}, but the content is {kind}")
     rows = readers[suffix](content, text_column, label_column)
-    frame = pd.DataFrame(rows, columns=COLUMNS[1:])
-    if frame.empty:
+    if not rows:
         raise UnreadableFileError("the file has no rows")
+    # Objects: pandas would make numbers of some labels, and lose digits of long ones.
+    frame = pd.DataFrame(rows, columns=COLUMNS[1:], dtype=object).astype({"row": int})
     frame.insert(0, "file", name)
     return frame
 
@@ -62,15 +64,19 @@ Row = tuple[int, Any, Any, str, str]
 
 def _read_csv(content: bytes, text_column: str, label_column: str) -> list[Row]:
     text = _decode(content)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+    # Strict: a quote that is missing somewhere merges rows, and better no file than half a file.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     try:
         header = [name.strip() for name in next(reader)]
         text_at, label_at = _columns(header, text_column, label_column)
-        rows = [_csv_row(at, cells, header, text_at, label_at) for at, cells in enumerate(_filled(reader), start=1)]
-    except (csv.Error, StopIteration) as error:
-        raise UnreadableFileError(f"the file is not CSV: {error or 'it has no header'}") from error
-    _check_quotes(text, reader.line_num)
-    return rows
+        return [_csv_row(at, cells, header, text_at, label_at) for at, cells in enumerate(_filled(reader), start=1)]
+    except csv.Error as error:
+        problem = "a quoted cell is still open at the end" if "end of data" in str(error) else str(error)
+        raise UnreadableFileError(
+            f"line {reader.line_num}: {problem}; a quote is missing or, inside a quoted cell, not doubled"
+        ) from error
+    except StopIteration:
+        raise UnreadableFileError("the file has no header") from None
 
 
 def _filled(reader: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -85,18 +91,6 @@ def _csv_row(at: int, cells: list[str], header: list[str], text_at: int, label_a
     return at, cells[text_at], cells[label_at], "", ""
 
 
-def _check_quotes(text: str, lines: int) -> None:
-    """A quote that is never closed swallows all rows after it into one cell: better no file than half a file."""
-    try:
-        for _ in csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True):
-            pass
-    except csv.Error as error:
-        if "unexpected end of data" in str(error):
-            raise UnreadableFileError(
-                f"a quoted cell is still open at the end of the file (line {lines}): a quote is missing somewhere"
-            ) from error
-
-
 def _delimiter(text: str) -> str:
     header = text.split("\n", 1)[0]
     return max((",", ";", "\t"), key=header.count)
@@ -108,7 +102,8 @@ def _read_jsonl(content: bytes, text_column: str, label_column: str) -> list[Row
     objects = [value for _, _, value in parsed if isinstance(value, dict)]
     if not objects:
         raise UnreadableFileError("no line is a JSON object; .jsonl has one object per line")
-    names = list(dict.fromkeys(name for value in objects for name in value))
+    counts = Counter(name for value in objects for name in value)
+    names = [name for name, count in counts.items() if 2 * count >= len(objects)]  # one odd line names no column
     text_at, label_at = (names[i] for i in _columns(names, text_column, label_column))
     return [
         (at, value.get(text_at), value.get(label_at), "", "")
@@ -121,7 +116,7 @@ def _read_jsonl(content: bytes, text_column: str, label_column: str) -> list[Row
 def _parse(line: str) -> Any:
     try:
         return json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: no JSON, or a number of more digits than Python reads
         return None
 
 
@@ -130,12 +125,21 @@ def _read_parquet(content: bytes, text_column: str, label_column: str) -> list[R
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(content))
+        table = pq.ParquetFile(io.BytesIO(content)).read()
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFileError(f"the file is not Parquet: {error}") from error
-    text_at, label_at = _columns(table.column_names, text_column, label_column)
-    texts, labels = table.column(text_at).to_pylist(), table.column(label_at).to_pylist()
+    columns = _columns(table.column_names, text_column, label_column)
+    texts, labels = ([_text_of(value) for value in table.column(at)] for at in columns)
     return [(at, text, label, "", "") for at, (text, label) in enumerate(zip(texts, labels, strict=True), start=1)]
+
+
+def _text_of(scalar: Any) -> Any:
+    """A Parquet value; what is not valid UTF-8 keeps its bytes as surrogates, for its row to be rejected."""
+    try:
+        value = scalar.as_py()
+    except UnicodeDecodeError:
+        value = scalar.as_buffer().to_pybytes()
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 def _decode(content: bytes) -> str:
@@ -155,7 +159,7 @@ def _columns(names: list[str], text_column: str, label_column: str) -> tuple[int
 
 
 def _column(names: list[str], wanted: str, usual: tuple[str, ...], what: str, setting: str) -> int:
-    shown = ", ".join(repr(name[:40]) for name in names[:12])
+    shown = ", ".join(repr(name[:40]) for name in names[:12]) or "no columns at all"
     if wanted:
         if wanted not in names:
             raise UnreadableFileError(f"{setting} names the column {wanted!r}, but the columns are {shown}")

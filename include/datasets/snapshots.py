@@ -17,14 +17,14 @@ def stratified_share(rows: pd.DataFrame, fraction: float, salt: str, *, at_most:
     """Picks a share of each label's rows, by the hash of their text: stable whatever order they come in.
 
     ``rows`` has the columns text and label. Returns a boolean Series over its index. Each label gives
-    ``round(fraction * n)`` rows, at least one, and leaves at least two. ``at_most`` bounds the whole share.
+    ``round(fraction * n)`` rows, at least one, but leaves at least two. ``at_most`` bounds the whole share.
     """
     if at_most is not None and len(rows):
         fraction = min(fraction, at_most / len(rows))
     ranks = rows["text"].map(lambda text: hashlib.sha256(f"{salt}{normalise(text)}".encode()).hexdigest())
     position = ranks.groupby(rows["label"]).rank(method="first")
     sizes = rows.groupby("label")["text"].transform("size")
-    wanted = (sizes * fraction).round().clip(lower=1, upper=(sizes - 2).clip(lower=0))
+    wanted = (sizes * fraction).round().clip(lower=1).clip(upper=(sizes - 2).clip(lower=0))
     return position <= wanted
 
 
@@ -36,9 +36,11 @@ def combine(parent: pd.DataFrame | None, new: pd.DataFrame) -> tuple[pd.DataFram
     new = new[["text", "label"]]
     if parent is None:
         return new.reset_index(drop=True), 0
-    replaced = parent["text"].map(normalise).isin(set(new["text"].map(normalise)))
-    kept = parent.loc[~replaced, ["text", "label"]]
-    return pd.concat([kept, new], ignore_index=True), int(replaced.sum())
+    labels = new.set_index(new["text"].map(normalise))["label"]
+    label_now = parent["text"].map(normalise).map(labels)
+    kept = parent.loc[label_now.isna(), ["text", "label"]]
+    relabelled = label_now.notna() & (label_now != parent["label"])
+    return pd.concat([kept, new], ignore_index=True), int(relabelled.sum())
 
 
 def write(rows: pd.DataFrame, validation_fraction: float, facts: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from airflow.utils.types import DagRunType
 
 from include import lake
 from include.datasets import golden
-from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, take_in
+from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, stage, take_in
 from include.orchestration.outcome import conclude
 from include.registry import lineage
 from include.settings import settings
@@ -37,7 +37,7 @@ def validate(dag_run: DagRun, dataset_uri: str | None) -> dict[str, Any]:
             raise AirflowException(f"batch {batch_id} was taken by another run meanwhile; trying again without it")
     plan.pin()
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
-    if intake.accepted_rows == 0 and (uploaded or plan.parent_dataset_id is None):
+    if intake.accepted_rows == 0 or (uploaded and not plan.sources):
         _end_without_training(dag_run, plan, intake, "nothing_to_train", _why_nothing(intake))
     return {"accepted_uri": intake.accepted_uri, "rows": intake.rows}
 
@@ -62,7 +62,7 @@ def _plan(dag_run: DagRun, dataset_uri: str | None) -> Plan:
     plan = Plan(
         run_id=dag_run.run_id,
         model_name=model_name,
-        sources=sources_at(dataset_uri) if dataset_uri else _uploaded(dag_run.run_id),
+        sources=stage(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id),
         parent_dataset_id=lineage.parent_dataset_id(model_name),
         golden_sha256=frozen.sha256 if frozen else None,
     )

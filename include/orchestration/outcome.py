@@ -4,7 +4,7 @@ from typing import Any
 
 from include import lake
 from include.datasets.intake import Intake, Plan
-from include.orchestration.notes import set_note
+from include.orchestration.notes import NOTE_LIMIT, set_note
 
 
 def conclude(
@@ -18,7 +18,8 @@ def conclude(
 ) -> str:
     """Writes a run's outcome; returns the URI of run.json.
 
-    ``outcome`` is promoted, rejected, nothing_to_train or waiting_for_more_data. ``links`` are shown in the note;
+    ``outcome`` is promoted, rejected, unchanged (the job's model is the champion already), nothing_to_train or
+    waiting_for_more_data. ``links`` are shown in the note;
     ``facts`` (gates, versions, ids) go into run.json as they are.
     """
     report = {
@@ -42,4 +43,6 @@ def _note(intake: Intake, outcome: str, reason: str, links: dict[str, str]) -> s
     counts = f"{rows['in']} rows in {len(intake.files)} file(s): {rows['used']} used, {rows['rejected']} rejected"
     waiting = f", {rows['waiting']} waiting" if rows["waiting"] else ""
     shown = " · ".join(f"[{name}]({url})" for name, url in links.items())
-    return f"**{outcome.replace('_', ' ')}** — {reason}\n\n{counts}{waiting}\n\n{shown}".strip()
+    head, tail = f"**{outcome.replace('_', ' ')}** — ", f"\n\n{counts}{waiting}\n\n{shown}".rstrip()
+    room = NOTE_LIMIT - len(head) - len(tail)  # of a long reason the end can go, the links cannot
+    return head + (reason if len(reason) <= room else f"{reason[: room - 1]}…") + tail

@@ -13,7 +13,7 @@ def training_params() -> dict[str, Param]:
         "dataset_uri": Param(
             None,
             type=["null", "string"],
-            pattern=r"^(s3|file)://.+",
+            pattern=r"^s3://[^/]+/.+",
             title="Dataset URI",
             description="A labelled file, a folder ending in / or a pattern with *. Empty: what was uploaded and not "
             "used yet; if there is nothing, the champion's own dataset is trained on again.",

@@ -61,6 +61,9 @@ def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     version = models.register(plan.model_name, result.model_uri, result.mlflow_run_id, tags)
     engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
     entry = ledger.Entry.of(evaluation, version=version, actor=f"dag:{dag_run.dag_id}", code_hash=code_hash())
+    if evaluation.context.champion_version == version:
+        _conclude(dag_run, plan, evaluation, result, version, "unchanged")
+        return {"version": version, "outcome": "unchanged"}
     try:
         (promotion.promote if evaluation.decision.promote else promotion.reject)(entry, engine)
     except promotion.ChampionChanged as error:
@@ -121,7 +124,7 @@ def _intake(plan: Plan) -> Intake:
 
 
 def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Result, version: str, outcome: str) -> None:
-    champion = models.by_alias(plan.model_name, models.CHAMPION)
+    champion = version if outcome == "promoted" else evaluation.context.champion_version
     metrics = evaluation.challenger.metrics
     conclude(
         dag_run.dag_id,
@@ -132,7 +135,7 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
         links=mlflow_runs.links(result.mlflow_run_id),
         gates=[gate.model_dump() for gate in evaluation.decision.gates],
         model_version=version,
-        champion_version=champion.version if champion else None,
+        champion_version=champion or None,
         dataset_id=evaluation.context.dataset_id,
         job_id=result.job_id,
         mlflow_run_id=result.mlflow_run_id,

@@ -66,6 +66,8 @@ def reject(entry: Entry, engine: Engine) -> None:
         version = models.by_version(entry.model_name, entry.version)
         if version is None:
             raise VersionUnusable(f"{entry.model_name} has no version {entry.version} to reject")
+        if not ledger.find(engine, entry.decision_id):
+            _is_news(entry)
         ledger.append(engine, entry)
         champion = models.by_alias(entry.model_name, CHAMPION)
         if champion is None or champion.version != entry.version:  # a champion's tags say how it became one

@@ -41,10 +41,8 @@ class Job(BaseModel):
         return hashlib.sha256(decisive.encode()).hexdigest()[:16]
 
     def submit(self) -> str:
-        """Writes job.json unless it is there; returns its URI."""
-        uri = lake.job(self.job_id, "job.json")
-        lake.create_bytes(uri, self.model_dump_json(indent=2).encode())
-        return uri
+        """Writes job.json, with the addresses of now if an earlier attempt left one; returns its URI."""
+        return lake.write_bytes(lake.job(self.job_id, "job.json"), self.model_dump_json(indent=2).encode())
 
 
 class Result(BaseModel):

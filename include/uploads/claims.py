@@ -101,7 +101,7 @@ def claim_uploads(batch_id: str, sleep: Callable[[float], None] = time.sleep) ->
         batch = _seal(client, owner, uploads)
         if batch is not None:
             sealed.append(batch)
-    _delete_sealed(client, list(_uploads(client)))
+    sealed += _clear_sealed(client, {batch.batch_id for batch in sealed})
     if not sealed and any(_uploads(client)):
         sleep(OTHERS_WAIT_SECONDS)
     return sealed
@@ -115,10 +115,9 @@ def read_batch(batch_id: str) -> Batch | None:
 
 def waiting_batches() -> list[Batch]:
     """Sealed batches that no run has taken, oldest first."""
-    objects = lake.find(lake.claims())
-    taken = {uri.rsplit("/", 1)[0] for uri in objects if uri.endswith("/run.json")}
-    manifests = [uri for uri in objects if uri.endswith("/manifest.json") and uri.rsplit("/", 1)[0] not in taken]
-    return [Batch.model_validate_json(lake.read_bytes(uri)) for uri in manifests]
+    taken = set(_batches_with("run.json"))
+    waiting = [batch_id for batch_id in _batches_with("manifest.json") if batch_id not in taken]
+    return [batch for batch_id in waiting if (batch := read_batch(batch_id)) is not None]
 
 
 def take(batch_id: str, run_id: str) -> bool:
@@ -129,9 +128,16 @@ def take(batch_id: str, run_id: str) -> bool:
 
 def batches_of(run_id: str) -> list[Batch]:
     """The batches a run has taken, oldest first."""
-    marks = [uri for uri in lake.find(lake.claims()) if uri.endswith("/run.json")]
-    mine = [uri.rsplit("/", 2)[1] for uri in marks if lake.read_json(uri)["run_id"] == run_id]
+    taken = _batches_with("run.json")
+    mine = [batch_id for batch_id in taken if lake.read_json(lake.claims(batch_id, "run.json"))["run_id"] == run_id]
     return [batch for batch_id in mine if (batch := read_batch(batch_id)) is not None]
+
+
+def _batches_with(name: str) -> list[str]:
+    """The batches that have this file of ours: not one of a user's that is called the same."""
+    claimed = lake.claims()
+    parts = [uri.removeprefix(claimed).split("/") for uri in lake.find(claimed)]
+    return [batch_id for batch_id, *rest in parts if rest == [name]]
 
 
 def _client() -> Any:
@@ -190,8 +196,7 @@ def _by_owner(uploads: list[Upload], batch_id: str, *, may_claim: bool) -> dict[
         entry = _owner(upload, batch_id if may_claim else None)
         if entry is None or read_batch(entry.batch_id) is not None:
             continue
-        age = (datetime.now(UTC) - entry.claimed_at).total_seconds()
-        if entry.batch_id == batch_id or age > settings().claim_lease_seconds:
+        if entry.batch_id == batch_id or _age_seconds(entry) > settings().claim_lease_seconds:
             owned.setdefault(entry.batch_id, []).append(upload)
         else:
             logger.info("%s is being claimed as %s by another listener", upload.key, entry.batch_id)
@@ -238,7 +243,7 @@ def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
     from botocore.exceptions import ClientError
 
     # The ETag in the path keeps two versions of one key apart.
-    name = f"files/{upload.etag[:12]}/{upload.key.removeprefix('incoming/')}"
+    name = f"files/{upload.etag[:12]}/{lake.plain(upload.key.removeprefix('incoming/'))}"
     target = lake.claims(batch_id, name)
     try:
         # boto3's managed copy: objects over 5 GB go in parts.
@@ -256,18 +261,42 @@ def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
     return ClaimedFile(key=upload.key, etag=upload.etag, size=upload.size, uri=target, claimed_at=datetime.now(UTC))
 
 
-def _delete_sealed(client: Any, uploads: list[Upload]) -> None:
-    """Deletes from incoming/ what lies in a sealed batch, unless it was overwritten meanwhile."""
-    from botocore.exceptions import ClientError
+def _clear_sealed(client: Any, mine: set[str]) -> list[Batch]:
+    """Deletes from incoming/ what lies in sealed batches, and returns those of them that nobody was told about.
 
-    for upload in uploads:
+    Another listener's batch that no run has taken is left to it for the length of a lease. After that it is dead, and
+    may have ended before it told anyone.
+    """
+    untold: dict[str, Batch] = {}
+    for upload in list(_uploads(client)):
         entry = _owner(upload, None)
         batch = read_batch(entry.batch_id) if entry is not None else None
-        if batch is None or not _holds(batch, upload):
+        if entry is None or batch is None or not _holds(batch, upload):
             continue
-        try:
-            client.delete_object(Bucket=_bucket(), Key=upload.key, IfMatch=f'"{upload.etag}"')
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in {"PreconditionFailed", "412", "404", "NoSuchKey"}:
-                raise
-            logger.info("%s was overwritten after it was claimed; the new upload stays", upload.key)
+        if lake.exists(lake.claims(batch.batch_id, "run.json")):
+            logger.warning(
+                "%s is the same file as in batch %s, which was used; to train on it again, start a run on %s",
+                upload.key, batch.batch_id, lake.claims(batch.batch_id, "files/"),
+            )  # fmt: skip
+        elif batch.batch_id not in mine:
+            if _age_seconds(entry) <= settings().claim_lease_seconds:
+                continue
+            untold[batch.batch_id] = batch
+        _delete(client, upload)
+    return list(untold.values())
+
+
+def _age_seconds(entry: _IndexEntry) -> float:
+    return (datetime.now(UTC) - entry.claimed_at).total_seconds()
+
+
+def _delete(client: Any, upload: Upload) -> None:
+    """Deletes an upload from incoming/ unless it was overwritten meanwhile."""
+    from botocore.exceptions import ClientError
+
+    try:
+        client.delete_object(Bucket=_bucket(), Key=upload.key, IfMatch=f'"{upload.etag}"')
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in {"PreconditionFailed", "412", "404", "NoSuchKey"}:
+            raise
+        logger.info("%s was overwritten after it was claimed; the new upload stays", upload.key)

@@ -125,16 +125,16 @@ def test_an_upload_overwritten_between_copy_and_delete_stays(s3: Bucket, monkeyp
     s3.put("a.csv", b"first")
     delete = s3.client.meta.service_model.operation_model("DeleteObject")
     assert "IfMatch" in delete.input_shape.members
-    real = claims._delete_sealed
+    real = claims._delete
 
-    def overwrite_then_delete(client: Any, uploads: list[claims.Upload]) -> None:
+    def overwrite_then_delete(client: Any, upload: claims.Upload) -> None:
         s3.put("a.csv", b"second")
-        real(client, uploads)
+        real(client, upload)
 
-    monkeypatch.setattr(claims, "_delete_sealed", overwrite_then_delete)
+    monkeypatch.setattr(claims, "_delete", overwrite_then_delete)
     claims.claim_uploads("b1")
     assert s3.incoming() == ["a.csv"]
-    monkeypatch.setattr(claims, "_delete_sealed", real)
+    monkeypatch.setattr(claims, "_delete", real)
     claims.claim_uploads("b2")
     contents = [lake.read_bytes(file.uri) for batch in claims.waiting_batches() for file in batch.files]
     assert contents == [b"first", b"second"]
@@ -165,10 +165,39 @@ def test_old_content_that_comes_back_after_losing_its_claim_is_claimed_anew(
 def test_the_same_upload_again_is_not_used_twice(s3: Bucket) -> None:
     s3.put("a.csv", b"same")
     claims.claim_uploads("b1")
+    claims.take("b1", "run 1")
     s3.put("a.csv", b"same")
     assert claims.claim_uploads("b2") == []
     assert s3.incoming() == []
-    assert claimed() == {"a.csv": b"same"}
+    assert claims.waiting_batches() == []
+
+
+def test_a_batch_that_nobody_was_told_about_is_told_after_its_lease(
+    s3: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("a.csv", b"a")
+    process = multiprocessing.get_context("fork").Process(target=_claim_and_die, args=("_clear_sealed", "b1"))
+    process.start()
+    process.join()
+    assert claims.claim_uploads("b2", sleep=lambda seconds: None) == [], "its listener may be about to tell"
+    monkeypatch.setenv("BERT_CLAIM_LEASE_SECONDS", "0.001")
+    settings.cache_clear()
+    assert [batch.batch_id for batch in claims.claim_uploads("b3")] == ["b1"]
+    assert s3.incoming() == []
+
+
+def test_a_users_manifest_and_run_files_are_files_like_any_other(s3: Bucket) -> None:
+    s3.put("export/manifest.json", b'{"files": 3}')
+    s3.put("export/run.json", b"[1]")
+    (batch,) = claims.claim_uploads("b1")
+    assert [one.batch_id for one in claims.waiting_batches()] == [batch.batch_id]
+    assert claims.batches_of("run 1") == []
+
+
+def test_a_name_with_a_version_in_it_is_read_back(s3: Bucket) -> None:
+    s3.put("a?versionId=abc.csv", b"content")
+    (batch,) = claims.claim_uploads("b1")
+    assert lake.read_bytes(batch.files[0].uri) == b"content"
 
 
 def _claim_and_die(step: str, batch_id: str) -> None:
@@ -177,7 +206,7 @@ def _claim_and_die(step: str, batch_id: str) -> None:
     claims.claim_uploads(batch_id)
 
 
-@pytest.mark.parametrize("step", ["_copy", "_delete_sealed", "_seal"])
+@pytest.mark.parametrize("step", ["_copy", "_delete", "_clear_sealed", "_seal"])
 def test_a_listener_killed_at_any_step_and_repeated_loses_nothing(s3: Bucket, step: str) -> None:
     for name in ("a.csv", "b.csv"):
         s3.put(name, name.encode())

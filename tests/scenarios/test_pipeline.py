@@ -22,8 +22,9 @@ import sqlalchemy as sa
 from rich.console import Console
 
 from dev import demo, sample_data
-from dev.observe import OVER, PIPELINE, Observer, slug
+from dev.observe import OVER, PIPELINE, Observer
 from dev.stack import Stack
+from include.lake import slug
 from tests.scenarios.conftest import fresh_stack
 
 pytestmark = pytest.mark.timeout(2400)  # the stories are told by a fixture, in minutes
@@ -113,7 +114,7 @@ def story() -> Iterator[Story]:
 @pytest.fixture(scope="module")
 def told(story: Story) -> dict[str, Any]:
     """What the demo writes to demo.json, after its five stories."""
-    return demo.run(story.stack, sample_data.messages(500), Console())
+    return demo.run(story.stack, sample_data.uploads(sample_data.messages(500)), Console())
 
 
 @pytest.fixture(scope="module")

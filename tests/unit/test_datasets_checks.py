@@ -9,7 +9,7 @@ def judge(pairs: list[tuple[object, object]], **options: object) -> list[str]:
         [("f.csv", at, text, label, "", "") for at, (text, label) in enumerate(pairs, 1)],
         columns=["file", "row", "text", "label", "rule", "reason"],
     )
-    defaults = {"allowed_labels": {"x", "y", "1"}, "max_characters": 100, "min_rows_per_label": 2}
+    defaults = {"allowed_labels": {"x", "y", "1"}, "max_characters": 100, "min_rows_per_label": 1}
     checked = check_rows(frame, **(defaults | options))  # type: ignore[arg-type]
     assert ((checked["rule"] == "") == (checked["reason"] == "")).all(), "every rejected row has a reason"
     return list(checked["rule"])
@@ -35,6 +35,8 @@ def test_good_rows_pass() -> None:
         ("a", None, "label_missing"),
         ("a", float("nan"), "label_missing"),
         ("a", "z", "label_unknown"),
+        ("a", ["x"], "label_not_a_value"),
+        ("a", pd.NaT, "label_missing"),
     ],
 )
 def test_a_bad_row_gets_its_rule(text: object, label: object, rule: str) -> None:
@@ -68,7 +70,20 @@ def test_golden_and_known_rows_are_kept_out_and_relabelled_ones_let_in() -> None
 
 def test_without_fixed_labels_a_rare_one_is_rejected() -> None:
     rows = [("a", "p"), ("b", "p"), ("c", "q")]
-    assert judge(rows, allowed_labels=None) == ["", "", "label_too_rare"]
+    assert judge(rows, allowed_labels=None, min_rows_per_label=2) == ["", "", "label_too_rare"]
+
+
+def test_a_new_label_that_was_allowed_needs_enough_rows_too() -> None:
+    known = pd.Series({"z": "x"})
+    assert judge([("a", "x"), ("b", "y")], known=known, min_rows_per_label=2) == ["", "label_too_rare"]
+
+
+def test_line_ends_become_one_kind() -> None:
+    frame = pd.DataFrame(
+        [("f", 1, "one\rtwo\r\nthree", "x", "", "")], columns=["file", "row", "text", "label", "rule", "reason"]
+    )
+    checked = check_rows(frame, allowed_labels=None, max_characters=100, min_rows_per_label=1)
+    assert checked["text"][0] == "one\ntwo\nthree"
 
 
 def test_normalise_folds_case_width_and_white_space() -> None:

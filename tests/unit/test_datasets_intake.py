@@ -6,7 +6,7 @@ import pytest
 
 from include import lake
 from include.datasets import golden, snapshots
-from include.datasets.intake import Plan, Source, build_dataset, sources_at, take_in
+from include.datasets.intake import Plan, Source, build_dataset, sources_at, stage, take_in
 
 
 def csv(texts: list[str], labels: list[str]) -> bytes:
@@ -97,9 +97,46 @@ def test_a_run_that_is_repeated_gives_the_same_dataset(file_lake: str) -> None:
 
 
 def test_labels_can_be_set(file_lake: str, set_env: Callable[..., None]) -> None:
-    set_env(BERT_LABELS="x, z")
-    intake = take_in(plan({"a.csv": good(300)}))
-    assert intake.files[0].by_rule == {"label_unknown": 150}
+    set_env(BERT_LABELS="x, y, z")
+    intake = take_in(plan({"a.csv": good(300) + b"odd,w\n"}))
+    assert intake.files[0].by_rule == {"label_unknown": 1}
+
+
+def test_rows_that_wait_are_not_judged_yet(file_lake: str) -> None:
+    intake = take_in(plan({"a.csv": good(50) + b",x\n"}))
+    assert intake.rows == {"in": 51, "used": 0, "rejected": 0, "waiting": 51}
+    assert not lake.exists(lake.quarantine("b1", "rejected.parquet"))
+
+
+def test_one_label_is_not_enough_for_a_first_model(file_lake: str) -> None:
+    same = csv([f"text {at}" for at in range(300)], ["x"] * 300)
+    assert "a classifier needs two" in take_in(plan({"a.csv": same})).missing
+
+
+def test_a_plan_without_files_takes_the_champions_rows_again(file_lake: str) -> None:
+    first = plan({"a.csv": good(300)})
+    parent = build_dataset(first, accepted(take_in(first).accepted_uri))
+    again = plan({}, "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256=parent["golden_sha256"])
+    intake = take_in(again)
+    assert intake.accepted_rows == sum(parent["rows"].values())
+    assert build_dataset(again, accepted(intake.accepted_uri))["dataset_id"] == parent["dataset_id"]
+
+
+def test_a_golden_text_in_the_dataset_fails_the_run(file_lake: str) -> None:
+    first = plan({"a.csv": good(300)})
+    parent = build_dataset(first, accepted(take_in(first).accepted_uri))
+    train = pd.read_parquet(io.BytesIO(lake.read_bytes(lake.dataset(parent["dataset_id"], "train.parquet"))))
+    golden.freeze("other", train.head(5))
+    tampered = plan({"b.csv": good(20, start=500)}, "run:2", model_name="other", parent_dataset_id=parent["dataset_id"])
+    with pytest.raises(golden.GoldenSetError, match="5 golden texts are in"):
+        build_dataset(tampered, accepted(take_in(tampered).accepted_uri))
+
+
+def test_files_named_by_uri_are_copied_before_they_can_change(file_lake: str) -> None:
+    uri = lake.write_bytes(f"{file_lake}/mine/a.csv", good(10))
+    (staged,) = stage(sources_at(uri), "run:1")
+    lake.write_bytes(uri, b"changed")
+    assert lake.read_bytes(staged.uri) == good(10)
 
 
 def test_sources_are_found_by_object_folder_and_pattern(file_lake: str) -> None:

@@ -48,6 +48,7 @@ def test_columns_are_found_by_usual_names_or_named() -> None:
         (b"a,b\n1,2\n", "f.csv", "BERT_TEXT_COLUMN"),
         (b"text,label\n", "f.csv", "no rows"),
         (b'text,label\na,x\n"b,y\nc,z\n', "f.csv", "still open"),
+        (b'text,label\n"broken,spam\nok 1,ham\n"quoted",spam\n', "f.csv", "line 4.*not doubled"),
         (b"hello\nworld\n", "f.jsonl", "JSON object"),
         (b"PAR1 not really", "f.parquet", "not Parquet"),
         (b"text,label\na,b\n", "f.parquet", "not Parquet"),
@@ -87,6 +88,24 @@ def test_jsonl_keeps_values_and_marks_broken_lines() -> None:
     assert list(rows["rule"]) == ["", "not_json", "", "not_json"]
     assert pairs(rows)[0] == ("a", 1)
     assert rows["text"][2] is None
+
+
+def test_one_odd_json_line_does_not_name_the_column() -> None:
+    lines = [json.dumps({"message": f"m{at}", "label": "x"}) for at in range(3)] + [
+        json.dumps({"text": "odd", "label": "x"})
+    ]
+    assert list(read_rows("\n".join(lines).encode(), "f.jsonl")["text"]) == ["m0", "m1", "m2", None]
+
+
+def test_a_number_too_long_to_read_is_a_row_that_is_no_json() -> None:
+    content = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "x", "id": ' + b"1" * 5000 + b"}\n"
+    assert list(read_rows(content, "f.jsonl")["rule"]) == ["", "not_json"]
+
+
+def test_parquet_bytes_are_text_and_long_numbers_keep_their_digits() -> None:
+    rows = read_rows(parquet(text=[b"caf\xc3\xa9", b"caf\xe9"], label=[9007199254740993, 2]), "f.parquet")
+    assert list(rows["text"]) == ["café", "caf\udce9"]
+    assert rows["label"][0] == 9007199254740993
 
 
 def test_parquet_is_read() -> None:

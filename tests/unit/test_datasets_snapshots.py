@@ -41,6 +41,11 @@ def test_every_label_gives_to_the_share_and_keeps_two() -> None:
     assert frame[share]["label"].value_counts().to_dict() == {"x": 10, "y": 10, "z": 1}
 
 
+def test_a_label_of_one_or_two_rows_keeps_them() -> None:
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": ["x", "y", "y"]})
+    assert not snapshots.stratified_share(frame, 0.5, "salt").any()
+
+
 def test_a_share_is_bounded_and_does_not_depend_on_other_labels() -> None:
     frame = rows(1000)
     assert snapshots.stratified_share(frame, 0.2, "s", at_most=50).sum() == 50
