@@ -202,7 +202,8 @@ def test_training_that_is_killed_goes_on_from_its_checkpoint(story: Story) -> No
     run_id = story.trigger(epochs=6, seed=7)
     trainer = wait(lambda: find_trainer(story.stack), "trainer", 240)
     job_id = next(part.split("/")[-2] for part in trainer.cmdline() if part.endswith("job.json"))
-    wait(lambda: story.keys(f"jobs/{job_id}/checkpoints/"), "checkpoint", 240)
+    checkpoints = f"jobs/{job_id}/checkpoints/"
+    wait(lambda: any(key.endswith("/complete.json") for key in story.keys(checkpoints)), "checkpoint", 240)
     os.kill(trainer.pid, signal.SIGKILL)
     report = story.report_of(run_id)
     assert story.read_json(f"jobs/{report['job_id']}/result.json")["resumed_from_step"] > 0
