@@ -29,9 +29,9 @@ def stack() -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The local stack's S3 server alone."""
+    """The local stack's S3 server alone; one for all tests, since s3fs keeps the address it has first seen."""
     folder = tmp_path_factory.mktemp("s3")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
