@@ -45,7 +45,7 @@ def quarantine(batch_id: str, name: str = "") -> str:
 
 
 def dataset(dataset_id: str, name: str = "") -> str:
-    """A content-addressed snapshot: train.parquet, validation.parquet, manifest.json."""
+    """A content-addressed snapshot: train.parquet, validation.parquet, manifest.json; and tokens/, a cache."""
     return f"{root()}/datasets/{dataset_id}/{name}"
 
 
@@ -170,6 +170,20 @@ def download(uri: str, folder: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(path, str(target))
     return folder
+
+
+def upload_file(path: Path, uri: str) -> str:
+    """Copies a local file to a URI, replacing what was there; returns the URI."""
+    filesystem(uri).put_file(str(path), uri)
+    return uri
+
+
+def download_file(uri: str, path: Path) -> Path:
+    """Copies an object to a local file. Raises FileNotFoundError with the URI."""
+    if not exists(uri):
+        raise FileNotFoundError(uri)
+    filesystem(uri).get_file(uri, str(path))
+    return path
 
 
 def copy(source: str, target: str) -> str:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.stop_with_parent:
         follow_parent(parent)
     try:
-        print(train(options.job_uri, stop), flush=True)
+        return _train(options, stop)
     except Stopped as stopped:
         logger.warning("stopped before the end; the same command resumes the job")
         return 128 + stopped.signum
@@ -41,29 +41,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         named = isinstance(error, TrainingError)
         logger.error("%s", error if named else f"{type(error).__name__}: {error} (--log-level DEBUG for the traceback)")
         return 1
-    return 0
 
 
-def train(job_uri: str, stop: StopRequest) -> str:
-    """Makes sure that a job has its result.
-
-    Args:
-        job_uri: Of its job.json.
-        stop: How to end early.
-
-    Returns:
-        The URI of result.json.
-    """
-    folder = job_uri.rsplit("/", 1)[0]
+def _train(options: argparse.Namespace, stop: StopRequest) -> int:
+    """Makes sure that the job has its result, here or in processes that this one starts."""
+    folder = options.job_uri.rsplit("/", 1)[0]
     result = f"{folder}/result.json"
     if lake.exists(result):
         logger.info("the job is done already")
-        return result
-    job = _read_job(job_uri)
-    from include.training import train as trainer
+    else:
+        job = _read_job(options.job_uri)
+        from include.training import processes, train
 
-    trainer.run(job, folder, stop)
-    return result
+        started_by_launcher = "RANK" in os.environ
+        if not started_by_launcher and (number := processes.count(options.processes)) > 1:
+            return processes.launch(number, ["include.training", options.job_uri, "--log-level", options.log_level])
+        train.run(job, folder, stop)
+    if os.environ.get("RANK", "0") == "0":
+        print(result, flush=True)
+    return 0
 
 
 def _read_job(uri: str) -> Job:
@@ -85,6 +81,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--stop-with-parent",
         action="store_true",
         help="checkpoint and stop when the starting process ends",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=0,
+        help="processes that train together on this machine (default: one per GPU, or one)",
     )
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     return parser.parse_args(arguments)

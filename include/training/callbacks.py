@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from include.training import history
 from include.training.checkpoints import Checkpoints
 from include.training.errors import TrainingError
+from include.training.processes import Processes
 from include.training.stopping import StopRequest
 from include.training.tracking import Tracker
 
@@ -27,25 +28,31 @@ class Pace(TrainerCallback):  # type: ignore[misc]
     Args:
         stop: Looked at after each step.
         patience: Epochs without a better macro-F1 before training ends; 0 for never.
+        processes: The first one decides for all: what follows from a decision, they do together.
     """
 
-    def __init__(self, stop: StopRequest, patience: int) -> None:
+    def __init__(self, stop: StopRequest, patience: int, processes: Processes) -> None:
         self._stop = stop
         self._patience = patience
+        self._processes = processes
         self._logged = self._saved = time.monotonic()
+        self.stopping = 0  # the signal by which all processes stop
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Between epochs' ends only: there, `on_epoch_end` decides, so that no epoch goes without its evaluation."""
+        now = time.monotonic()
+        save = now - self._saved >= CHECKPOINT_SECONDS
+        log = state.global_step == 1 or now - self._logged >= LOG_SECONDS
+        self.stopping, save, log = self._processes.agree((self._stop.signum, save, log))
         if _ends_epoch(state):
             return
-        now = time.monotonic()
-        save = bool(self._stop.signum) or now - self._saved >= CHECKPOINT_SECONDS
+        save = save or bool(self.stopping)
         # A checkpoint's log reaches up to its step: the epoch's mean loss is derived from it after a resume.
-        if save or state.global_step == 1 or now - self._logged >= LOG_SECONDS:
-            control.should_log = True
-            self._logged = now
+        control.should_log = log or save
         control.should_save = save
-        control.should_training_stop = control.should_training_stop or bool(self._stop.signum)
+        control.should_training_stop = control.should_training_stop or bool(self.stopping)
+        if control.should_log:
+            self._logged = now
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -53,7 +60,7 @@ class Pace(TrainerCallback):  # type: ignore[misc]
         """transformers calls this after a stop inside an epoch too, where all is done already."""
         ended = _ends_epoch(state)
         control.should_log = control.should_evaluate = control.should_save = ended
-        if self._stop.signum:
+        if self.stopping:
             control.should_training_stop = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -63,8 +70,9 @@ class Pace(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Counts the next interval from here."""
+        """Counts the next interval from here, once every process has written its part."""
         self._saved = time.monotonic()
+        self._processes.agree(None)
 
 
 def _ends_epoch(state: TrainerState) -> bool:
@@ -118,6 +126,8 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._tracker = tracker
         self._rows = rows
         self._since = (0.0, 0)  # time and step of the last line
+        self._stepped = 0.0  # when the last step was done, 0 if something else came after it
+        self._steps = (0, 0.0)  # counted, and the seconds they took
         self.first_step_at = 0.0
 
     def on_train_begin(
@@ -127,8 +137,32 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._since = (time.monotonic(), state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Notes when the first step was done."""
-        self.first_step_at = self.first_step_at or time.monotonic()
+        """Times the steps, but for those that follow a start, an evaluation or a checkpoint."""
+        now = time.monotonic()
+        self.first_step_at = self.first_step_at or now
+        if self._stepped:
+            steps, seconds = self._steps
+            self._steps = (steps + 1, seconds + now - self._stepped)
+        self._stepped = now
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """What it took is no step's time."""
+        self._stepped = 0.0
+
+    def throughput(self, state: TrainerState, tokens: int) -> dict[str, float]:
+        """Texts and tokens per second of this attempt, evaluations and checkpoints left out.
+
+        Args:
+            state: At the end.
+            tokens: Of the training set.
+        """
+        steps, seconds = self._steps
+        epochs = steps / steps_per_epoch(state) / seconds if steps else 0.0
+        return {
+            "texts_per_second": round(epochs * self._rows, 2),
+            "tokens_per_second": round(epochs * tokens, 1),
+            "steps": steps,
+        }
 
     def on_log(
         self,
@@ -189,6 +223,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             metrics | {"epoch": epoch["epoch"], "epoch_train_loss": epoch["train_loss"]}, state.global_step
         )
         self._since = (time.monotonic(), state.global_step)
+        self._stepped = 0.0
 
 
 def duration(seconds: float) -> str:

@@ -1,10 +1,21 @@
-"""From a snapshot's Parquet files to token ids."""
+"""From a snapshot's Parquet files to token ids in Arrow files, read piece by piece and never whole.
 
-import io
+The Arrow files are memory-mapped in training, so a data set may be larger than memory. They are kept beside the
+snapshot, so that no later job with the same tokenizer tokenises it again.
+"""
+# ruff: noqa: TID253 - imported with the trainer, inside functions
+
+import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet
 
 from include import lake
 from include.training.errors import TrainingError
@@ -12,85 +23,163 @@ from include.training.errors import TrainingError
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")
+PIECE = 16_384  # rows that are read, tokenised and written at a time
+FORMAT = "1"  # part of the cache's key: another format is another file
 
 
-@dataclass(frozen=True)
-class Split:
-    """One file of a dataset: texts and their labels, row by row."""
-
-    texts: list[str]
-    labels: list[str]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a job trains on, and what it chooses its best epoch by."""
-
-    train: Split
-    validation: Split
-    labels: list[str]  # of the training rows, sorted: the order of the logits
-
-
-def read_dataset(uri: str) -> Dataset:
-    """Reads and checks train.parquet and validation.parquet.
+class Rows:
+    """Token ids and label indices in a memory-mapped Arrow file, as Trainer wants a data set.
 
     Args:
-        uri: The snapshot's folder.
+        path: As `write` has left it: pieces of `PIECE` rows, the last one shorter.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with pa.ipc.open_file(pa.memory_map(str(path))) as file:
+            pieces = [file.get_batch(number) for number in range(file.num_record_batches)]
+        self._labels = [piece["label"].to_numpy() for piece in pieces]
+        self._bounds = [piece["input_ids"].offsets.to_numpy() for piece in pieces]
+        self._tokens = [piece["input_ids"].values.to_numpy() for piece in pieces]
+        self._order = np.arange(sum(map(len, self._labels)))
+        self._new_ids: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        piece, row = divmod(int(self._order[index]), PIECE)
+        start, end = self._bounds[piece][row : row + 2]
+        tokens = self._tokens[piece][start:end]
+        return {
+            "input_ids": tokens if self._new_ids is None else self._new_ids[tokens],
+            "labels": int(self._labels[piece][row]),
+        }
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row."""
+        lengths = np.concatenate([np.diff(bounds) for bounds in self._bounds])
+        return np.asarray(lengths[self._order], dtype=np.int64)
+
+    def used(self, vocabulary: int) -> NDArray[np.bool_]:
+        """(vocabulary) bool: the ids that occur."""
+        found = np.zeros(vocabulary, dtype=np.bool_)
+        for tokens in self._tokens:
+            found[tokens] = True
+        return found
+
+    def renumber(self, new_ids: NDArray[np.int64]) -> None:
+        """From now on rows come with other ids: ``new_ids[id]``."""
+        self._new_ids = new_ids
+
+    def sort_by_length(self) -> None:
+        """From now on the shortest row comes first."""
+        self._order = self._order[np.argsort(self.lengths(), kind="stable")]
+
+
+class Dataset:
+    """What a job trains on, and what it chooses its best epoch by.
+
+    Args:
+        uri: The snapshot's folder: train.parquet and validation.parquet with the columns text and label.
+        work: A local folder for its files; what an earlier call has put there is used.
 
     Raises:
         TrainingError: a file is missing, empty or not what it should be, or there is nothing to tell apart.
     """
-    train, validation = (_read_split(f"{uri.rstrip('/')}/{name}.parquet") for name in SPLITS)
-    labels = sorted(set(train.labels))
-    if len(labels) < 2:
-        raise TrainingError(f"{uri} has {len(labels)} label ({', '.join(labels)}): a classifier needs at least 2")
-    unknown = sorted(set(validation.labels) - set(labels))
-    if unknown:
-        raise TrainingError(f"{uri}: label {unknown[0]!r} is in validation.parquet but in no row of train.parquet")
-    return Dataset(train, validation, labels)
 
+    def __init__(self, uri: str, work: Path) -> None:
+        self.uri = uri.rstrip("/")
+        self._work = work
+        self._files = {split: self._fetch(split) for split in SPLITS}
+        labels = {split: self._labels(split) for split in SPLITS}
+        self.labels = sorted(labels["train"])  # the order of the logits
+        if len(self.labels) < 2:
+            raise TrainingError(
+                f"{uri} has {len(self.labels)} label ({', '.join(self.labels)}): a classifier needs at least 2"
+            )
+        unknown = sorted(labels["validation"] - labels["train"])
+        if unknown:
+            raise TrainingError(f"{uri}: label {unknown[0]!r} is in validation.parquet but in no row of train.parquet")
 
-def _read_split(uri: str) -> Split:
-    import pyarrow
-    from pyarrow import parquet
+    def _source(self, split: str) -> str:
+        return f"{self.uri}/{split}.parquet"
 
-    try:
-        table = parquet.read_table(io.BytesIO(lake.read_bytes(uri)), columns=["text", "label"])
-    except FileNotFoundError:
-        raise TrainingError(f"no dataset: {uri} does not exist; build the snapshot again") from None
-    except pyarrow.ArrowException as error:
-        raise TrainingError(f"{uri} is no Parquet file with the columns text and label: {error}") from error
-    columns = [[_string(value) for value in table.column(name).to_pylist()] for name in ("text", "label")]
-    for name, values in zip(("text", "label"), columns, strict=True):
-        if None in values:
-            raise TrainingError(f"{uri}: row {values.index(None)} has no {name}")
-    if not columns[0]:
-        raise TrainingError(f"{uri} has no rows")
-    return Split(*columns)
+    def _fetch(self, split: str) -> Path:
+        path = self._work / f"{split}.parquet"
+        try:
+            if not path.exists():
+                lake.download_file(self._source(split), path)
+        except FileNotFoundError:
+            raise TrainingError(f"no dataset: {self._source(split)} does not exist; build the snapshot again") from None
+        return path
 
+    def _pieces(self, split: str, columns: Sequence[str]) -> Iterator[list[list[str]]]:
+        """The columns' values, some rows at a time; all of them strings."""
+        uri, start = self._source(split), 0
+        try:
+            with parquet.ParquetFile(self._files[split]) as file:
+                for piece in file.iter_batches(PIECE, columns=list(columns)):
+                    values = [piece.column(name).cast(pa.string()).to_pylist() for name in columns]
+                    for name, column in zip(columns, values, strict=True):
+                        if None in column:
+                            raise TrainingError(f"{uri}: row {start + column.index(None)} has no {name}")
+                    start += len(piece)
+                    yield values
+        except (pa.ArrowException, KeyError) as error:
+            raise TrainingError(f"{uri} is no Parquet file with the columns text and label: {error}") from error
+        if not start:
+            raise TrainingError(f"{uri} has no rows")
 
-def _string(value: Any) -> Any:
-    return value if value is None else str(value)
+    def _labels(self, split: str) -> set[str]:
+        return {label for (labels,) in self._pieces(split, ["label"]) for label in labels}
 
+    def rows(self, split: str, tokenizer: Any, max_length: int) -> Rows:
+        """A split's token ids, from the cache beside the snapshot or tokenised now.
 
-def encode(split: Split, labels: Sequence[str], tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
-    """Token ids of every text, cut to a length, and the index of its label.
+        Args:
+            split: train or validation.
+            tokenizer: Of the model.
+            max_length: In tokens, special ones included; longer texts are cut.
+        """
+        path = self._work / f"{split}.arrow"
+        if not path.exists():
+            self._provide(path, split, tokenizer, max_length)
+        return Rows(path)
 
-    Args:
-        split: The rows.
-        labels: Label names in the order of the logits.
-        tokenizer: Of the model.
-        max_length: In tokens, special ones included.
+    def _provide(self, path: Path, split: str, tokenizer: Any, max_length: int) -> None:
+        cached = f"{self.uri}/tokens/{self._key(split, tokenizer, max_length)}.arrow"
+        try:
+            lake.download_file(cached, path)
+            logger.info("%s rows were tokenised before: %s", split, cached)
+        except FileNotFoundError:
+            self._write(path, split, tokenizer, max_length)
+            self._keep(path, cached)
 
-    Returns:
-        One ``{"input_ids": […], "labels": int}`` per row, in the rows' order.
-    """
-    index = {label: position for position, label in enumerate(labels)}
-    ids = tokenize(split.texts, tokenizer, max_length)
-    return [{"input_ids": tokens, "labels": index[label]} for tokens, label in zip(ids, split.labels, strict=True)]
+    def _key(self, split: str, tokenizer: Any, max_length: int) -> str:
+        """Of all that decides the token ids: what the file, not only its name, says, and the tokenizer."""
+        digest = hashlib.sha256(f"{FORMAT} {max_length} {PIECE}".encode())
+        with TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            for path in (self._files[split], *sorted(Path(folder).rglob("*.*"))):
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:16]
+
+    def _write(self, path: Path, split: str, tokenizer: Any, max_length: int) -> None:
+        schema = pa.schema({"input_ids": pa.list_(pa.int32()), "label": pa.int32()})
+        index = {label: position for position, label in enumerate(self.labels)}
+        with pa.ipc.new_file(str(path), schema) as file:
+            for texts, labels in self._pieces(split, ["text", "label"]):
+                columns = [tokenize(texts, tokenizer, max_length), [index[label] for label in labels]]
+                arrays = [pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)]
+                file.write_batch(pa.record_batch(arrays, schema=schema))
+
+    @staticmethod
+    def _keep(path: Path, uri: str) -> None:
+        try:
+            lake.upload_file(path, uri)
+        except Exception as error:  # s3fs, botocore and aiohttp each raise their own
+            logger.warning("the token ids are not kept for the next job: %s", error)
 
 
 def tokenize(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:

@@ -60,6 +60,7 @@ class Result(BaseModel):
     labels: list[str]
     rows: dict[str, int]  # train, validation
     seconds: dict[str, float]  # total, to_first_step, training
+    throughput: dict[str, float] = {}  # texts_per_second, tokens_per_second, over how many steps
     versions: dict[str, str]
     resumed_from_step: int = 0
     extra: dict[str, Any] = {}

@@ -3,29 +3,36 @@
 Packed, a batch is one row of tokens. Attention stays inside each text (``cu_seq_lens_q`` holds the bounds, the name
 that transformers gives them), positions restart with each text, and the head sees each text's first token. Nothing is
 computed for padding, which on short texts is most of a padded batch.
+
+Attention of packed batches has no dropout: no quick kernel for it exists, on the CPU or on the GPU.
 """
 # ruff: noqa: TID253 - tensors are all this module is about; import it inside functions
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from include.training.hardware import bfloat16_is_quick
+
 logger = logging.getLogger(__name__)
 
-ATTENTION = "packed_sdpa"
+ATTENTION = "packed"
 PROBE_TOLERANCE = 1e-3  # of the largest logit; rounding is a hundred times smaller, texts that see each other larger
 
-Row = dict[str, Any]  # input_ids: list[int], and labels: int where known
-Batch = dict[str, torch.Tensor]
+Row = Mapping[str, Any]  # input_ids: whole numbers, in a list or an array; labels: int where known
+Batch = dict[str, Any]  # tensors, but for max_length_q
 Collator = Callable[[Sequence[Row]], Batch]
 
 
@@ -40,16 +47,16 @@ class PackedBatches:
     first_position: int
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        """input_ids and position_ids (1, tokens), cu_seq_lens_q (texts + 1), labels (texts)."""
-        lengths = [len(row["input_ids"]) for row in rows]
-        tokens = [token for row in rows for token in row["input_ids"]]
-        positions = [self.first_position + place for length in lengths for place in range(length)]
-        batch = {
-            "input_ids": torch.tensor([tokens]),
-            "position_ids": torch.tensor([positions]),
-            "cu_seq_lens_q": torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32),
+        """labels (texts), input_ids and position_ids (1, tokens), cu_seq_lens_q (texts + 1), and the longest length."""
+        lengths = np.array([len(row["input_ids"]) for row in rows])
+        bounds = np.concatenate([[0], lengths.cumsum()])
+        positions = self.first_position + np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
+        return _labels(rows) | {
+            "input_ids": torch.from_numpy(np.concatenate([row["input_ids"] for row in rows]).astype(np.int64))[None],
+            "position_ids": torch.from_numpy(positions)[None],
+            "cu_seq_lens_q": torch.from_numpy(bounds.astype(np.int32)),
+            "max_length_q": int(lengths.max()),
         }
-        return batch | _labels(rows)
 
 
 @dataclass(frozen=True)
@@ -59,15 +66,16 @@ class PaddedBatches:
     pad_token_id: int
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
-        """input_ids and attention_mask (texts, longest), labels (texts)."""
-        texts = [torch.tensor(row["input_ids"]) for row in rows]
+        """labels (texts), input_ids and attention_mask (texts, longest)."""
+        texts = [torch.as_tensor(row["input_ids"], dtype=torch.int64) for row in rows]
         input_ids = pad_sequence(texts, batch_first=True, padding_value=self.pad_token_id)
         lengths = torch.tensor([len(text) for text in texts])
         mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
-        return {"input_ids": input_ids, "attention_mask": mask} | _labels(rows)
+        return _labels(rows) | {"input_ids": input_ids, "attention_mask": mask}
 
 
 def _labels(rows: Sequence[Row]) -> Batch:
+    """They come first in a batch: Trainer takes the size of the first tensor for the number of texts."""
     return {"labels": torch.tensor([row["labels"] for row in rows])} if rows and "labels" in rows[0] else {}
 
 
@@ -77,9 +85,9 @@ def packed_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
     scaling: float | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int = 0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each text of a packed batch; padded batches get transformers' own SDPA.
@@ -90,9 +98,9 @@ def packed_attention(
         key: See `query`.
         value: See `query`.
         attention_mask: Of a padded batch.
-        dropout: Probability, 0 outside training.
         scaling: Of the scores.
         cu_seq_lens_q: Bounds of the texts, (texts + 1); None for a padded batch.
+        max_length_q: Tokens of the longest text.
         kwargs: What else transformers hands to every attention.
 
     Returns:
@@ -100,14 +108,47 @@ def packed_attention(
     """
     if cu_seq_lens_q is None:
         output: tuple[torch.Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
         return output
-    # split() and not slices: its gradient is one concatenation, that of a slice a zero tensor of the whole pack.
-    lengths = cu_seq_lens_q.diff().tolist()
-    texts = zip(*(torch.split_with_sizes(heads, lengths, 2) for heads in (query, key, value)), strict=True)
-    parts = [scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling) for q, k, v in texts]
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+    if query.is_cuda:
+        return _attention_on_gpu(query, key, value, cu_seq_lens_q, max_length_q, scaling), None
+    q, k, v = (heads[0].transpose(0, 1) for heads in (query, key, value))
+    return _attention_by_length(q, k, v, cu_seq_lens_q.diff().tolist(), scaling).unsqueeze(0), None
+
+
+def _attention_on_gpu(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, longest: int, scale: float | None
+) -> torch.Tensor:
+    """All is (1, heads, tokens, head size), the result (1, tokens, heads, head size)."""
+    texts, tokens = len(bounds) - 1, query.shape[2]
+    q, k, v = (heads[0].transpose(0, 1) for heads in (query, key, value))
+    if tokens == texts * longest:  # texts cut to one length: a rectangle, for which cuDNN has the quicker kernel
+        q, k, v = (heads.view(texts, longest, *heads.shape[1:]).transpose(1, 2) for heads in (q, k, v))
+        with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION], set_priority=True):
+            return scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1).unsqueeze(0)
+    attended = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scale)
+    assert isinstance(attended, torch.Tensor)
+    return attended.unsqueeze(0)
+
+
+def _attention_by_length(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scale: float | None
+) -> torch.Tensor:
+    """Neighbours of one length form a rectangle and share a call; all is (tokens, heads, head size).
+
+    In float32 even where the rest is bfloat16: on texts of some ten tokens the CPU's bfloat16 kernel is the slower one.
+    """
+    runs = [(length, len(list(texts))) for length, texts in groupby(lengths)]
+    sizes = [length * texts for length, texts in runs]
+    # A split and not slices: its gradient is one concatenation, that of a slice a zero tensor of the whole pack.
+    parts = zip(*(torch.split_with_sizes(tokens.float(), sizes) for tokens in (query, key, value)), runs, strict=True)
+    attended = []
+    with torch.autocast("cpu", enabled=False):
+        for *part, (length, texts) in parts:
+            q, k, v = (tokens.unflatten(0, (texts, length)).transpose(1, 2) for tokens in part)
+            attended.append(scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1))
+    return torch.cat(attended).to(query.dtype)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -117,18 +158,18 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 def collator_for(model: Any, device: str = "cpu") -> Collator:
     """Prepares a sequence classifier for packed batches if it is capable of them.
 
-    Capable means: on the CPU, a known encoder layout, and equal logits for packed and padded probe texts. The weights,
-    their names and the saved config stay as they are.
+    Capable means: a known encoder layout, and equal logits for packed and padded probe texts. The weights, their names
+    and the saved config stay as they are.
 
     Args:
         model: A transformers sequence classifier, still on the CPU.
-        device: The type of device that it is to run on.
+        device: The type of device that it is to run on: cpu or cuda.
 
     Returns:
         The collator for its batches, packed or padded.
     """
     padded = PaddedBatches(model.get_input_embeddings().padding_idx or 0)
-    reason = _enable(model, padded) if device == "cpu" else f"no packed attention for {device} yet"
+    reason = _enable(model, padded) if device == "cpu" or bfloat16_is_quick(device) else "this GPU has no bfloat16"
     if reason:
         logger.info("padded batches: %s", reason)
         return padded
@@ -138,7 +179,7 @@ def collator_for(model: Any, device: str = "cpu") -> Collator:
 
 def _enable(model: Any, padded: PaddedBatches) -> str:
     """Teaches a model packed batches; the reason why it stays as it was, or nothing."""
-    encoder = _encoder(model)
+    encoder = encoder_of(model)
     if encoder is None:
         return f"{type(model).__name__} has no encoder layout that is known here"
     before = model.config._attn_implementation
@@ -169,7 +210,7 @@ def _pools_itself(model: Any) -> bool:
     return bool(getattr(model, "pools_packed", False))
 
 
-def _encoder(model: Any) -> torch.nn.Module | None:
+def encoder_of(model: Any) -> Any:
     """The stack of layers whose output the model's own pooler or head reads."""
     base = model.base_model
     base = base.encoder if _pools_itself(model) else base

@@ -8,27 +8,38 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerState, TrainingArguments, set_seed
+from transformers import (
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
 from include import lake
 from include.training import history, tracking
+from include.training.acceleration import accelerate_on_gpu
 from include.training.callbacks import CheckpointUpload, Pace, Progress
 from include.training.checkpoints import Checkpoints
-from include.training.data import Dataset, encode, read_dataset
+from include.training.data import SPLITS, Dataset
 from include.training.errors import Stopped, TrainingError
+from include.training.hardware import bfloat16_is_quick, device_type
 from include.training.job import Hyperparameters, Job, Result
 from include.training.model import build_classifier, position_limit, quieten_transformers
-from include.training.packing import Collator, PackedBatches, collator_for
+from include.training.packing import PackedBatches, collator_for
+from include.training.processes import Processes
 from include.training.sources import fetch_base_model
 from include.training.stopping import StopRequest
 from include.training.tracking import Tracker
+from include.training.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +48,15 @@ WEIGHT_DECAY = 0.01
 EVALUATION_BATCH = 64
 
 
-def run(job: Job, folder: str, stop: StopRequest) -> Result:
+def run(job: Job, folder: str, stop: StopRequest) -> None:
     """Trains a job, or goes on training it, and writes its model and its result.
+
+    Started by torch's launcher, it is one of several processes that train the job together; the first one writes.
 
     Args:
         job: What to train.
-        folder: The job's folder.
+        folder: The job's folder; another attempt's result.json, if that was faster, is left as it is.
         stop: Honoured wherever the run is.
-
-    Returns:
-        The result as it lies in the folder: another attempt's if that was faster.
 
     Raises:
         TrainingError: the job cannot be trained, and why.
@@ -54,30 +64,36 @@ def run(job: Job, folder: str, stop: StopRequest) -> Result:
     """
     started = time.monotonic()
     quieten_transformers()
-    with TemporaryDirectory(prefix="training-") as work:
-        result = _Run(job, folder.rstrip("/"), Path(work), started).result(stop)
-    uri = f"{folder.rstrip('/')}/result.json"
-    if not lake.create_bytes(uri, result.model_dump_json(indent=2).encode()):
-        return Result.model_validate(lake.read_json(uri))
-    Checkpoints(f"{folder}/checkpoints", Path(work)).clear()
-    return result
+    processes = Processes()
+    with processes.folder() as work:
+        with processes.main_first():
+            run = _Run(job, folder.rstrip("/"), work, processes, started)
+        result = run.result(stop)
+        if result and lake.create_bytes(f"{run.folder}/result.json", result.model_dump_json(indent=2).encode()):
+            run.checkpoints.clear()
 
 
 class _Run:
     """What one attempt at a job has in hand."""
 
-    def __init__(self, job: Job, folder: str, work: Path, started: float) -> None:
+    def __init__(self, job: Job, folder: str, work: Path, processes: Processes, started: float) -> None:
         self.job = job
         self.folder = folder
         self.started = started
         self.work = work
+        self.processes = processes
         self.checkpoints = Checkpoints(f"{folder}/checkpoints", work)
-        self.dataset = read_dataset(job.dataset_uri)
+        self.dataset = Dataset(job.dataset_uri, work)
         set_seed(job.hyperparameters.seed)
         self.model, self.tokenizer = self._build()
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device_type()
         self.collator = collator_for(self.model, self.device)
-        self.resumed_from = 0
+        self.train_rows, self.validation_rows = (
+            self.dataset.rows(split, self.tokenizer, job.hyperparameters.max_length) for split in SPLITS
+        )
+        self.vocabulary = self._shrink_vocabulary()
+        self.layers = self._accelerate()
+        self.resumed_from = self.checkpoints.restore() if processes.main else 0
 
     def _build(self) -> tuple[Any, Any]:
         source = fetch_base_model(self.job.base_model, self.job.mlflow_tracking_uri, self.work / "base")
@@ -87,12 +103,35 @@ class _Run:
             raise TrainingError(f"max_length {wanted} is more than the {limit} tokens {self.job.base_model} can take")
         return model, tokenizer
 
-    def result(self, stop: StopRequest) -> Result:
+    def _shrink_vocabulary(self) -> Vocabulary:
+        size = self.model.get_input_embeddings().num_embeddings
+        vocabulary = Vocabulary(self.model, self.train_rows.used(size) | self.validation_rows.used(size))
+        for rows in (self.train_rows, self.validation_rows):
+            rows.renumber(vocabulary.renumbered)
+        return vocabulary
+
+    def _accelerate(self) -> str:
+        if self.device == "cpu" or not isinstance(self.collator, PackedBatches):
+            return "eager"
+        return accelerate_on_gpu(self.model, self.tokens() * self.job.hyperparameters.epochs)
+
+    def tokens(self) -> int:
+        """Of the training set."""
+        return int(self.train_rows.lengths().sum())
+
+    def result(self, stop: StopRequest) -> Result | None:
+        """Trains; the first process has the result."""
+        if not self.processes.main:
+            self.train([], stop)
+            return None
         facts = self.facts()
-        rows = {"train": len(self.dataset.train), "validation": len(self.dataset.validation)}
+        rows = {"train": len(self.train_rows), "validation": len(self.validation_rows)}
         tracker = tracking.start(self.job, self.folder, facts | {f"{name}_rows": count for name, count in rows.items()})
+        progress = Progress(tracker, len(self.train_rows))
         with _ended_properly(tracker), _out_of_memory_explained(self.job.hyperparameters):
-            state, seconds = self.train(tracker, stop)
+            began = time.monotonic()
+            state = self.train([progress, CheckpointUpload(self.checkpoints, stop)], stop)
+            trained = time.monotonic()
             found = history.epochs(state.log_history)
             best = history.best(found)
             assert best is not None
@@ -107,7 +146,12 @@ class _Run:
             history=found,
             labels=self.dataset.labels,
             rows=rows,
-            seconds=seconds | {"total": round(time.monotonic() - self.started, 3)},
+            seconds={
+                "to_first_step": round(max(0.0, progress.first_step_at - self.started), 3),
+                "training": round(trained - began, 3),
+                "total": round(time.monotonic() - self.started, 3),
+            },
+            throughput=progress.throughput(state, self.tokens()),
             versions=_versions(),
             resumed_from_step=self.resumed_from,
             extra=facts,
@@ -118,40 +162,52 @@ class _Run:
         return {
             "batches": "packed" if isinstance(self.collator, PackedBatches) else "padded",
             "pooling": "mean" if getattr(self.model, "pools_packed", False) else "cls",
-            "precision": "bfloat16" if bfloat16_is_quick() else "float32",
-            "device": self.device,
+            "precision": "bfloat16" if bfloat16_is_quick(self.device) else "float32",
+            "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
+            "layers": self.layers,
+            "processes": self.processes.number,
         }
 
-    def train(self, tracker: Tracker, stop: StopRequest) -> tuple[TrainerState, dict[str, float]]:
-        """Trains from the newest checkpoint, or from the start, to the end; the last state and how long it took."""
-        tunables = self.job.hyperparameters
-        progress = Progress(tracker, len(self.dataset.train))
-        trainer = _trainer(self.model, self.dataset, self.tokenizer, self.collator, tunables, self.work)
+    def train(self, callbacks: list[TrainerCallback], stop: StopRequest) -> TrainerState:
+        """Trains from the newest checkpoint, or from the start, to the end; the last state."""
+        pace = Pace(stop, self.job.hyperparameters.early_stopping_patience, self.processes)
+        trainer = self._trainer()
         trainer.remove_callback(PrinterCallback)
         # In this order: a step's pace is decided, then told, then what was saved is sent.
-        for callback in (
-            Pace(stop, tunables.early_stopping_patience),
-            progress,
-            CheckpointUpload(self.checkpoints, stop),
-        ):
+        for callback in (pace, *callbacks):
             trainer.add_callback(callback)
         state = self.restored()
-        began = time.monotonic()
         if not self.finished(state):
             with stop.deferred():
                 trainer.train(resume_from_checkpoint=str(self.checkpoints.local(state.global_step)) if state else None)
             state = trainer.state
-        if stop.signum:
-            raise Stopped(stop.signum)
+        if signum := stop.signum or pace.stopping:
+            raise Stopped(signum)
         if state is None or not self.finished(state):
             raise TrainingError("training ended before its last step; run the job again to resume it")
-        now = time.monotonic()
-        first = progress.first_step_at - self.started if progress.first_step_at else 0.0
-        return state, {"to_first_step": round(first, 3), "training": round(now - began, 3)}
+        return state
+
+    def _trainer(self) -> Trainer:
+        tunables = self.job.hyperparameters
+        if tunables.batch_size % self.processes.number:
+            raise TrainingError(
+                f"batch_size {tunables.batch_size} cannot be shared evenly by {self.processes.number} processes: "
+                "make it a multiple of the number of GPUs"
+            )
+        self.validation_rows.sort_by_length()  # texts of one length are neighbours then, which attention likes
+        return Trainer(
+            model=self.model,
+            args=training_arguments(tunables, self.work),
+            data_collator=self.collator,
+            train_dataset=self.train_rows,
+            eval_dataset=self.validation_rows,
+            compute_loss_func=mean_cross_entropy,
+            compute_metrics=classification_metrics,
+        )
 
     def restored(self) -> TrainerState | None:
         """The state of the newest checkpoint, which is then on the local disk."""
-        self.resumed_from = self.checkpoints.restore()
+        self.resumed_from = self.processes.agree(self.resumed_from)
         if not self.resumed_from:
             return None
         logger.info("resuming from the checkpoint of step %d", self.resumed_from)
@@ -168,29 +224,13 @@ class _Run:
     def export(self, step: int) -> str:
         """Uploads the best epoch's model with its tokenizer; its URI."""
         self.model.load_state_dict(load_file(self.checkpoints.local(step) / "model.safetensors"))
+        self.vocabulary.restore()
         target = self.work / "model"
         self.tokenizer.model_max_length = self.job.hyperparameters.max_length
         self.model.save_pretrained(target)
         self.tokenizer.save_pretrained(target)
         logger.info("uploading the model of step %d", step)
         return lake.upload(target, f"{self.folder}/model")
-
-
-def _trainer(
-    model: Any, dataset: Dataset, tokenizer: Any, collator: Collator, tunables: Hyperparameters, work: Path
-) -> Trainer:
-    train, validation = (
-        encode(split, dataset.labels, tokenizer, tunables.max_length) for split in (dataset.train, dataset.validation)
-    )
-    return Trainer(
-        model=model,
-        args=training_arguments(tunables, work),
-        data_collator=collator,
-        train_dataset=train,
-        eval_dataset=validation,
-        compute_loss_func=mean_cross_entropy,
-        compute_metrics=classification_metrics,
-    )
 
 
 def training_arguments(tunables: Hyperparameters, work: Path) -> TrainingArguments:
@@ -206,7 +246,8 @@ def training_arguments(tunables: Hyperparameters, work: Path) -> TrainingArgumen
         warmup_steps=WARMUP,
         weight_decay=WEIGHT_DECAY,
         use_cpu=not torch.cuda.is_available(),  # bf16 without a GPU has to be told so
-        bf16=bfloat16_is_quick(),
+        bf16=bfloat16_is_quick(device_type()),
+        accelerator_config={"split_batches": True},  # however many processes, a step sees batch_size texts
         logging_strategy="no",
         eval_strategy="no",
         save_strategy="no",
@@ -217,14 +258,6 @@ def training_arguments(tunables: Hyperparameters, work: Path) -> TrainingArgumen
         label_names=["labels"],
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-
-
-def bfloat16_is_quick() -> bool:
-    """Whether this machine computes in bfloat16 natively; emulated it is slower than float32."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def mean_cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:

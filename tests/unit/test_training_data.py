@@ -1,20 +1,38 @@
 from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
 
+import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from include import lake
-from include.training.data import read_dataset
+from include.training import data
+from include.training.data import Dataset
 from include.training.errors import TrainingError
 from include.training.sources import fetch_base_model
-from tests.unit.training_models import save_dataset
+from tests.unit.training_models import VOCABULARY, rows, save_dataset, save_tokenizer
 
 GOOD = [("a card", "card"), ("a fee", "fee")]
+GOOD_TOPICS = [*GOOD, ("a transfer", "transfer")]
 
 
-def test_labels_are_sorted(tmp_path: Path) -> None:
-    dataset = read_dataset(save_dataset(tmp_path, [("x", "b"), ("y", "a"), ("z", "b")], [("w", "a")]))
-    assert dataset.labels == ["a", "b"]
-    assert dataset.train.texts == ["x", "y", "z"]
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_labels_are_sorted(tmp_path: Path, work: Path) -> None:
+    uri = save_dataset(tmp_path, [("x", "b"), ("y", "a"), ("z", "b")], [("w", "a")])
+    assert Dataset(uri, work).labels == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -27,22 +45,24 @@ def test_labels_are_sorted(tmp_path: Path) -> None:
         ([("a", None), *GOOD], GOOD, "row 0 has no label"),
     ],
 )
-def test_what_cannot_be_trained_on_is_named(tmp_path: Path, train: list, validation: list, message: str) -> None:
+def test_what_cannot_be_trained_on_is_named(
+    tmp_path: Path, work: Path, tokenizer: Any, train: list, validation: list, message: str
+) -> None:
     uri = save_dataset(tmp_path, train, validation)
     with pytest.raises(TrainingError, match=message):
-        read_dataset(uri)
+        Dataset(uri, work).rows("train", tokenizer, 16)
 
 
-def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
+def test_a_missing_dataset_is_named(tmp_path: Path, work: Path) -> None:
     with pytest.raises(TrainingError, match=r"train.parquet does not exist"):
-        read_dataset(f"file://{tmp_path}/datasets/none")
+        Dataset(f"file://{tmp_path}/datasets/none", work)
 
 
-def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, work: Path) -> None:
     uri = save_dataset(tmp_path, GOOD, GOOD)
     lake.write_bytes(f"{uri}/train.parquet", b"text,label")
     with pytest.raises(TrainingError, match=r"train.parquet is no Parquet file"):
-        read_dataset(uri)
+        Dataset(uri, work)
 
 
 @pytest.mark.parametrize("base_model", ["/no/such/folder", "./none", "file:///no/such/model", "models:/none@champion"])
@@ -53,3 +73,47 @@ def test_a_missing_base_model_is_named_with_its_setting(base_model: str, tmp_pat
 
 def test_a_hub_id_is_left_to_transformers(tmp_path: Path) -> None:
     assert fetch_base_model("google-bert/bert-base-uncased", "", tmp_path) == "google-bert/bert-base-uncased"
+
+
+def test_rows_are_the_tokens_of_the_texts_however_many_pieces_they_are_read_in(
+    tmp_path: Path, work: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "PIECE", 7)
+    pairs = rows(30)
+    read = Dataset(save_dataset(tmp_path, pairs, GOOD_TOPICS), work).rows("train", tokenizer, 9)
+    expected = [tokenizer(text, truncation=True, max_length=9)["input_ids"] for text, _ in pairs]
+    assert [row["input_ids"].tolist() for row in read] == expected
+    assert [row["labels"] for row in read] == [sorted({label for _, label in pairs}).index(label) for _, label in pairs]
+    assert read.lengths().tolist() == [len(tokens) for tokens in expected]
+    assert set(np.flatnonzero(read.used(len(VOCABULARY)))) == {token for tokens in expected for token in tokens}
+    read.sort_by_length()
+    assert read.lengths().tolist() == sorted(len(tokens) for tokens in expected)
+    assert sorted(row["input_ids"].tolist() for row in read) == sorted(expected)
+
+
+def test_token_ids_are_cached_by_content_tokenizer_and_length(
+    tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "include")
+
+    def read(uri: str, length: int) -> bool:
+        """Reads from a fresh machine's point of view; whether the cache had it."""
+        caplog.clear()
+        work = Path(mkdtemp(dir=tmp_path))
+        first = Dataset(uri, work).rows("train", tokenizer, length)[0]
+        assert len(first["input_ids"]) <= length
+        return "tokenised before" in caplog.text
+
+    uri = save_dataset(tmp_path / "data", rows(30), GOOD_TOPICS)
+    assert [read(uri, 9), read(uri, 9), read(uri, 5)] == [False, True, False]
+    save_dataset(tmp_path / "data", rows(30, seed=1), GOOD_TOPICS)
+    assert not read(uri, 9)
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_a_warning(
+    tmp_path: Path, work: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = save_dataset(tmp_path / "data", rows(30), GOOD_TOPICS)
+    (tmp_path / "data" / "tokens").write_text("a file where the cache's folder should be")
+    assert len(Dataset(uri, work).rows("train", tokenizer, 9)) == 30
+    assert "not kept for the next job" in caplog.text

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from include.training.model import build_classifier
+from include.training import packing
 from include.training.packing import PackedBatches, PaddedBatches, collator_for
 from tests.unit.training_models import CONFIGS, save_bert
 
@@ -76,7 +77,8 @@ def test_an_encoder_whose_attention_cannot_pack_gets_padded_batches(caplog: pyte
     torch.testing.assert_close(model(**batch).logits, before, atol=0, rtol=0)
 
 
-def test_other_devices_get_padded_batches(tmp_path: Path) -> None:
+def test_a_gpu_without_bfloat16_gets_padded_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "bfloat16_is_quick", lambda device: False)
     assert isinstance(collator_for(_classifier("bert", tmp_path), "cuda"), PaddedBatches)
 
 
