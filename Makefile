@@ -20,7 +20,8 @@ ifeq ($(wildcard $(UV_FIND_LINKS)/torch-*.whl),)
 TORCH := --torch-backend=cpu
 IMAGE_TORCH := --build-arg TORCH=cpu
 else
-IMAGE_TORCH := --build-context wheels=$(UV_FIND_LINKS)
+# podman's cache does not look into the folder, and would give back an image that was built without it.
+IMAGE_TORCH := --no-cache --build-context wheels=$(UV_FIND_LINKS)
 endif
 
 help: ## shows this list
