@@ -1,12 +1,14 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs upload rollback test check format lock
+.PHONY: help setup demo up down status logs upload rollback test check format lock image
 
 PYTHON ?= python3.11
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 STACK ?= stack
 STATE := --state .local/$(STACK)
+ENGINE ?= docker
+IMAGE ?= bert-trainer
 
 # Folders of wheels given to pip are good for uv too.
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -16,6 +18,10 @@ endif
 # PyPI's torch for Linux is the CUDA build of several GB. Unless a folder of wheels has one, take the CPU build.
 ifeq ($(wildcard $(UV_FIND_LINKS)/torch-*.whl),)
 TORCH := --torch-backend=cpu
+IMAGE_TORCH := --build-arg TORCH=cpu
+else
+# podman's cache does not look into the folder, and would give back an image that was built without it.
+IMAGE_TORCH := --no-cache --build-context wheels=$(UV_FIND_LINKS)
 endif
 
 help: ## shows this list
@@ -66,10 +72,19 @@ format: setup ## formats the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+image: ## builds the trainer's image for GPUs, or with CPU=1 without [IMAGE=name:tag ENGINE=podman]
+	$(ENGINE) build -f include/training/Dockerfile -t $(IMAGE) $(if $(CPU),$(IMAGE_TORCH)) .
+
 # The pinned torch is forgotten first: preferring it, uv would take the CUDA build and all its packages.
-COMPILE := $(BIN)/uv pip compile --quiet --no-header --python-version 3.11 $(TORCH)
+COMPILE := $(BIN)/uv pip compile --quiet --no-header --python-version 3.11
+FORGET_CPU := sed -E 's/^(torch==[0-9.]+)\+cpu/\1/'
 lock: setup ## resolves requirements*.in into requirements*.txt
 	grep -v '^torch==' requirements.txt > requirements.lock
-	$(COMPILE) requirements.in -o requirements.lock
-	sed -E 's/^(torch==[0-9.]+)\+cpu/\1/' requirements.lock > requirements.txt && rm requirements.lock
-	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) $(TORCH) requirements.in -o requirements.lock
+	$(FORGET_CPU) requirements.lock > requirements.txt && rm requirements.lock
+	$(COMPILE) $(TORCH) requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) $(TORCH) include/training/requirements.in -o requirements.lock
+	$(FORGET_CPU) requirements.lock > include/training/requirements.txt && rm requirements.lock
+	echo torch | env -u UV_FIND_LINKS $(COMPILE) --python-platform x86_64-manylinux_2_28 --no-annotate \
+	  --constraints include/training/requirements.txt - -o requirements.lock
+	grep -E '^(cuda|nvidia|triton)' requirements.lock > include/training/constraints-cuda.txt && rm requirements.lock
