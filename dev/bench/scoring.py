@@ -55,7 +55,7 @@ def measure(bench: Bench) -> Found:
 
 def train_plain_classifier(bench: Bench) -> str:
     """A classifier with BERT's own head, which plain transformers loads too; its folder."""
-    workload = bench.texts.workload(bench.work / "model-data", bench.plan.model_texts, bench.plan.validation_texts)
+    workload = bench.workload("model-rows", bench.plan.model_texts)
     ours = replace(bench.ours_plain, recipe=replace(bench.ours_plain.recipe, epochs=bench.plan.model_epochs))
     folder = bench.work / "model"
     launch = ours.launch(workload, folder, folder / "lake")

@@ -41,14 +41,19 @@ class Bench:
     work: Path
     tell: Tell
 
-    @property
-    def batch_size(self) -> int:
-        """Texts per optimizer step, on all sides."""
-        return self.baseline.recipe.batch_size
+    def workload(self, name: str, texts: int | None = None) -> Path:
+        """So many training rows, or all, in a folder of that name; a multiple of the batch size."""
+        folder, size = self.work / name, self.baseline.recipe.batch_size
+        enough = min(texts or len(self.texts.train), len(self.texts.train) - self.plan.validation_texts) // size * size
+        return folder if folder.exists() else self.texts.workload(folder, enough, self.plan.validation_texts)
+
+    def rows_for(self, arguments: Arguments, few: Path) -> Path:
+        """What run_classification trains on with these arguments."""
+        return self.workload("all-rows") if arguments.steps else few
 
     def pace(self, done: Run) -> float:
         """Texts per second of the timed steps, each of which had a whole batch."""
-        return round(done.steps * self.batch_size / done.step_seconds, 2)
+        return round(done.steps * self.baseline.recipe.batch_size / done.step_seconds, 2)
 
 
 def measure(bench: Bench) -> Found:
@@ -75,8 +80,8 @@ def measure(bench: Bench) -> Found:
 
 def find_best(bench: Bench) -> dict[str, float]:
     """Texts per second with each candidate's arguments, one short run each."""
-    workload = bench.texts.workload(bench.work / "trial-data", bench.plan.trial_texts, bench.plan.validation_texts)
-    return {one.name: _trial(bench, workload, one) for one in CANDIDATES}
+    few = bench.workload("trial-rows", bench.plan.trial_texts)
+    return {one.name: _trial(bench, bench.rows_for(one, few), one) for one in CANDIDATES}
 
 
 def _trial(bench: Bench, workload: Path, arguments: Arguments) -> float:
@@ -89,12 +94,14 @@ def _trial(bench: Bench, workload: Path, arguments: Arguments) -> float:
 
 def throughput(bench: Bench, best: Arguments) -> tuple[dict[str, list[Run]], Found]:
     """Every side's runs, in turns, and how our trainer says that it trained."""
-    workload = bench.texts.workload(bench.work / "data", bench.plan.texts, bench.plan.validation_texts)
+    few = bench.workload("rows", bench.plan.texts)
     runs: dict[str, list[Run]] = {OURS: [], OURS_PLAIN: [], SCRIPT: [], BEST: []}
     extra: Found = {}
     for number, side in enumerate(turns(tuple(runs), bench.plan.samples)):
         folder = bench.work / f"run-{number}"
-        launch = _launch(bench, side, workload, folder, folder / "cache", best)
+        launch = _launch(
+            bench, side, bench.rows_for(best, few) if side == BEST else few, folder, folder / "cache", best
+        )
         done = run(launch, folder)
         runs[side].append(done)
         bench.tell(f"{side}: {bench.pace(done):.1f} texts/s, {done.peak_mib:.0f} MiB, others {done.others:.0%}")
@@ -107,7 +114,7 @@ def throughput(bench: Bench, best: Arguments) -> tuple[dict[str, list[Run]], Fou
 
 def start_up(bench: Bench) -> Found:
     """Seconds from the process's start to the end of its first step, on all rows; warm: another job on the same."""
-    workload = bench.texts.workload(bench.work / "all-data", len(bench.texts.train), bench.plan.validation_texts)
+    workload = bench.workload("all-rows")
     found: dict[str, dict[str, list[float]]] = {side: {"cold": [], "warm": []} for side in (OURS, SCRIPT)}
     for number, side in enumerate(turns((OURS, SCRIPT), bench.plan.samples)):
         cache = bench.work / f"cache-{number}"

