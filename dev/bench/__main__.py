@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -150,8 +151,14 @@ def _whole_batches(value: str) -> int:
     return int(value)
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command, then writes the page; returns the exit status."""
+    for name in (signal.SIGTERM, signal.SIGHUP):  # the process that is being measured ends with this one
+        signal.signal(name, _interrupt)
     options: Any = _parser().parse_args(arguments)
     try:
         options.run(options)

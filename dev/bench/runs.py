@@ -75,6 +75,7 @@ def run(launch: Launch, folder: Path, *, first_step_only: bool = False) -> Run:
     except BaseException:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         raise
     if status and not first_step_only:
         raise RunError(f"{' '.join(launch.command)} failed:\n{_log(folder).read_text()[-2000:]}")
