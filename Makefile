@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs upload rollback test check format lock image
+.PHONY: help setup demo up down status logs upload rollback bench bench-quality bench-page test check format lock image
 
 PYTHON ?= python3.11
 UV_VERSION := 0.13.8
@@ -25,7 +25,7 @@ IMAGE_TORCH := --no-cache --build-context wheels=$(UV_FIND_LINKS)
 endif
 
 help: ## shows this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: .venv/installed ## makes .venv with everything pinned
 
@@ -59,6 +59,17 @@ upload: setup ## drops FILE= into the bucket, which starts training [STACK=]
 rollback: setup ## makes the previous champion the champion again: REASON="…" [TO=version STACK=]
 	@test -n "$(REASON)" || { echo 'Why? make rollback REASON="…"'; exit 1; }
 	$(BIN)/python -m dev rollback $(STATE) --reason "$(REASON)" $(if $(TO),--to "$(TO)")
+
+BENCH_FILES = $(if $(DATA),--data "$(DATA)") $(if $(TEST),--test "$(TEST)") $(if $(RUN_CLASSIFICATION),--script "$(RUN_CLASSIFICATION)")
+
+bench: setup ## measures training and scoring on this CPU [DATA= TEST= RUN_CLASSIFICATION=path SAMPLES= TEXTS=]
+	$(BIN)/python -m dev.bench cpu $(BENCH_FILES) $(if $(SAMPLES),--samples $(SAMPLES)) $(if $(TEXTS),--texts $(TEXTS))
+
+bench-quality: setup ## accuracy beside run_classification's, 3 seeds, hours; goes on where it stopped [DATA= TEST= EPOCHS=]
+	$(BIN)/python -m dev.bench quality $(BENCH_FILES) $(if $(EPOCHS),--epochs $(EPOCHS))
+
+bench-page: setup ## writes docs/benchmarks.md again from docs/benchmarks/*.json
+	$(BIN)/python -m dev.bench page
 
 test: setup ## runs all tests
 	$(BIN)/pytest

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from include.training.model import build_classifier
 from include.training import packing
+from include.training.model import build_classifier
 from include.training.packing import PackedBatches, PaddedBatches, collator_for
 from tests.unit.training_models import CONFIGS, save_bert
 

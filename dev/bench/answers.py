@@ -1,0 +1,58 @@
+"""Scores texts in a process of its own.
+
+``python -m dev.bench.answers ours|pipeline|leaders model texts.json answers.json [batch size]``
+
+What is timed is the whole call, loading the model included and imports excluded, on both sides.
+"""
+# Each side imports its own: what a project's package sets up for torch must neither help nor harm the other.
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+MAX_LENGTH = 128
+
+
+def ours(model: str, texts: list[str]) -> dict[str, Any]:
+    """include.training.scoring."""
+    from include.training.scoring import score
+
+    began = time.perf_counter()
+    scores = score(model, texts)
+    return {"labels": scores.predicted, "seconds": time.perf_counter() - began}
+
+
+def pipeline(model: str, texts: list[str], batch_size: int | None) -> dict[str, Any]:
+    """transformers' pipeline, at its own batch size (1) or another; too long texts are cut as they were in training."""
+    from transformers import TextClassificationPipeline, pipeline  # noqa: F401 - the class, so that importing is over
+
+    batching = {} if batch_size is None else {"batch_size": batch_size}
+    began = time.perf_counter()
+    answers = pipeline("text-classification", model=model)(texts, truncation=True, max_length=MAX_LENGTH, **batching)
+    return {"labels": [answer["label"] for answer in answers], "seconds": time.perf_counter() - began}
+
+
+def leaders(model: str, texts: list[str]) -> dict[str, Any]:
+    """The two most probable labels of each text with their probabilities, as the pipeline sees them."""
+    from transformers import pipeline
+
+    classify = pipeline("text-classification", model=model, top_k=2)
+    return {"leaders": classify(texts, truncation=True, max_length=MAX_LENGTH)}
+
+
+def main(side: str, model: str, texts_file: str, answers_file: str, batch_size: str = "") -> None:
+    """Reads the texts, writes the answers."""
+    texts: list[str] = json.loads(Path(texts_file).read_text())
+    if side == "ours":
+        answers = ours(model, texts)
+    elif side == "leaders":
+        answers = leaders(model, texts)
+    else:
+        answers = pipeline(model, texts, int(batch_size) if batch_size else None)
+    Path(answers_file).write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

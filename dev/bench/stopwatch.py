@@ -1,0 +1,56 @@
+"""A stopwatch in the shape of a callback of transformers' Trainer."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class Stopwatch(TrainerCallback):  # type: ignore[misc]
+    """Times all optimizer steps after the first, data loading included, evaluations and saves excluded.
+
+    Args:
+        report: A file; written after the first step and at the end of training. ``first_step_at`` (seconds since the
+            epoch), ``steps`` and ``seconds`` of the timed steps.
+    """
+
+    def __init__(self, report: Path) -> None:
+        self._report = report
+        self._since: float | None = None
+        self._found: dict[str, float] = {"steps": 0, "seconds": 0.0}
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Goes on after a pause."""
+        if self._since is None and "first_step_at" in self._found:
+            self._since = time.monotonic()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Counts the step."""
+        now = time.monotonic()
+        if self._since is None:
+            self._found["first_step_at"] = time.time()
+            self._write()
+        else:
+            self._found["steps"] += 1
+            self._found["seconds"] += now - self._since
+        self._since = now
+
+    def on_evaluate(self, *_: Any, **__: Any) -> None:
+        """Pauses: what happens until the next step is not training."""
+        self._since = None
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        """Pauses, as for an evaluation."""
+        self._since = None
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Writes what was found."""
+        self._write()
+
+    def _write(self) -> None:
+        """In one go: another process waits for the file."""
+        draft = self._report.with_suffix(".draft")
+        draft.write_text(json.dumps(self._found))
+        draft.replace(self._report)

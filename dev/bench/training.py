@@ -1,0 +1,135 @@
+"""Measures training: texts per second, start-up and memory of our trainer and of run_classification."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from dev.bench import data
+from dev.bench.plan import Plan, ratio
+from dev.bench.plan import in_turns as turns
+from dev.bench.runs import Launch, Run, run
+from dev.bench.sides import CANDIDATES, DEFAULTS, Arguments, Baseline, Ours
+
+Tell = Callable[[str], None]
+Found = dict[str, Any]
+
+OURS, OURS_PLAIN, SCRIPT, BEST = "ours", "ours, BERT's own head", "run_classification", "best Trainer arguments"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a measurement needs.
+
+    Args:
+        texts: The rows.
+        plan: How much is measured.
+        baseline: run_classification.
+        ours: Our trainer on the base model.
+        ours_plain: The same with the baseline's head.
+        work: An empty folder.
+        tell: Gets a line per run.
+    """
+
+    texts: data.Texts
+    plan: Plan
+    baseline: Baseline
+    ours: Ours
+    ours_plain: Ours
+    work: Path
+    tell: Tell
+
+    def workload(self, name: str, texts: int | None = None) -> Path:
+        """So many training rows, or all, in a folder of that name; a multiple of the batch size."""
+        folder, size = self.work / name, self.baseline.recipe.batch_size
+        enough = min(texts or len(self.texts.train), len(self.texts.train) - self.plan.validation_texts) // size * size
+        return folder if folder.exists() else self.texts.workload(folder, enough, self.plan.validation_texts)
+
+    def rows_for(self, arguments: Arguments, few: Path) -> Path:
+        """What run_classification trains on with these arguments."""
+        return self.workload("all-rows") if arguments.steps else few
+
+    def pace(self, done: Run) -> float:
+        """Texts per second of the timed steps, each of which had a whole batch."""
+        return round(done.steps * self.baseline.recipe.batch_size / done.step_seconds, 2)
+
+
+def measure(bench: Bench) -> Found:
+    """All of training: the quickest arguments, throughput and memory, start-up."""
+    trials = find_best(bench)
+    best = max(CANDIDATES, key=lambda one: trials[one.name])
+    bench.tell(f"quickest arguments: {best.name}")
+    runs, extra = throughput(bench, best)
+    paces = {side: [bench.pace(done) for done in some] for side, some in runs.items()}
+    return {
+        "train_vs_run_classification": ratio(paces, OURS, SCRIPT),
+        "train_vs_best_trainer_arguments": ratio(paces, OURS, BEST),
+        "training": {
+            "best_arguments": best.name,
+            "trials": trials,
+            "texts_per_second": paces,
+            "peak_mib": {side: [done.peak_mib for done in some] for side, some in runs.items()},
+            "runs": {side: [asdict(done) for done in some] for side, some in runs.items()},
+            "ours": extra,
+            "start_up": start_up(bench),
+        },
+    }
+
+
+def find_best(bench: Bench) -> dict[str, float]:
+    """Texts per second with each candidate's arguments, one short run each."""
+    few = bench.workload("trial-rows", bench.plan.trial_texts)
+    return {one.name: _trial(bench, bench.rows_for(one, few), one) for one in CANDIDATES}
+
+
+def _trial(bench: Bench, workload: Path, arguments: Arguments) -> float:
+    folder = bench.work / "trials" / arguments.name
+    pace = bench.pace(run(bench.baseline.launch(workload, folder, folder / "cache", arguments), folder))
+    shutil.rmtree(folder)
+    bench.tell(f"trial: {arguments.name}: {pace:.1f} texts/s")
+    return pace
+
+
+def throughput(bench: Bench, best: Arguments) -> tuple[dict[str, list[Run]], Found]:
+    """Every side's runs, in turns, and how our trainer says that it trained."""
+    few = bench.workload("rows", bench.plan.texts)
+    runs: dict[str, list[Run]] = {OURS: [], OURS_PLAIN: [], SCRIPT: [], BEST: []}
+    extra: Found = {}
+    for number, side in enumerate(turns(tuple(runs), bench.plan.samples)):
+        folder = bench.work / f"run-{number}"
+        launch = _launch(
+            bench, side, bench.rows_for(best, few) if side == BEST else few, folder, folder / "cache", best
+        )
+        done = run(launch, folder)
+        runs[side].append(done)
+        bench.tell(f"{side}: {bench.pace(done):.1f} texts/s, {done.peak_mib:.0f} MiB, others {done.others:.0%}")
+        if side == OURS:
+            result = bench.ours.result(launch)
+            extra = result["extra"] | result.get("throughput", {})
+        shutil.rmtree(folder)
+    return runs, extra
+
+
+def start_up(bench: Bench) -> Found:
+    """Seconds from the process's start to the end of its first step, on all rows; warm: another job on the same."""
+    workload = bench.workload("all-rows")
+    found: dict[str, dict[str, list[float]]] = {side: {"cold": [], "warm": []} for side in (OURS, SCRIPT)}
+    for number, side in enumerate(turns((OURS, SCRIPT), bench.plan.samples)):
+        cache = bench.work / f"cache-{number}"
+        for state in ("cold", "warm"):
+            folder = bench.work / f"start-{number}-{state}"
+            done = run(_launch(bench, side, workload, folder, cache, DEFAULTS), folder, first_step_only=True)
+            found[side][state].append(done.first_step)
+        bench.tell(
+            f"{side}: first step after {', '.join(f'{s[-1]:.1f} s {state}' for state, s in found[side].items())}"
+        )
+    medians = {side: {state: median(values) for state, values in states.items()} for side, states in found.items()}
+    return {"rows": len(data.read(workload, "train")), "median": medians, "samples": found}
+
+
+def _launch(bench: Bench, side: str, workload: Path, folder: Path, cache: Path, best: Arguments) -> Launch:
+    if side in (SCRIPT, BEST):
+        return bench.baseline.launch(workload, folder, cache, best if side == BEST else DEFAULTS)
+    return (bench.ours if side == OURS else bench.ours_plain).launch(workload, folder, cache)
