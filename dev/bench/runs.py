@@ -15,6 +15,7 @@ import psutil
 
 from dev.state import REPOSITORY
 
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 OTHERS_BUSY = 0.05  # of all cores: from here on the figures are said to come from a busy machine
 
 
@@ -28,6 +29,7 @@ class Launch:
 
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Run:
 
 
 def run(launch: Launch, folder: Path, *, first_step_only: bool = False) -> Run:
-    """Runs a program on the CPU and waits for it.
+    """Runs a program and waits for it.
 
     Args:
         launch: The program; `timed` gives the command of one that trains.
@@ -102,7 +104,7 @@ def _start(launch: Launch, folder: Path) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=REPOSITORY,
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": "", **launch.environment},
+            env={**os.environ, **({} if launch.on_gpu else NO_GPU), **launch.environment},
             start_new_session=True,
         )
 

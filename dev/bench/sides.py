@@ -24,8 +24,9 @@ class Arguments:
 
 DEFAULTS = Arguments("defaults")
 _DYNAMIC = ("--pad_to_max_length", "False")
+DYNAMIC_PADDING = Arguments("dynamic padding", _DYNAMIC)
 _SAMPLING = (
-    Arguments("dynamic padding", _DYNAMIC),
+    DYNAMIC_PADDING,
     # Sorts 50 batches at a time, the longest texts first, and less on few rows: those 50 steps on all rows are its due.
     Arguments("group_by_length", (*_DYNAMIC, "--train_sampling_strategy", "group_by_length"), steps=50),
     *(
@@ -50,17 +51,20 @@ class Baseline:
         recipe: The common hyperparameters.
         script: The script itself, which also needs the packages datasets and evaluate, and the Hugging Face hub for its
             metric; None for what stands in for it here.
+        on_gpu: Whether it may use one.
     """
 
     model: Path
     recipe: Recipe
     script: Path | None = None
+    on_gpu: bool = False
 
     def launch(self, workload: Path, folder: Path, cache: Path, arguments: Arguments = DEFAULTS) -> Launch:
         """Training on a workload, with the output in one folder and what can be used again in another."""
         recipe = self.recipe
         common = {
             "model_name_or_path": self.model,
+            "max_seq_length": recipe.max_length,
             "train_file": workload / "train.csv",
             "validation_file": workload / "validation.csv",
             "output_dir": folder / "output",
@@ -76,8 +80,9 @@ class Baseline:
             common["max_steps"] = arguments.steps
         options = [word for name, value in common.items() for word in (f"--{name}", str(value))]
         program = str(self.script) if self.script else "dev.bench.baseline"
-        command = timed(folder, program, [*options, "--do_train", "--do_eval", "--use_cpu", *arguments.values])
-        return Launch(command, {"HF_DATASETS_CACHE": str(cache)})
+        device = [] if self.on_gpu else ["--use_cpu"]
+        command = timed(folder, program, [*options, "--do_train", "--do_eval", *device, *arguments.values])
+        return Launch(command, {"HF_DATASETS_CACHE": str(cache)}, on_gpu=self.on_gpu)
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,13 @@ class Ours:
         model: Folder of the base model.
         recipe: The common hyperparameters.
         mlflow: URI of a tracking store whose tables are there already, as a server's are.
+        on_gpu: Whether it may use one.
     """
 
     model: Path
     recipe: Recipe
     mlflow: str
+    on_gpu: bool = False
 
     def launch(self, workload: Path, folder: Path, cache: Path) -> Launch:
         """Training on a workload as a job that was not there before, with the lake in `cache`."""
@@ -102,7 +109,7 @@ class Ours:
             shutil.copytree(workload, dataset, ignore=shutil.ignore_patterns("*.csv"))
         job = self._job(dataset.as_uri(), folder.name)
         uri = lake.write_json(f"{cache.as_uri()}/jobs/{job.job_id}/job.json", job.model_dump())
-        return Launch(timed(folder, "include.training", [uri]), {"BERT_BUCKET": cache.as_uri()})
+        return Launch(timed(folder, "include.training", [uri]), {"BERT_BUCKET": cache.as_uri()}, on_gpu=self.on_gpu)
 
     def result(self, launch: Launch) -> dict[str, Any]:
         """The result.json of a launch that is through."""
