@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)?$")]
@@ -27,7 +27,7 @@ def _split(value: object) -> object:
 class Pod(BaseModel):
     """The pod that a job is trained in."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     # Where it runs.
     image: str = Field("", description="the trainer's image, by tag or digest; needed for the kubernetes backend")
@@ -112,7 +112,9 @@ def _is_credential(name: str, value: str) -> bool:
 class PodSettings(Pod, BaseSettings):
     """Every model's pod, from the environment: ``BERT_POD_`` and the field's name; dicts and lists are JSON there."""
 
-    model_config = SettingsConfigDict(env_prefix="BERT_POD_", frozen=True, env_ignore_empty=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="BERT_POD_", frozen=True, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
+    )
 
     overrides: dict[str, dict[str, Any]] = Field(
         {}, description='other values for a model: {"my-model": {"gpus": 4, "memory": "64Gi"}}'
@@ -121,7 +123,10 @@ class PodSettings(Pod, BaseSettings):
     @model_validator(mode="after")
     def _check_overrides(self) -> Self:
         for model in self.overrides:
-            self.of(model)
+            try:
+                self.of(model)
+            except ValidationError as error:
+                raise ValueError(f"overrides of {model}: {error}") from error
         return self
 
     def of(self, model_name: str) -> Pod:

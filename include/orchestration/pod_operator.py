@@ -1,13 +1,18 @@
 """The task that trains in a Kubernetes pod."""
+# ruff: noqa: TID253 - only imported by the kubernetes backend; its base class imports the client anyway
 
+import logging
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import tenacity
 from airflow.exceptions import AirflowException
 from airflow.models.xcom import XCOM_RETURN_KEY
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from kubernetes.client import ApiException, models
+from urllib3.exceptions import HTTPError
 
 from include import lake
 from include.orchestration import training_pod
@@ -15,7 +20,21 @@ from include.orchestration.pod_trigger import TrainingPodTrigger
 from include.orchestration.training_task import job_of
 from include.settings import settings
 
-UNAVAILABLE = (429, 500, 502, 503, 504)
+logger = logging.getLogger(__name__)
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, HTTPError) or getattr(error, "status", None) in (429, 500, 502, 503, 504)
+
+
+# Not the provider's own retry, for which 409 is passing too: here it is an answer.
+patiently = tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_passing),
+    wait=tenacity.wait_exponential(max=10),
+    stop=tenacity.stop_after_delay(60),
+    before_sleep=tenacity.before_sleep_log(logger, logging.WARNING),
+    reraise=True,
+)
 
 
 class PodTraining(KubernetesPodOperator):
@@ -44,12 +63,18 @@ class PodTraining(KubernetesPodOperator):
         tracking_uri = self.config.mlflow_tracking_uri or settings().mlflow_tracking_uri
         job = job_of(context["params"], self.dataset_uri, context["run_id"], tracking_uri)
         result_uri = lake.job(job.job_id, "result.json")
-        self.name = training_pod.pod_name(job.job_id)
-        self.arguments = [lake.job(job.job_id, "job.json")]
         if not lake.exists(result_uri):
             job.submit()
-        self.pod = self._attach_or_create(self.build_pod_request_obj(context), result_uri)
+        self.pod = self._attach_or_create(self.pod_of(context, job.job_id), result_uri)
         return self._wait(result_uri) if self.pod is not None else self._done(context, result_uri)
+
+    def pod_of(self, context: Any, job_id: str) -> Any:
+        """A job's pod, as it is asked for."""
+        self.name = training_pod.pod_name(job_id)
+        self.arguments = [lake.job(job_id, "job.json")]
+        self.labels |= {"job_id": job_id}
+        self.annotations |= {"run_id": context["run_id"]}  # the label of this name had to be shortened
+        return self.build_pod_request_obj(context)
 
     def resume(self, context: Any, event: dict[str, Any], result_uri: str, pod: dict[str, str]) -> str:
         """What comes after the pod: the result, or a failure that says why."""
@@ -98,7 +123,7 @@ class PodTraining(KubernetesPodOperator):
     def _attach_or_create(self, request: Any, result_uri: str) -> Any:
         """The job's one pod at work, or None if the job has its result.
 
-        Raises AirflowException if an old pod does not go, or if the Kubernetes API does not take the new one.
+        Raises AirflowException if an old pod does not go, or if the Kubernetes API refuses the new one.
         """
         name, namespace = request.metadata.name, request.metadata.namespace
         deadline = time.monotonic() + self.config.grace_seconds + self.config.lost_seconds
@@ -111,37 +136,31 @@ class PodTraining(KubernetesPodOperator):
                 self.log.info("pod %s/%s of run %s is at work on this job", namespace, name, _run_of(there))
                 return there
             if time.monotonic() > deadline:
-                problem = (
-                    training_pod.stuck(there) if there is not None else "cannot be created: see the warnings above"
-                )
-                raise AirflowException(f"pod {namespace}/{name} {problem}")
+                why = training_pod.stuck(there) if there is not None else f"cannot be created. {training_pod.RETRY}"
+                raise AirflowException(f"pod {namespace}/{name} {why}")
             if there is not None and there.metadata.deletion_timestamp is None:
-                self.log.info(
-                    "replacing pod %s/%s, which %s", namespace, name, training_pod.failure(there) or "is over"
-                )
+                why = training_pod.failure(there) or "ended without a result"
+                self.log.info("replacing pod %s/%s, which %s", namespace, name, why)
                 self._delete(there)
             time.sleep(1)
         self.log.info("the job has its result already")
         return None
 
+    @patiently
     def _create(self, request: Any) -> Any:
-        """The new pod; None if the API has one of this name, or cannot answer now."""
-        from kubernetes.client import ApiException
-
+        """The new pod; None if there is one of this name."""
         try:
             return self.client.create_namespaced_pod(request.metadata.namespace, request)
         except ApiException as error:
             if error.status == 409:
                 return None
-            if error.status in UNAVAILABLE:
-                self.log.warning("the Kubernetes API answers %s %s; trying again", error.status, error.reason)
-                return None
+            if _is_passing(error):
+                raise
             raise AirflowException(f"the Kubernetes API refuses the pod: {error.status} {error.body}") from error
 
+    @patiently
     def _read(self, name: str, namespace: str) -> Any:
         """A pod, None if it is gone."""
-        from kubernetes.client import ApiException
-
         try:
             return self.hook.get_pod(name, namespace)
         except ApiException as error:
@@ -149,14 +168,11 @@ class PodTraining(KubernetesPodOperator):
                 raise
             return None
 
+    @patiently
     def _delete(self, pod: Any) -> None:
         """Deletes this pod, not a later one of the same name; it may be gone already."""
-        from kubernetes.client import ApiException
-        from kubernetes.client.models import V1DeleteOptions, V1Preconditions
-
-        options = V1DeleteOptions(
-            grace_period_seconds=self.config.grace_seconds, preconditions=V1Preconditions(uid=pod.metadata.uid)
-        )
+        this_one = models.V1Preconditions(uid=pod.metadata.uid)
+        options = models.V1DeleteOptions(grace_period_seconds=self.config.grace_seconds, preconditions=this_one)
         try:
             self.client.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
         except ApiException as error:
@@ -165,4 +181,4 @@ class PodTraining(KubernetesPodOperator):
 
 
 def _run_of(pod: Any) -> str:
-    return str(pod.metadata.labels.get("run_id"))
+    return str((pod.metadata.annotations or {}).get("run_id"))
