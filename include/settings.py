@@ -30,13 +30,13 @@ class Pod(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     # Where it runs.
-    image: str = Field("", description="the trainer's image, by tag or digest; needed for the kubernetes backend")
+    image: str = Field("", description="the trainer's image, by tag or digest; the kubernetes backend needs it")
     image_pull_secrets: Names = Field((), description="names of Kubernetes secrets, comma-separated")
     kubernetes_conn_id: str = Field(
         "kubernetes_default",
         description="Airflow connection to the cluster; if there is none of this name: Airflow's own cluster",
     )
-    namespace: str = Field("", description="empty: the connection's, or Airflow's own in its own cluster")
+    namespace: str = Field("", description="empty: the connection's, else Airflow's own, else default")
     service_account: str = Field("", description="for workload identity; empty: the namespace's default")
     automount_token: bool = Field(False, description="give the pod a token for the Kubernetes API; training needs none")
     node_selector: dict[str, str] = Field(
@@ -60,7 +60,7 @@ class Pod(BaseModel):
     memory: Quantity = Field("16Gi", description="includes shared_memory")
     shared_memory: Quantity = Field("2Gi", description="/dev/shm, for data loaders and NCCL")
     scratch: Quantity = Field("20Gi", description="the only place on disk the pod can write to")
-    run_as_user: int = Field(50000, ge=1)
+    run_as_user: int = Field(50000, ge=1, description="user id; the image's")
 
     # What it knows. Credentials come from Kubernetes secrets or from workload identity, never from here.
     env_secrets: Names = Field((), description="names of Kubernetes secrets whose keys become environment variables")
@@ -74,7 +74,7 @@ class Pod(BaseModel):
     grace_seconds: int = Field(120, ge=1, description="for the last checkpoint when the pod is asked to stop")
     lost_seconds: int = Field(300, ge=1, description="how long a silent node or Kubernetes API is waited for")
     deadline_seconds: int = Field(86_400, ge=1, description="after this the pod is stopped, whoever has forgotten it")
-    poll_seconds: float = Field(5, gt=0)
+    poll_seconds: float = Field(5, gt=0, description="how often the pod's status is read")
     log_seconds: float = Field(10, gt=0, description="how often the pod's log is copied to the task's")
 
     _split_names = field_validator("image_pull_secrets", "env_secrets", mode="before")(_split)
