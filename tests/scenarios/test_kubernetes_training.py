@@ -14,7 +14,9 @@ from typing import Any
 
 import boto3
 import pytest
+import tenacity
 from airflow.exceptions import AirflowException, TaskDeferred
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 from airflow.utils.module_loading import import_string
 
 from include import lake
@@ -126,6 +128,7 @@ def attempt(
     """Makes tries of one job; another ``seed`` is another job, and BERT_POD_ settings go by keyword."""
     fixed = {
         "BERT_TRAINING_BACKEND": "kubernetes",
+        "BERT_EARLY_STOPPING_PATIENCE": "0",
         "BERT_POD_IMAGE": "registry.example.com/trainer:1",
         "BERT_POD_ENV_SECRETS": "s3-keys",
         "BERT_POD_POLL_SECONDS": "0.2",
@@ -191,17 +194,17 @@ def test_two_runs_of_one_job_share_a_pod_whose_log_is_shown_once(
 def test_evicted_and_preempted_it_resumes_and_what_ends_while_nobody_looks_is_picked_up(
     attempt: Any, cluster: Cluster
 ) -> None:
-    task = attempt(2, epochs=40).start()
+    task = attempt(2, epochs=15).start()
     cluster.evict(training(cluster, "uploaded"))
     with pytest.raises(AirflowException, match=r"was evicted .*ephemeral-storage.* last checkpoint"):
         task.resume(task.watch())
 
-    task = attempt(2, epochs=40).start()
+    task = attempt(2, epochs=15).start()
     cluster.preempt(training(cluster, "resuming from the checkpoint"))
     with pytest.raises(AirflowException, match="was preempted by a pod of higher priority"):
         task.resume(task.watch())
 
-    task = attempt(2, epochs=40).start()
+    task = attempt(2, epochs=15).start()
     wait(lambda: cluster.pods[0]["status"]["phase"] == "Succeeded")
     cluster.collect(only(cluster))
     result = Result.model_validate(lake.read_json(task.resume(task.watch())))
@@ -296,9 +299,12 @@ def test_the_pod_of_a_later_try_is_not_touched_by_an_earlier_one(attempt: Any, c
     assert cluster.pods[0]["status"]["phase"] == "Running"
 
 
-def test_an_outage_of_the_api_is_waited_for_and_its_end_is_not(attempt: Any, cluster: Cluster) -> None:
+def test_an_outage_of_the_api_is_waited_for_but_not_for_ever(
+    attempt: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AsyncKubernetesHook.get_pod.retry, "stop", tenacity.stop_after_attempt(2))  # of 5, to save time
     cluster.failing_requests = 2
-    task = attempt(12, lost_seconds=1).start()
+    task = attempt(12, epochs=1000, lost_seconds=1).start()
     cluster.failing_requests = 1000
     event = task.watch()
     assert event["at_work"]
