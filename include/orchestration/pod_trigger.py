@@ -141,11 +141,15 @@ class TrainingPodTrigger(KubernetesPodTrigger):
 
     async def _newest_warning(self) -> str:
         try:
-            events = (await self.hook.get_pod_events(self.pod_name, self.pod_namespace)).items
+            found = await self.hook.get_pod_events(self.pod_name, self.pod_namespace)
         except Exception as error:  # the role may not allow it; the pod's own status has to do
             self.log.info("cannot read the pod's events: %s", _short(error))
             return ""
-        return next((f"{one.reason}: {one.message}" for one in reversed(events) if one.type == "Warning"), "")
+        warnings = [event for event in found.items if event.type == "Warning"]
+        newest = max(
+            warnings, key=lambda event: event.last_timestamp or event.metadata.creation_timestamp, default=None
+        )
+        return f"{newest.reason}: {newest.message}" if newest else ""
 
     async def _copy_log(self, pod: Any) -> None:
         """Writes the lines that are new since the last time."""
