@@ -207,6 +207,7 @@ class _Pod:
         elif self.fault == "held":
             self._waiting("ContainerCreating", "")
             self._event("FailedMount", "MountVolume.SetUp failed for volume scratch")
+            self._event("FailedScheduling", "0/3 nodes are available", seconds_ago=60)
         elif missing:
             self._waiting("CreateContainerConfigError", f'secret "{missing[0]}" not found')
         else:
@@ -297,17 +298,12 @@ class _Pod:
     def _condition(self, kind: str, status: str, reason: str, message: str) -> None:
         self.status["conditions"].append({"type": kind, "status": status, "reason": reason, "message": message})
 
-    def _event(self, reason: str, message: str) -> None:
-        metadata = {"name": f"{self.name}.{len(self.cluster.events)}", "namespace": "training"}
+    def _event(self, reason: str, message: str, seconds_ago: int = 0) -> None:
+        name, moment = f"{self.name}.{len(self.cluster.events)}", _now(-seconds_ago)
+        metadata = {"name": name, "namespace": "training", "creationTimestamp": moment}
         involved = {"kind": "Pod", "name": self.name}
-        event = {
-            "metadata": metadata,
-            "involvedObject": involved,
-            "type": "Warning",
-            "reason": reason,
-            "message": message,
-        }
-        self.cluster.events.append(event)
+        what = {"type": "Warning", "reason": reason, "message": message, "lastTimestamp": moment}
+        self.cluster.events.append({"metadata": metadata, "involvedObject": involved} | what)
 
 
 def _handler(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
