@@ -126,19 +126,21 @@ class PodTraining(KubernetesPodOperator):
         Raises AirflowException if an old pod does not go, or if the Kubernetes API refuses the new one.
         """
         name, namespace = request.metadata.name, request.metadata.namespace
-        deadline = time.monotonic() + self.config.grace_seconds + self.config.lost_seconds
+        deadline = time.monotonic() + self.config.lost_seconds
         while not lake.exists(result_uri):
             if (created := self._create(request)) is not None:
                 self.log.info("created pod %s/%s", namespace, name)
                 return created
             there = self._read(name, namespace)
-            if there is not None and training_pod.is_at_work(there):
+            if there is None:
+                if time.monotonic() > deadline:
+                    raise AirflowException(f"pod {namespace}/{name} cannot be created: 409, though there is none")
+            elif training_pod.is_at_work(there):
                 self.log.info("pod %s/%s of run %s is at work on this job", namespace, name, _run_of(there))
                 return there
-            if time.monotonic() > deadline:
-                why = training_pod.stuck(there) if there is not None else f"cannot be created. {training_pod.RETRY}"
-                raise AirflowException(f"pod {namespace}/{name} {why}")
-            if there is not None and there.metadata.deletion_timestamp is None:
+            elif training_pod.seconds_past_deletion(there) > self.config.lost_seconds:
+                raise AirflowException(f"pod {namespace}/{name} {training_pod.stuck(there)}")
+            elif there.metadata.deletion_timestamp is None:
                 why = training_pod.failure(there) or "ended without a result"
                 self.log.info("replacing pod %s/%s, which %s", namespace, name, why)
                 self._delete(there)
