@@ -5,11 +5,133 @@ own standard variables (``AWS_ENDPOINT_URL``, ``MLFLOW_TRACKING_URI``). Credenti
 connections or the AWS credential chain.
 """
 
+import os
+import re
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+"""An amount of bytes as Kubernetes writes it: ``16Gi``."""
+
+Names = Annotated[tuple[str, ...], NoDecode]
+"""Comma-separated in the environment."""
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class Pod(BaseModel):
+    """The pod that a job is trained in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    # Where it runs.
+    image: str = Field("", description="the trainer's image, by tag or digest; the kubernetes backend needs it")
+    image_pull_secrets: Names = Field((), description="names of Kubernetes secrets, comma-separated")
+    kubernetes_conn_id: str = Field(
+        "kubernetes_default",
+        description="Airflow connection to the cluster; if there is none of this name: Airflow's own cluster",
+    )
+    namespace: str = Field("", description="empty: the connection's, else Airflow's own, else default")
+    service_account: str = Field("", description="for workload identity; empty: the namespace's default")
+    automount_token: bool = Field(False, description="give the pod a token for the Kubernetes API; training needs none")
+    node_selector: dict[str, str] = Field(
+        {}, description='for example {"node.kubernetes.io/instance-type": "g6.xlarge"}'
+    )
+    tolerations: list[dict[str, Any]] = Field(
+        [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        description="taints that the pod may run on",
+    )
+    priority_class: str = Field("", description="name of a PriorityClass; a higher one is not preempted")
+    labels: dict[str, str] = Field({}, description='more labels, for example {"kueue.x-k8s.io/queue-name": "training"}')
+    annotations: dict[str, str] = Field(
+        {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+        description="more annotations; the default keeps autoscalers from moving a pod at work",
+    )
+
+    # What it gets. Requests equal limits, so it is evicted last.
+    gpus: int = Field(1, ge=0, description="0: trains on the CPU")
+    gpu_resource: str = Field("nvidia.com/gpu", description="what a GPU is called on the cluster")
+    cpu: float = Field(4, gt=0, description="cores")
+    memory: Quantity = Field("16Gi", description="includes shared_memory")
+    shared_memory: Quantity = Field("2Gi", description="/dev/shm, for data loaders and NCCL")
+    scratch: Quantity = Field("20Gi", description="the only place on disk the pod can write to")
+    run_as_user: int = Field(50000, ge=1, description="user id; the image's")
+
+    # What it knows. Credentials come from Kubernetes secrets or from workload identity, never from here.
+    env_secrets: Names = Field((), description="names of Kubernetes secrets whose keys become environment variables")
+    env: dict[str, str] = Field({}, description="more environment variables; win over those that Airflow has itself")
+    mlflow_tracking_uri: str = Field("", description="MLflow's address as the pod sees it, if it is another")
+
+    # How long things take, in seconds.
+    startup_seconds: int = Field(
+        900, ge=1, description="until the pod must run: a new node and a large image take minutes"
+    )
+    grace_seconds: int = Field(120, ge=1, description="for the last checkpoint when the pod is asked to stop")
+    lost_seconds: int = Field(300, ge=1, description="how long a silent node or Kubernetes API is waited for")
+    deadline_seconds: int = Field(86_400, ge=1, description="after this the pod is stopped, whoever has forgotten it")
+    poll_seconds: float = Field(5, gt=0, description="how often the pod's status is read")
+    log_seconds: float = Field(10, gt=0, description="how often the pod's log is copied to the task's")
+
+    _split_names = field_validator("image_pull_secrets", "env_secrets", mode="before")(_split)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The pod's variables: of Airflow's own those that say where things are, and ``env``.
+
+        Raises ValueError if one of them looks like a credential: everyone who may see pods sees these.
+        """
+        found = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)} | self.env
+        for name, value in found.items():
+            if _is_credential(name, value):
+                raise ValueError(f"{name} looks like a credential: it belongs into a secret (BERT_POD_ENV_SECRETS)")
+        return found
+
+
+PASSED_ON = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "MLFLOW_S3_ENDPOINT_URL",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+)
+"""What a pod gets of Airflow's environment; ``BERT_BUCKET`` comes to it. No name that carries a secret."""
+
+
+def _is_credential(name: str, value: str) -> bool:
+    secret_name = re.search(r"SECRET|PASSWORD|TOKEN(_|$)|CREDENTIAL|ACCESS_KEY|API_KEY", name.upper())
+    return bool(secret_name or re.search(r"://[^/\s]*@", value))
+
+
+class PodSettings(Pod, BaseSettings):
+    """Every model's pod, from the environment: ``BERT_POD_`` and the field's name; dicts and lists are JSON there."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BERT_POD_", frozen=True, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    overrides: dict[str, dict[str, Any]] = Field(
+        {}, description='other values for a model: {"my-model": {"gpus": 4, "memory": "64Gi"}}'
+    )
+
+    @model_validator(mode="after")
+    def _check_overrides(self) -> Self:
+        for model in self.overrides:
+            try:
+                self.of(model)
+            except ValidationError as error:
+                raise ValueError(f"overrides of {model}: {error}") from error
+        return self
+
+    def of(self, model_name: str) -> Pod:
+        """A model's pod."""
+        return Pod(**(self.model_dump(exclude={"overrides"}) | self.overrides.get(model_name, {})))
 
 
 class Settings(BaseSettings):
@@ -41,9 +163,7 @@ class Settings(BaseSettings):
     # The data contract.
     text_column: str = Field("", description="name of the text column; empty: found by name")
     label_column: str = Field("", description="name of the label column; empty: found by name")
-    labels: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="allowed labels, comma-separated; empty: those of the first accepted data"
-    )
+    labels: Names = Field((), description="allowed labels, comma-separated; empty: those of the first accepted data")
     max_text_characters: int = Field(20_000, ge=1)
     min_rows_per_label: int = Field(5, ge=3, description="a new label with fewer rows cannot be split and is rejected")
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)
@@ -53,6 +173,7 @@ class Settings(BaseSettings):
 
     # Training defaults; every one is also a Param of the DAG.
     training_backend: Literal["local", "kubernetes"] = "local"
+    pod: PodSettings = Field(default_factory=PodSettings, description="see BERT_POD_*")
     epochs: int = Field(4, ge=1)
     learning_rate: float = Field(5e-5, gt=0)
     batch_size: int = Field(32, ge=1)
@@ -69,10 +190,13 @@ class Settings(BaseSettings):
     min_class_recall: float = Field(0.5, ge=0, le=1)
     min_class_rows: int = Field(10, ge=1, description="classes with fewer golden rows are not gated")
 
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _split_labels(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    _split_labels = field_validator("labels", mode="before")(_split)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.training_backend == "kubernetes" and not self.pod.image:
+            raise ValueError("BERT_TRAINING_BACKEND=kubernetes needs the trainer's image: set BERT_POD_IMAGE")
+        return self
 
 
 @lru_cache(maxsize=1)

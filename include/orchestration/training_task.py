@@ -25,14 +25,16 @@ def training_task(*, task_id: str, dataset_uri: str, **kwargs: Any) -> BaseOpera
 
     ``dataset_uri`` is templated. The backend is the setting ``BERT_TRAINING_BACKEND``.
     """
-    backend = settings().training_backend
-    if backend != "local":
-        raise NotImplementedError(f"BERT_TRAINING_BACKEND={backend}: this version trains with 'local' only")
-    return LocalTraining(task_id=task_id, dataset_uri=dataset_uri, **({"pool": GPU_POOL} | kwargs))
+    arguments = {"task_id": task_id, "dataset_uri": dataset_uri, "pool": GPU_POOL} | kwargs
+    if settings().training_backend == "local":
+        return LocalTraining(**arguments)
+    from include.orchestration.pod_operator import PodTraining
+
+    return PodTraining(**arguments)
 
 
-def job_of(params: dict[str, Any], dataset_uri: str, run_name: str) -> Job:
-    """The job that a run's params ask for."""
+def job_of(params: dict[str, Any], dataset_uri: str, run_name: str, mlflow_tracking_uri: str) -> Job:
+    """The job that a run's params ask for; the trainer reaches MLflow at ``mlflow_tracking_uri``."""
     config = settings()
     return Job(
         dataset_uri=dataset_uri,
@@ -42,7 +44,7 @@ def job_of(params: dict[str, Any], dataset_uri: str, run_name: str) -> Job:
             early_stopping_patience=config.early_stopping_patience,
             **{name: params[name] for name in Hyperparameters.model_fields if name in params},
         ),
-        mlflow_tracking_uri=config.mlflow_tracking_uri,
+        mlflow_tracking_uri=mlflow_tracking_uri,
         mlflow_experiment=config.model_name,
         mlflow_run_name=run_name,
     )
@@ -64,7 +66,7 @@ class LocalTraining(BaseOperator):
 
     def execute(self, context: Any) -> str:
         """Submits the job, runs the trainer until it ends, and returns the result's URI."""
-        job = job_of(context["params"], self.dataset_uri, context["run_id"])
+        job = job_of(context["params"], self.dataset_uri, context["run_id"], settings().mlflow_tracking_uri)
         command = [sys.executable, "-m", "include.training", job.submit(), "--stop-with-parent"]
         exit_code = self.hook.run_command(command, cwd=str(PROJECT)).exit_code
         if exit_code:

@@ -1,0 +1,186 @@
+"""The task that trains in a Kubernetes pod."""
+# ruff: noqa: TID253 - only imported by the kubernetes backend; its base class imports the client anyway
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import tenacity
+from airflow.exceptions import AirflowException
+from airflow.models.xcom import XCOM_RETURN_KEY
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from kubernetes.client import ApiException, models
+from urllib3.exceptions import HTTPError
+
+from include import lake
+from include.orchestration import training_pod
+from include.orchestration.pod_trigger import TrainingPodTrigger
+from include.orchestration.training_task import job_of
+from include.settings import settings
+
+logger = logging.getLogger(__name__)
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, HTTPError) or getattr(error, "status", None) in (429, 500, 502, 503, 504)
+
+
+# Not the provider's own retry, for which 409 is passing too: here it is an answer.
+patiently = tenacity.retry(
+    retry=tenacity.retry_if_exception(_is_passing),
+    wait=tenacity.wait_exponential(max=10),
+    stop=tenacity.stop_after_delay(60),
+    before_sleep=tenacity.before_sleep_log(logger, logging.WARNING),
+    reraise=True,
+)
+
+
+class PodTraining(KubernetesPodOperator):
+    """Runs the trainer in a pod, deferred while it trains; returns the URI of the trainer's result.json.
+
+    A job has one pod at most, whoever asks for it: a try finds its predecessor's pod, or another run's of the same job,
+    and waits for that one; one that is over is replaced. The result is read from S3 only.
+    """
+
+    execution_timeout: timedelta | None
+    template_fields: Sequence[str] = (*KubernetesPodOperator.template_fields, "dataset_uri")
+
+    def __init__(self, *, dataset_uri: str, **kwargs: Any) -> None:
+        config = settings()
+        self.config = config.pod.of(config.model_name)
+        arguments = training_pod.pod_arguments(self.config)
+        super().__init__(**(arguments | {"deferrable": True, "random_name_suffix": False} | kwargs))
+        self.dataset_uri = dataset_uri
+        if self.execution_timeout:
+            # Airflow's own way would fail the deferred task and leave the pod.
+            self.active_deadline_seconds = int(self.execution_timeout.total_seconds())
+            self.execution_timeout = None
+
+    def execute(self, context: Any) -> str:
+        """Submits the job and defers until its pod is over, if it has no result yet."""
+        tracking_uri = self.config.mlflow_tracking_uri or settings().mlflow_tracking_uri
+        job = job_of(context["params"], self.dataset_uri, context["run_id"], tracking_uri)
+        result_uri = lake.job(job.job_id, "result.json")
+        if not lake.exists(result_uri):
+            job.submit()
+        self.pod = self._attach_or_create(self.pod_of(context, job.job_id), result_uri)
+        return self._wait(result_uri) if self.pod is not None else self._done(context, result_uri)
+
+    def pod_of(self, context: Any, job_id: str) -> Any:
+        """A job's pod, as it is asked for."""
+        self.name = training_pod.pod_name(job_id)
+        self.arguments = [lake.job(job_id, "job.json")]
+        self.labels |= {"job_id": job_id}
+        self.annotations |= {"run_id": context["run_id"]}  # the label of this name had to be shortened
+        return self.build_pod_request_obj(context)
+
+    def resume(self, context: Any, event: dict[str, Any], result_uri: str, pod: dict[str, str]) -> str:
+        """What comes after the pod: the result, or a failure that says why."""
+        self.pod = self._read(pod["name"], pod["namespace"])
+        replaced = self.pod is not None and self.pod.metadata.uid != event["uid"]
+        if self.pod is not None and not replaced and not event["at_work"]:
+            self._delete(self.pod)
+        if lake.exists(result_uri):
+            return self._done(context, result_uri)
+        if replaced and training_pod.is_at_work(self.pod):
+            self.log.info("another run has started the job's pod anew")
+            return self._wait(result_uri)
+        raise AirflowException(
+            event["message"] or f"the pod ended well, but there is no {result_uri}. {training_pod.RETRY}"
+        )
+
+    def on_kill(self) -> None:
+        """Deletes the pod; the trainer has its grace period for a last checkpoint."""
+        if self.pod is not None:
+            self._delete(self.pod)
+
+    def _wait(self, result_uri: str) -> str:
+        pod = self.pod.metadata
+        trigger = TrainingPodTrigger(
+            pod_name=pod.name,
+            pod_namespace=pod.namespace,
+            uid=pod.uid,
+            kubernetes_conn_id=self.kubernetes_conn_id,
+            in_cluster=self.hook.is_in_cluster,
+            started=time.time(),
+            startup_seconds=self.config.startup_seconds,
+            lost_seconds=self.config.lost_seconds,
+            grace_seconds=self.config.grace_seconds,
+            poll_seconds=self.config.poll_seconds,
+            log_seconds=self.config.log_seconds,
+        )
+        known = {"result_uri": result_uri, "pod": {"name": pod.name, "namespace": pod.namespace}}
+        self.defer(trigger=trigger, method_name="resume", kwargs=known)
+        raise AssertionError("defer always raises")
+
+    def _done(self, context: Any, result_uri: str) -> str:
+        # do_xcom_push would mean a sidecar in the pod here, so Airflow is not told to push what is returned.
+        context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=result_uri)
+        return result_uri
+
+    def _attach_or_create(self, request: Any, result_uri: str) -> Any:
+        """The job's one pod at work, or None if the job has its result.
+
+        Raises AirflowException if an old pod does not go, or if the Kubernetes API refuses the new one.
+        """
+        name, namespace = request.metadata.name, request.metadata.namespace
+        deadline = time.monotonic() + self.config.lost_seconds
+        while not lake.exists(result_uri):
+            if (created := self._create(request)) is not None:
+                self.log.info("created pod %s/%s", namespace, name)
+                return created
+            there = self._read(name, namespace)
+            if there is None:
+                if time.monotonic() > deadline:
+                    raise AirflowException(f"pod {namespace}/{name} cannot be created: 409, though there is none")
+            elif training_pod.is_at_work(there):
+                self.log.info("pod %s/%s of run %s is at work on this job", namespace, name, _run_of(there))
+                return there
+            elif training_pod.seconds_past_deletion(there) > self.config.lost_seconds:
+                raise AirflowException(f"pod {namespace}/{name} {training_pod.stuck(there)}")
+            elif there.metadata.deletion_timestamp is None:
+                why = training_pod.failure(there) or "ended without a result"
+                self.log.info("replacing pod %s/%s, which %s", namespace, name, why)
+                self._delete(there)
+            time.sleep(1)
+        self.log.info("the job has its result already")
+        return None
+
+    @patiently
+    def _create(self, request: Any) -> Any:
+        """The new pod; None if there is one of this name."""
+        try:
+            return self.client.create_namespaced_pod(request.metadata.namespace, request)
+        except ApiException as error:
+            if error.status == 409:
+                return None
+            if _is_passing(error):
+                raise
+            raise AirflowException(f"the Kubernetes API refuses the pod: {error.status} {error.body}") from error
+
+    @patiently
+    def _read(self, name: str, namespace: str) -> Any:
+        """A pod, None if it is gone."""
+        try:
+            return self.hook.get_pod(name, namespace)
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            return None
+
+    @patiently
+    def _delete(self, pod: Any) -> None:
+        """Deletes this pod, not a later one of the same name; it may be gone already."""
+        this_one = models.V1Preconditions(uid=pod.metadata.uid)
+        options = models.V1DeleteOptions(grace_period_seconds=self.config.grace_seconds, preconditions=this_one)
+        try:
+            self.client.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
+        except ApiException as error:
+            if error.status not in (404, 409):
+                raise
+
+
+def _run_of(pod: Any) -> str:
+    return str((pod.metadata.annotations or {}).get("run_id"))
