@@ -168,13 +168,18 @@ def collator_for(model: Any, device: str = "cpu") -> Collator:
     Returns:
         The collator for its batches, packed or padded.
     """
-    padded = PaddedBatches(model.get_input_embeddings().padding_idx or 0)
+    padded = padded_batches(model)
     reason = _enable(model, padded) if device == "cpu" or bfloat16_is_quick(device) else "this GPU has no bfloat16"
     if reason:
         logger.info("padded batches: %s", reason)
         return padded
     logger.info("padding-free batches")
     return PackedBatches(first_position(model))
+
+
+def padded_batches(model: Any) -> PaddedBatches:
+    """The collator that every model takes."""
+    return PaddedBatches(model.get_input_embeddings().padding_idx or 0)
 
 
 def _enable(model: Any, padded: PaddedBatches) -> str:
