@@ -1,4 +1,4 @@
-"""What makes a GPU's training quicker than packed batches alone do; the weights and their names stay as they are."""
+"""What makes training quicker than packed batches alone do; the weights and their names stay as they are."""
 # ruff: noqa: TID253 - tensors are all this module is about; import it inside functions
 
 import logging
@@ -15,6 +15,19 @@ logger = logging.getLogger(__name__)
 COMPILE_FROM = 50_000_000  # tokens in all epochs: compiling takes some 15 s and saves a sixth of the time
 
 
+class QuickDropout(torch.nn.Dropout):
+    """Draws its mask from 16 random bits a number; torch's own takes three times as long, but on Intel's processors."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Any shape, on the CPU; the probability is right to 1 in 65,536."""
+        if not self.training or not self.p:
+            return hidden
+        words = -(-hidden.numel() // 4)
+        bits = torch.empty(words, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        kept = bits[: hidden.numel()].view(hidden.shape) >= round(self.p * 2**16) - 2**15
+        return hidden * kept.to(hidden.dtype).mul_(1 / (1 - self.p))
+
+
 class BFloat16LayerNorm(torch.nn.LayerNorm):
     """Hands bfloat16 on, where autocast would hand on float32 and double what every layer reads and writes."""
 
@@ -23,6 +36,13 @@ class BFloat16LayerNorm(torch.nn.LayerNorm):
         with torch.autocast(hidden.device.type, enabled=False):
             weight, bias = self.weight.bfloat16(), self.bias.bfloat16()
             return layer_norm(hidden.bfloat16(), list(self.normalized_shape), weight, bias, self.eps)
+
+
+def accelerate_on_cpu(model: Any) -> None:
+    """Prepares a classifier for training on the CPU."""
+    for module in model.modules():
+        if type(module) is torch.nn.Dropout:
+            module.__class__ = QuickDropout
 
 
 def accelerate_on_gpu(model: Any, tokens: int) -> str:

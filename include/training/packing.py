@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.hooks import RemovableHandle
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -188,7 +189,7 @@ def _enable(model: Any, padded: PaddedBatches) -> str:
     if encoder is None:
         return f"{type(model).__name__} has no encoder layout that is known here"
     before = model.config._attn_implementation
-    hook = encoder.register_forward_hook(_first_tokens_only, with_kwargs=True) if not _pools_itself(model) else None
+    hooks = [] if _pools_itself(model) else _read_first_tokens(encoder)
     try:
         model.set_attn_implementation(ATTENTION)
         difference = _probe(model, padded)
@@ -198,7 +199,7 @@ def _enable(model: Any, padded: PaddedBatches) -> str:
         if difference <= PROBE_TOLERANCE:
             return ""
         reason = f"packed logits of {type(model).__name__} differ by {100 * difference:.1g} %"
-    if hook is not None:
+    for hook in hooks:
         hook.remove()
     model.set_attn_implementation(before)
     return reason
@@ -229,11 +230,30 @@ def first_position(model: Any) -> int:
     return int(embeddings.padding_idx) + 1 if shifted else 0
 
 
-def _first_tokens_only(encoder: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-    """Makes a packed output (1, tokens, hidden) look like texts of one token each: (texts, 1, hidden)."""
+def _read_first_tokens(encoder: Any) -> list[RemovableHandle]:
+    """Hands the model's head each text's first token, and computes no more of the last layer than that takes."""
+    hooks: list[RemovableHandle] = [encoder.register_forward_hook(_texts_of_one_token, with_kwargs=True)]
+    attention = getattr(encoder.layer[-1], "attention", None)
+    if attention is not None and hasattr(
+        attention, "output"
+    ):  # BERT's layout: all that follows in the layer looks at one token at a time
+        hooks.append(attention.register_forward_hook(_first_tokens_only, with_kwargs=True))
+    return hooks
+
+
+def _first_tokens_only(attention: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    """Keeps (1, texts, hidden) of a packed output (1, tokens, hidden)."""
+    bounds = kwargs.get("cu_seq_lens_q")
+    return output if bounds is None else (output[0][:, bounds[:-1].long()], *output[1:])
+
+
+def _texts_of_one_token(encoder: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    """Makes a packed output look like texts of one token each: (texts, 1, hidden)."""
     bounds = kwargs.get("cu_seq_lens_q")
     if bounds is not None:
-        output.last_hidden_state = output.last_hidden_state[0, bounds[:-1].long()].unsqueeze(1)
+        hidden = output.last_hidden_state
+        firsts = hidden if hidden.shape[1] == len(bounds) - 1 else hidden[:, bounds[:-1].long()]
+        output.last_hidden_state = firsts.transpose(0, 1)
     return output
 
 

@@ -26,7 +26,7 @@ from transformers import (
 
 from include import lake
 from include.training import history, tracking
-from include.training.acceleration import accelerate_on_gpu
+from include.training.acceleration import accelerate_on_cpu, accelerate_on_gpu
 from include.training.callbacks import CheckpointUpload, Pace, Progress
 from include.training.checkpoints import Checkpoints
 from include.training.data import SPLITS, Dataset
@@ -111,7 +111,10 @@ class _Run:
         return vocabulary
 
     def _accelerate(self) -> str:
-        if self.device == "cpu" or not isinstance(self.collator, PackedBatches):
+        if self.device == "cpu":
+            accelerate_on_cpu(self.model)
+            return "eager"
+        if not isinstance(self.collator, PackedBatches):
             return "eager"
         return accelerate_on_gpu(self.model, self.tokens() * self.job.hyperparameters.epochs)
 
