@@ -65,6 +65,7 @@ def accelerate_on_gpu(model: Any, tokens: int) -> str:
             "layers are not compiled: no C compiler on this machine; training is a sixth slower than it could be"
         )
         return "eager"
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
     # Layer by layer: they share their code, so that it is compiled once and not twelve times.
     for layer in encoder_of(model).layer:
         layer.compile(dynamic=True)
