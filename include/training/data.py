@@ -23,7 +23,7 @@ from include.training.errors import TrainingError
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")
-PIECE = 16_384  # rows that are read, tokenised and written at a time
+PIECE = 4_096  # rows that are read, tokenised and written at a time
 FORMAT = "1"  # part of the cache's key: another format is another file
 
 
