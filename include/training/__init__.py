@@ -2,6 +2,7 @@
 
 import os
 
-# torch's threads wait for each other by spinning. On a machine that others use too that made a step up to five times
-# slower, so they sleep instead. OpenMP reads it when torch is loaded, hence here; GOMP_SPINCOUNT has the last word.
-os.putenv("OMP_WAIT_POLICY", "passive")
+# torch's threads wait for each other by spinning. On a machine that others use too that makes a step many times slower;
+# if they always slept, it would be a quarter slower where nobody else is. So they spin for some microseconds only.
+# OpenMP reads it when torch is loaded, hence here.
+os.putenv("GOMP_SPINCOUNT", "3000")

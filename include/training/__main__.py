@@ -20,6 +20,9 @@ from include.training.stopping import StopRequest, follow_parent
 
 logger = logging.getLogger("include.training")
 
+STARTED_BY_LAUNCHER = "RANK" in os.environ
+HINT = "--log-level DEBUG for the traceback"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
@@ -38,8 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + stopped.signum
     except Exception as error:
         logger.debug("traceback", exc_info=True)
-        named = isinstance(error, TrainingError)
-        logger.error("%s", error if named else f"{type(error).__name__}: {error} (--log-level DEBUG for the traceback)")
+        if STARTED_BY_LAUNCHER:  # one process's failure is the others' too; the launcher says which came first
+            from include.training.processes import report_failure
+
+            report_failure(error)
+        else:
+            named = isinstance(error, TrainingError)
+            logger.error("%s", error if named else f"{type(error).__name__}: {error} ({HINT})")
         return 1
 
 
@@ -53,9 +61,9 @@ def _train(options: argparse.Namespace, stop: StopRequest) -> int:
         job = _read_job(options.job_uri)
         from include.training import processes, train
 
-        started_by_launcher = "RANK" in os.environ
-        if not started_by_launcher and (number := processes.count(options.processes)) > 1:
-            return processes.launch(number, ["include.training", options.job_uri, "--log-level", options.log_level])
+        if not STARTED_BY_LAUNCHER and (number := processes.count(options.processes)) > 1:
+            arguments = [options.job_uri, "--log-level", options.log_level, "--stop-with-parent"]
+            return processes.launch(number, ["include.training", *arguments])
         train.run(job, folder, stop)
     if os.environ.get("RANK", "0") == "0":
         print(result, flush=True)

@@ -67,6 +67,6 @@ def accelerate_on_gpu(model: Any, tokens: int) -> str:
         return "eager"
     torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
     # Layer by layer: they share their code, so that it is compiled once and not twelve times.
-    for layer in encoder_of(model).layer:
+    for layer in getattr(encoder_of(model), "layer", []):
         layer.compile(dynamic=True)
     return "compiled"

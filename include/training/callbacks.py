@@ -150,14 +150,16 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._stepped = 0.0
 
     def throughput(self, state: TrainerState, tokens: int) -> dict[str, float]:
-        """Texts and tokens per second of this attempt, evaluations and checkpoints left out.
+        """Texts and tokens per second, evaluations and checkpoints left out; empty if there were too few steps to tell.
 
         Args:
             state: At the end.
             tokens: Of the training set.
         """
         steps, seconds = self._steps
-        epochs = steps / steps_per_epoch(state) / seconds if steps else 0.0
+        if not steps:
+            return {}
+        epochs = steps / steps_per_epoch(state) / seconds
         return {
             "texts_per_second": round(epochs * self._rows, 2),
             "tokens_per_second": round(epochs * tokens, 1),

@@ -1,8 +1,8 @@
 """Checkpoints in the job's folder: uploaded whole or not at all, found again by the next attempt.
 
-Each lies in a folder of its own, ``checkpoints/<step>-<attempt>/``, and counts only once ``complete.json`` is in it,
-which is written last and lists every file and its size. Kept are the newest, to resume from, and the best, to become
-the model.
+Each lies in a folder of its own, ``checkpoints/<step>-<start>-<attempt>/``, and counts only once ``complete.json`` is
+in it, which is written last and lists every file and its size. Kept are the newest, to resume from, and the best, to
+become the model.
 """
 
 import logging
@@ -34,11 +34,13 @@ class Checkpoints:
     Args:
         uri: The folder of all attempts' checkpoints.
         work: A local folder, in which the trainer saves ``checkpoint-<step>``.
+        start: Names what training started from; checkpoints of another start are not resumed from.
     """
 
-    def __init__(self, uri: str, work: Path) -> None:
+    def __init__(self, uri: str, work: Path, start: str) -> None:
         self.uri = uri.rstrip("/")
         self.work = work
+        self._start = start
         # No two attempts share a folder: a checkpoint is never made of two attempts' files.
         self._attempt = uuid.uuid4().hex[:8]
 
@@ -67,7 +69,7 @@ class Checkpoints:
 
     def _upload(self, step: int, best_step: int) -> str:
         folder = self.local(step)
-        target = f"{self.uri}/{step:09d}-{self._attempt}"
+        target = f"{self.uri}/{step:09d}-{self._start}-{self._attempt}"
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         lake.upload(folder, target)
         lake.write_json(f"{target}/{MARKER}", {"step": step, "best_step": best_step, "files": files})
@@ -83,7 +85,7 @@ class Checkpoints:
     def complete(self) -> list[Checkpoint]:
         """All whole checkpoints, the newest first."""
         uris = set(lake.find(self.uri))
-        folders = [uri.rsplit("/", 1)[0] for uri in uris if uri.endswith(f"/{MARKER}")]
+        folders = [uri.rsplit("/", 1)[0] for uri in uris if uri.endswith(f"/{MARKER}") and f"-{self._start}-" in uri]
         found = [Checkpoint(uri=folder, **lake.read_json(f"{folder}/{MARKER}")) for folder in folders]
         whole = [one for one in found if all(f"{one.uri}/{name}" in uris for name in one.files)]
         return sorted(whole, key=lambda checkpoint: checkpoint.step, reverse=True)

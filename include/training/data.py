@@ -31,7 +31,7 @@ class Rows:
     """Token ids and label indices in a memory-mapped Arrow file, as Trainer wants a data set.
 
     Args:
-        path: As `write` has left it: pieces of `PIECE` rows, the last one shorter.
+        path: With the columns input_ids (list of int32) and label (int32), in pieces of any number of rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,14 +40,17 @@ class Rows:
         self._labels = [piece["label"].to_numpy() for piece in pieces]
         self._bounds = [piece["input_ids"].offsets.to_numpy() for piece in pieces]
         self._tokens = [piece["input_ids"].values.to_numpy() for piece in pieces]
-        self._order = np.arange(sum(map(len, self._labels)))
+        self._starts = np.cumsum([0, *map(len, self._labels)])
+        self._order = np.arange(self._starts[-1])
         self._new_ids: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        piece, row = divmod(int(self._order[index]), PIECE)
+        position = self._order[index]
+        piece = int(np.searchsorted(self._starts, position, side="right")) - 1
+        row = position - self._starts[piece]
         start, end = self._bounds[piece][row : row + 2]
         tokens = self._tokens[piece][start:end]
         return {
@@ -133,36 +136,50 @@ class Dataset:
     def _labels(self, split: str) -> set[str]:
         return {label for (labels,) in self._pieces(split, ["label"]) for label in labels}
 
-    def rows(self, split: str, tokenizer: Any, max_length: int) -> Rows:
-        """A split's token ids, from the cache beside the snapshot or tokenised now.
+    def rows(self, tokenizer: Any, max_length: int) -> tuple[Rows, Rows]:
+        """Token ids of training and validation, from the cache beside the snapshot or tokenised now.
 
         Args:
-            split: train or validation.
             tokenizer: Of the model.
             max_length: In tokens, special ones included; longer texts are cut.
         """
-        path = self._work / f"{split}.arrow"
-        if not path.exists():
-            self._provide(path, split, tokenizer, max_length)
-        return Rows(path)
+        # Before it is called: a call changes what it is saved with.
+        tokenizing = _digest_of(tokenizer)
+        train, validation = (self._rows(split, tokenizer, max_length, tokenizing) for split in SPLITS)
+        return train, validation
 
-    def _provide(self, path: Path, split: str, tokenizer: Any, max_length: int) -> None:
-        cached = f"{self.uri}/tokens/{self._key(split, tokenizer, max_length)}.arrow"
-        try:
-            lake.download_file(cached, path)
-            logger.info("%s rows were tokenised before: %s", split, cached)
-        except FileNotFoundError:
+    def _rows(self, split: str, tokenizer: Any, max_length: int, tokenizing: bytes) -> Rows:
+        path = self._work / f"{split}.arrow"
+        if path.exists():
+            return Rows(path)
+        cached = f"{self.uri}/tokens/{self._key(split, tokenizing, max_length)}.arrow"
+        rows = self._kept(cached, path, split)
+        if rows is None:
             self._write(path, split, tokenizer, max_length)
             self._keep(path, cached)
+            rows = Rows(path)
+        return rows
 
-    def _key(self, split: str, tokenizer: Any, max_length: int) -> str:
-        """Of all that decides the token ids: what the file, not only its name, says, and the tokenizer."""
-        digest = hashlib.sha256(f"{FORMAT} {max_length} {PIECE}".encode())
-        with TemporaryDirectory() as folder:
-            tokenizer.save_pretrained(folder)
-            for path in (self._files[split], *sorted(Path(folder).rglob("*.*"))):
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    def _kept(self, uri: str, path: Path, split: str) -> Rows | None:
+        """The cache's rows; none if it has none, or cannot be read: it saves time, and is never needed."""
+        try:
+            rows = Rows(lake.download_file(uri, path))
+            expected = parquet.read_metadata(self._files[split]).num_rows
+            if len(rows) != expected:
+                raise ValueError(f"{len(rows)} rows in place of {expected}")
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # s3fs, botocore, aiohttp and pyarrow each raise their own
+            logger.warning("token ids at %s cannot be used, the texts are tokenised again: %s", uri, error)
+            return None
+        logger.info("%s rows were tokenised before: %s", split, uri)
+        return rows
+
+    def _key(self, split: str, tokenizing: bytes, max_length: int) -> str:
+        """Of all that decides the file: what the Parquet file, not only its name, says, the labels, the tokenizer."""
+        digest = hashlib.sha256(repr((FORMAT, max_length, self.labels)).encode() + tokenizing)
+        with self._files[split].open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()[:16]
 
     def _write(self, path: Path, split: str, tokenizer: Any, max_length: int) -> None:
@@ -180,6 +197,15 @@ class Dataset:
             lake.upload_file(path, uri)
         except Exception as error:  # s3fs, botocore and aiohttp each raise their own
             logger.warning("the token ids are not kept for the next job: %s", error)
+
+
+def _digest_of(tokenizer: Any) -> bytes:
+    digest = hashlib.sha256()
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for path in sorted(Path(folder).rglob("*.*")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.digest()
 
 
 def tokenize(texts: Sequence[str], tokenizer: Any, max_length: int) -> list[list[int]]:

@@ -189,11 +189,13 @@ def _enable(model: Any, padded: PaddedBatches) -> str:
     if encoder is None:
         return f"{type(model).__name__} has no encoder layout that is known here"
     before = model.config._attn_implementation
-    hooks = [] if _pools_itself(model) else _read_first_tokens(encoder)
+    hooks: list[RemovableHandle] = []
     try:
+        if not _pools_itself(model):
+            hooks += _read_first_tokens(encoder)
         model.set_attn_implementation(ATTENTION)
         difference = _probe(model, padded)
-    except (ValueError, TypeError, RuntimeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, StopIteration) as error:
         reason = f"{type(model).__name__} does not run packed: {error}"
     else:
         if difference <= PROBE_TOLERANCE:
@@ -233,10 +235,10 @@ def first_position(model: Any) -> int:
 def _read_first_tokens(encoder: Any) -> list[RemovableHandle]:
     """Hands the model's head each text's first token, and computes no more of the last layer than that takes."""
     hooks: list[RemovableHandle] = [encoder.register_forward_hook(_texts_of_one_token, with_kwargs=True)]
-    attention = getattr(encoder.layer[-1], "attention", None)
-    if attention is not None and hasattr(
-        attention, "output"
-    ):  # BERT's layout: all that follows in the layer looks at one token at a time
+    layers = getattr(encoder, "layer", None)
+    attention = getattr(layers[-1], "attention", None) if layers else None
+    # In BERT's layout all that follows in the layer looks at one token at a time.
+    if attention is not None and hasattr(attention, "output"):
         hooks.append(attention.register_forward_hook(_first_tokens_only, with_kwargs=True))
     return hooks
 

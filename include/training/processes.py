@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 from torch import distributed
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,9 @@ def launch(processes: int, command: Sequence[str]) -> int:
         command: Module and arguments.
 
     Returns:
-        0, or the exit code of the process that failed first, or 128 + the signal that this process received.
+        0, or the exit code of the process that failed first, whose reason is logged, or 128 + the signal received.
     """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -56,6 +57,7 @@ def launch(processes: int, command: Sequence[str]) -> int:
         elastic_launch(config, sys.executable)("-m", *command)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
+        logger.error("%s", failure.message)
         # Killed by a signal, a process has a negative exit code; shells add it to 128.
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     except Exception as error:
@@ -64,6 +66,11 @@ def launch(processes: int, command: Sequence[str]) -> int:
             raise
         return 128 + int(signal.Signals(signum))
     return 0
+
+
+def report_failure(error: BaseException) -> None:
+    """Tells the launcher why this process of several ends."""
+    get_error_handler().record_exception(error)
 
 
 class Processes:

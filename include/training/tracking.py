@@ -86,28 +86,33 @@ class Tracker:
                 return ""
 
 
-def start(job: Job, folder: str, facts: dict[str, Any]) -> Tracker:
+def start(job: Job, folder: str, rows: dict[str, int], facts: dict[str, Any]) -> Tracker:
     """Opens the job's MLflow run, the same one in every attempt.
 
     Args:
         job: The job.
         folder: Its folder, where the run's id is remembered.
-        facts: More parameters to log beside the hyperparameters.
+        rows: Of each split; parameters, like the hyperparameters.
+        facts: About this attempt; tags, since another attempt's machine may be another.
 
     Raises:
         TrainingError: the server does not answer, or refuses.
     """
     from mlflow import MlflowClient
-    from mlflow.entities import Param
+    from mlflow.entities import Param, RunTag
     from mlflow.exceptions import MlflowException
 
     _await_server(job.mlflow_tracking_uri)
     client = MlflowClient(job.mlflow_tracking_uri)
     params = {"job_id": job.job_id, "model_name": job.model_name, "base_model": job.base_model}
-    params |= job.hyperparameters.model_dump() | facts
+    params |= job.hyperparameters.model_dump() | {f"{split}_rows": count for split, count in rows.items()}
     try:
         run_id = _run_id(client, job, folder)
-        client.log_batch(run_id, params=[Param(name, str(value)) for name, value in params.items()])
+        client.log_batch(
+            run_id,
+            params=[Param(name, str(value)) for name, value in params.items()],
+            tags=[RunTag(name, str(value)) for name, value in facts.items()],
+        )
     except MlflowException as error:
         raise TrainingError(f"MLflow at {job.mlflow_tracking_uri} refuses the job's run: {error}") from error
     logger.info("MLflow run %s in experiment %s", run_id, job.mlflow_experiment)

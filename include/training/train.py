@@ -29,7 +29,7 @@ from include.training import history, tracking
 from include.training.acceleration import accelerate_on_cpu, accelerate_on_gpu
 from include.training.callbacks import CheckpointUpload, Pace, Progress
 from include.training.checkpoints import Checkpoints
-from include.training.data import SPLITS, Dataset
+from include.training.data import Dataset, tokenize
 from include.training.errors import Stopped, TrainingError
 from include.training.hardware import bfloat16_is_quick, device_type
 from include.training.job import Hyperparameters, Job, Result
@@ -82,16 +82,14 @@ class _Run:
         self.started = started
         self.work = work
         self.processes = processes
-        self.checkpoints = Checkpoints(f"{folder}/checkpoints", work)
         self.dataset = Dataset(job.dataset_uri, work)
         set_seed(job.hyperparameters.seed)
         self.model, self.tokenizer = self._build()
         self.device = device_type()
         self.collator = collator_for(self.model, self.device)
-        self.train_rows, self.validation_rows = (
-            self.dataset.rows(split, self.tokenizer, job.hyperparameters.max_length) for split in SPLITS
-        )
+        self.train_rows, self.validation_rows = self.dataset.rows(self.tokenizer, job.hyperparameters.max_length)
         self.vocabulary = self._shrink_vocabulary()
+        self.checkpoints = Checkpoints(f"{folder}/checkpoints", work, self.vocabulary.digest)
         self.layers = self._accelerate()
         self.resumed_from = self.checkpoints.restore() if processes.main else 0
 
@@ -129,7 +127,7 @@ class _Run:
             return None
         facts = self.facts()
         rows = {"train": len(self.train_rows), "validation": len(self.validation_rows)}
-        tracker = tracking.start(self.job, self.folder, facts | {f"{name}_rows": count for name, count in rows.items()})
+        tracker = tracking.start(self.job, self.folder, rows, facts)
         progress = Progress(tracker, len(self.train_rows))
         with _ended_properly(tracker), _out_of_memory_explained(self.job.hyperparameters):
             began = time.monotonic()
@@ -150,7 +148,9 @@ class _Run:
             labels=self.dataset.labels,
             rows=rows,
             seconds={
-                "to_first_step": round(max(0.0, progress.first_step_at - self.started), 3),
+                **(
+                    {"to_first_step": round(progress.first_step_at - self.started, 3)} if progress.first_step_at else {}
+                ),
                 "training": round(trained - began, 3),
                 "total": round(time.monotonic() - self.started, 3),
             },
@@ -229,7 +229,9 @@ class _Run:
         self.model.load_state_dict(load_file(self.checkpoints.local(step) / "model.safetensors"))
         self.vocabulary.restore()
         target = self.work / "model"
-        self.tokenizer.model_max_length = self.job.hyperparameters.max_length
+        max_length = self.job.hyperparameters.max_length
+        self.tokenizer.model_max_length = max_length
+        tokenize(["-"], self.tokenizer, max_length)  # it is saved with the cut of its last call, and may have had none
         self.model.save_pretrained(target)
         self.tokenizer.save_pretrained(target)
         logger.info("uploading the model of step %d", step)

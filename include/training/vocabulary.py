@@ -6,6 +6,7 @@ cost neither memory nor time, and put back with that factor they are what they w
 """
 # ruff: noqa: TID253 - tensors are all this module is about; import it inside functions
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ class Vocabulary:
         self._ids = torch.from_numpy(ids)
         self.renumbered = np.zeros(len(used), dtype=np.int64)  # old id → new id
         self.renumbered[ids] = np.arange(len(ids))
+        #: Of the words and their vectors before training: states of training fit together only if it is the same.
+        self.digest = hashlib.sha256(ids.tobytes() + self._all.numpy().tobytes()).hexdigest()[:8]
         # A last row of ones that no text uses: what decay makes of it is the factor for all rows left out.
         decayed = self._all.new_ones(1, self._all.shape[1])
         self._put(torch.cat([self._all[self._ids], decayed]))

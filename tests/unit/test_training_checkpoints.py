@@ -14,7 +14,7 @@ def uri(tmp_path: Path) -> str:
 def _attempt(uri: str, tmp_path: Path, name: str) -> Checkpoints:
     work = tmp_path / name
     work.mkdir()
-    return Checkpoints(uri, work)
+    return Checkpoints(uri, work, "start")
 
 
 def _save(checkpoints: Checkpoints, step: int, best_step: int = 0, text: str = "weights") -> None:

@@ -3,6 +3,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
@@ -50,7 +52,7 @@ def test_what_cannot_be_trained_on_is_named(
 ) -> None:
     uri = save_dataset(tmp_path, train, validation)
     with pytest.raises(TrainingError, match=message):
-        Dataset(uri, work).rows("train", tokenizer, 16)
+        Dataset(uri, work).rows(tokenizer, 16)
 
 
 def test_a_missing_dataset_is_named(tmp_path: Path, work: Path) -> None:
@@ -80,7 +82,7 @@ def test_rows_are_the_tokens_of_the_texts_however_many_pieces_they_are_read_in(
 ) -> None:
     monkeypatch.setattr(data, "PIECE", 7)
     pairs = rows(30)
-    read = Dataset(save_dataset(tmp_path, pairs, GOOD_TOPICS), work).rows("train", tokenizer, 9)
+    read, _ = Dataset(save_dataset(tmp_path, pairs, GOOD_TOPICS), work).rows(tokenizer, 9)
     expected = [tokenizer(text, truncation=True, max_length=9)["input_ids"] for text, _ in pairs]
     assert [row["input_ids"].tolist() for row in read] == expected
     assert [row["labels"] for row in read] == [sorted({label for _, label in pairs}).index(label) for _, label in pairs]
@@ -99,21 +101,54 @@ def test_token_ids_are_cached_by_content_tokenizer_and_length(
     def read(uri: str, length: int) -> bool:
         """Reads from a fresh machine's point of view; whether the cache had it."""
         caplog.clear()
-        work = Path(mkdtemp(dir=tmp_path))
-        first = Dataset(uri, work).rows("train", tokenizer, length)[0]
-        assert len(first["input_ids"]) <= length
+        for split in Dataset(uri, Path(mkdtemp(dir=tmp_path))).rows(tokenizer, length):
+            assert max(split.lengths()) <= length
+        assert caplog.text.count("tokenised before") in (0, 2)
         return "tokenised before" in caplog.text
 
     uri = save_dataset(tmp_path / "data", rows(30), GOOD_TOPICS)
     assert [read(uri, 9), read(uri, 9), read(uri, 5)] == [False, True, False]
-    save_dataset(tmp_path / "data", rows(30, seed=1), GOOD_TOPICS)
+    save_dataset(tmp_path / "data", rows(30, seed=1), rows(9))
     assert not read(uri, 9)
+
+
+def test_cached_validation_labels_do_not_outlive_a_change_of_the_training_labels(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    uri = save_dataset(tmp_path / "data", rows(30), GOOD_TOPICS)
+    _, before = Dataset(uri, Path(mkdtemp(dir=tmp_path))).rows(tokenizer, 9)
+    save_dataset(tmp_path / "data", [*rows(30), ("new", "aaa")], GOOD_TOPICS)
+    _, after = Dataset(uri, Path(mkdtemp(dir=tmp_path))).rows(tokenizer, 9)
+    assert [row["labels"] for row in after] == [row["labels"] + 1 for row in before]
+
+
+def test_a_damaged_cache_is_replaced(tmp_path: Path, tokenizer: Any) -> None:
+    uri = save_dataset(tmp_path / "data", rows(30), GOOD_TOPICS)
+    expected, _ = Dataset(uri, Path(mkdtemp(dir=tmp_path))).rows(tokenizer, 9)
+    files = list((tmp_path / "data" / "tokens").iterdir())
+    whole = [path.read_bytes() for path in files]
+    for path in files:
+        path.write_bytes(path.read_bytes()[:-50])
+    read, _ = Dataset(uri, Path(mkdtemp(dir=tmp_path))).rows(tokenizer, 9)
+    assert [row["input_ids"].tolist() for row in read] == [row["input_ids"].tolist() for row in expected]
+    assert [path.read_bytes() for path in files] == whole
+
+
+def test_dictionary_encoded_columns_in_several_row_groups_are_read(tmp_path: Path, work: Path, tokenizer: Any) -> None:
+    pairs = rows(70)
+    texts, labels = (pa.array(column).dictionary_encode() for column in zip(*pairs, strict=True))
+    save_dataset(tmp_path, pairs, GOOD_TOPICS)
+    pq.write_table(pa.table({"text": texts, "label": labels}), tmp_path / "train.parquet", row_group_size=9)
+    read, _ = Dataset(f"file://{tmp_path}", work).rows(tokenizer, 30)
+    assert [row["input_ids"].tolist() for row in read] == [tokenizer(text)["input_ids"] for text, _ in pairs]
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_a_warning(
     tmp_path: Path, work: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING", "include")
     uri = save_dataset(tmp_path / "data", rows(30), GOOD_TOPICS)
     (tmp_path / "data" / "tokens").write_text("a file where the cache's folder should be")
-    assert len(Dataset(uri, work).rows("train", tokenizer, 9)) == 30
+    train, _ = Dataset(uri, work).rows(tokenizer, 9)
+    assert len(train) == 30
     assert "not kept for the next job" in caplog.text

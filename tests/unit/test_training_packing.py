@@ -22,7 +22,7 @@ def _classifier(family: str, folder: Path) -> Any:
     return AutoModelForSequenceClassification.from_config(config)
 
 
-FAMILIES = ["bert", "distilbert", "roberta", "mean-pooled bert"]
+FAMILIES = ["bert", "distilbert", "roberta", "albert", "mean-pooled bert"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

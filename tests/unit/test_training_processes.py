@@ -63,7 +63,7 @@ def test_two_processes_have_the_loss_curve_of_one(base: Path, dataset_uri: str, 
         assert together == pytest.approx(alone, abs=2e-3)
 
 
-def test_asked_to_stop_both_checkpoint_and_both_resume(base: Path, dataset_uri: str, tmp_path: Path) -> None:
+def test_asked_to_stop_both_do_and_one_alone_can_go_on(base: Path, dataset_uri: str, tmp_path: Path) -> None:
     wanted = job(dataset_uri, base, f"sqlite:///{tmp_path}/mlflow.db", epochs=30, early_stopping_patience=0)
     run = _start(wanted, tmp_path, 2)
     seen = []
@@ -77,7 +77,8 @@ def test_asked_to_stop_both_checkpoint_and_both_resume(base: Path, dataset_uri: 
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 143, "".join(seen) + output
     assert not lake.exists(f"file://{tmp_path}/jobs/{wanted.job_id}/result.json")
-    again = _start(wanted, tmp_path, 2)
+    # The next machine may have fewer GPUs.
+    again = _start(wanted, tmp_path, 1)
     output, _ = again.communicate(timeout=300)
     assert again.returncode == 0, output
     assert _result(wanted, tmp_path).resumed_from_step > 0
@@ -88,4 +89,4 @@ def test_what_cannot_be_trained_ends_all_with_the_reason(base: Path, dataset_uri
     run = _start(wanted, tmp_path, 2)
     output, _ = run.communicate(timeout=300)
     assert run.returncode == 1
-    assert "batch_size 9 cannot be shared evenly by 2 processes" in output
+    assert "batch_size 9 cannot be shared evenly by 2 processes" in output.rstrip().splitlines()[-1]

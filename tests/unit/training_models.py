@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AlbertConfig,
     BertConfig,
     BertModel,
     DebertaV2Config,
@@ -41,6 +42,7 @@ CONFIGS = {
     "bert": BertConfig(**SIZES),
     "distilbert": DistilBertConfig(vocab_size=len(VOCABULARY), **DISTILBERT),
     "roberta": RobertaConfig(**SIZES, pad_token_id=1),
+    "albert": AlbertConfig(**SIZES, embedding_size=16),
     "deberta": DebertaV2Config(**SIZES, relative_attention=True, position_biased_input=False, pos_att_type=["p2c"]),
 }
 
