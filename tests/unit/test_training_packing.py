@@ -87,3 +87,18 @@ def test_packing_leaves_no_trace_in_the_saved_model(tmp_path: Path) -> None:
     collator_for(model)
     model.save_pretrained(tmp_path / "saved")
     assert "packed" not in (tmp_path / "saved" / "config.json").read_text()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_logits_equal_padded_ones_within_bfloat16(family: str, tmp_path: Path) -> None:
+    model = _classifier(family, tmp_path).eval()
+    padded = PaddedBatches(model.get_input_embeddings().padding_idx)(ROWS)
+    padded.pop("labels")
+    exact = model(**padded).logits
+    batch = collator_for(model)(ROWS)
+    batch.pop("labels")
+    with torch.autocast("cpu", torch.bfloat16):
+        packed, rounded = model(**batch).logits.float(), model(**padded).logits.float()
+    # No further from the padded model's than that one's own rounding takes it.
+    tolerance = max(0.01, 2 * (rounded - exact).abs().max().item())
+    torch.testing.assert_close(packed, rounded, atol=tolerance, rtol=0)
