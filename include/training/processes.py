@@ -57,7 +57,9 @@ def launch(processes: int, command: Sequence[str]) -> int:
         elastic_launch(config, sys.executable)("-m", *command)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        logger.error("%s", failure.message)
+        # A text where torch made it up (a process was killed), a dict where the process reported an exception.
+        reason = failure.message["message"] if isinstance(failure.message, dict) else failure.message
+        logger.error("%s", reason.removeprefix("TrainingError: "))
         # Killed by a signal, a process has a negative exit code; shells add it to 128.
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     except Exception as error:

@@ -89,4 +89,4 @@ def test_what_cannot_be_trained_ends_all_with_the_reason(base: Path, dataset_uri
     run = _start(wanted, tmp_path, 2)
     output, _ = run.communicate(timeout=300)
     assert run.returncode == 1
-    assert "batch_size 9 cannot be shared evenly by 2 processes" in output.rstrip().splitlines()[-1]
+    assert "ERROR batch_size 9 cannot be shared evenly by 2 processes" in output.rstrip().splitlines()[-1]
