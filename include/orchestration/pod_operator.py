@@ -146,6 +146,9 @@ class PodTraining(KubernetesPodOperator):
                 self._delete(there)
             time.sleep(1)
         self.log.info("the job has its result already")
+        left_behind = self._read(name, namespace)
+        if left_behind is not None and training_pod.is_over(left_behind):
+            self._delete(left_behind)
         return None
 
     @patiently

@@ -187,8 +187,11 @@ def test_two_runs_of_one_job_share_a_pod_whose_log_is_shown_once(
     assert steps
     assert len(steps) == len(set(steps))
 
+    cluster.create(cluster.created[0])
+    wait(lambda: cluster.pods[0]["status"]["phase"] == "Succeeded")
     assert attempt(1, run_id="a third run").finish() == uri
-    assert len(cluster.created) == 1, "a job that has its result needs no pod"
+    assert len(cluster.created) == 2, "a job that has its result needs no pod"
+    assert cluster.pods == [], "and one that ended while nobody looked goes"
 
 
 def test_evicted_and_preempted_it_resumes_and_what_ends_while_nobody_looks_is_picked_up(
