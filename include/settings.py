@@ -69,7 +69,10 @@ class Pod(BaseModel):
 
     # How long things take, in seconds.
     startup_seconds: int = Field(
-        900, ge=1, description="until the pod must run: a new node and a large image take minutes"
+        900,
+        ge=1,
+        description="until the pod must run: a new node, a large image or a queue take minutes; a scheduling gate's "
+        "time (Kueue) does not count",
     )
     grace_seconds: int = Field(120, ge=1, description="for the last checkpoint when the pod is asked to stop")
     lost_seconds: int = Field(300, ge=1, description="how long a silent node or Kubernetes API is waited for")

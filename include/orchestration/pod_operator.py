@@ -97,6 +97,8 @@ class PodTraining(KubernetesPodOperator):
             self._delete(self.pod)
 
     def _wait(self, result_uri: str) -> str:
+        if training_pod.is_queued(self.pod):
+            self.log.info("it waits in the cluster's queue, behind a scheduling gate")
         pod = self.pod.metadata
         trigger = TrainingPodTrigger(
             pod_name=pod.name,

@@ -11,7 +11,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-from kubernetes.client import ApiClient
+from kubernetes.client import ApiClient, V1ObjectMeta, V1Pod, V1PodStatus
 
 from include.orchestration.training_task import training_task
 from include.settings import Pod, PodSettings, settings
@@ -185,7 +185,7 @@ def test_no_credential_of_airflow_is_in_the_pod_or_the_metadata_database(
 
     pod = render(**EVERYTHING)
     operator = task(**EVERYTHING)
-    operator.pod = SimpleNamespace(metadata=SimpleNamespace(name="p", namespace="n", uid="u"))
+    operator.pod = V1Pod(metadata=V1ObjectMeta(name="p", namespace="n", uid="u"), status=V1PodStatus())
     with pytest.raises(TaskDeferred) as deferral:
         operator._wait("s3://bert/jobs/j/result.json")
     assert "nobody-may-see" not in json.dumps(pod) + json.dumps(deferral.value.trigger.serialize())

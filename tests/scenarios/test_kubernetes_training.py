@@ -7,6 +7,7 @@ the real ones.
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -253,6 +254,17 @@ def test_a_pod_that_does_not_start_says_why_and_goes(attempt: Any, cluster: Clus
     with pytest.raises(AirflowException, match=message):
         attempt(7, startup_seconds=1).finish()
     assert cluster.pods == []
+
+
+def test_a_queued_pod_may_wait_for_longer_than_it_may_take_to_start(
+    attempt: Any, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.next_fault = "gated"
+    with caplog.at_level(logging.INFO, "airflow.task"):
+        task = attempt(7, startup_seconds=1).start()
+    assert "it waits in the cluster's queue" in caplog.text
+    threading.Timer(3, cluster.collect, [only(cluster)]).start()
+    assert "is gone" in task.watch()["message"]
 
 
 def test_a_missing_secret_is_named(attempt: Any, cluster: Cluster) -> None:
