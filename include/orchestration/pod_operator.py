@@ -156,10 +156,12 @@ class PodTraining(KubernetesPodOperator):
     @patiently
     def _create(self, request: Any) -> Any:
         """The new pod; None if there is one of this name."""
+        self.pod = request  # killed before the answer is here, on_kill deletes what may have been created
         try:
             return self.client.create_namespaced_pod(request.metadata.namespace, request)
         except ApiException as error:
             if error.status == 409:
+                self.pod = None
                 return None
             if _is_passing(error):
                 raise
@@ -177,8 +179,8 @@ class PodTraining(KubernetesPodOperator):
 
     @patiently
     def _delete(self, pod: Any) -> None:
-        """Deletes this pod, not a later one of the same name; it may be gone already."""
-        this_one = models.V1Preconditions(uid=pod.metadata.uid)
+        """Deletes this pod, not a later one of the same name if its uid is known; it may be gone already."""
+        this_one = models.V1Preconditions(uid=pod.metadata.uid) if pod.metadata.uid else None
         options = models.V1DeleteOptions(grace_period_seconds=self.config.grace_seconds, preconditions=this_one)
         try:
             self.client.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)

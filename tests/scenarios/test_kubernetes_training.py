@@ -223,6 +223,28 @@ def test_a_killed_task_deletes_its_pod(attempt: Any, cluster: Cluster) -> None:
     assert "is gone" in task.watch()["message"]
 
 
+def test_a_task_killed_before_it_knows_its_pod_deletes_it(
+    attempt: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """As raised by Airflow's signal handler, after on_kill."""
+
+    task = attempt(3)
+    create = task.operator.client.create_namespaced_pod
+
+    def create_and_be_killed(*arguments: Any) -> None:
+        create(*arguments)
+        assert cluster.pods
+        task.operator.on_kill()
+        raise Killed
+
+    monkeypatch.setattr(task.operator.client, "create_namespaced_pod", create_and_be_killed)
+    cluster.next_fault = "held"
+    with pytest.raises(Killed):
+        task.start()
+    assert cluster.pods == []
+
+
 def test_a_job_that_cannot_be_trained_says_why(attempt: Any, cluster: Cluster, dataset: str) -> None:
     task = attempt(5)
     task.dataset = task.operator.dataset_uri = f"{lake.root()}/datasets/nowhere/"
