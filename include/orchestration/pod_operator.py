@@ -125,7 +125,8 @@ class PodTraining(KubernetesPodOperator):
     def _attach_or_create(self, request: Any, result_uri: str) -> Any:
         """The job's one pod at work, or None if the job has its result.
 
-        Raises AirflowException if an old pod does not go, or if the Kubernetes API refuses the new one.
+        Raises AirflowException if an old pod does not go, which every try waits for anew, or if the Kubernetes API
+        refuses the new one.
         """
         name, namespace = request.metadata.name, request.metadata.namespace
         deadline = time.monotonic() + self.config.lost_seconds
@@ -140,7 +141,7 @@ class PodTraining(KubernetesPodOperator):
             elif training_pod.is_at_work(there):
                 self.log.info("pod %s/%s of run %s is at work on this job", namespace, name, _run_of(there))
                 return there
-            elif training_pod.seconds_past_deletion(there) > self.config.lost_seconds:
+            elif training_pod.seconds_past_deletion(there) > self.config.lost_seconds and time.monotonic() > deadline:
                 raise AirflowException(f"pod {namespace}/{name} {training_pod.stuck(there)}")
             elif there.metadata.deletion_timestamp is None:
                 why = training_pod.failure(there) or "ended without a result"
