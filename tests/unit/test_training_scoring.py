@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from include.training import scoring
 from include.training.errors import TrainingError
 from include.training.model import build_classifier, load_classifier
 from include.training.scoring import score
@@ -93,3 +94,12 @@ def test_a_head_goes_on_only_for_the_same_labels(saved: Path) -> None:
     assert not torch.allclose(other.classifier.weight, before)
     more, _ = build_classifier(str(saved), [*LABELS, "zebra"], "tiny")
     assert more.classifier.weight.shape == (4, 32)
+
+
+def test_labels_are_those_of_float32(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text for text, _ in rows(400, seed=4)]
+    found = score(str(saved), texts)
+    monkeypatch.setattr(scoring, "bfloat16_is_quick", lambda device: False)
+    exact = score(str(saved), texts)
+    assert found.predicted == exact.predicted
+    np.testing.assert_allclose(found.probabilities, exact.probabilities, atol=0.02)
