@@ -20,7 +20,7 @@ from include.training.stopping import StopRequest, follow_parent
 
 logger = logging.getLogger("include.training")
 
-STARTED_BY_LAUNCHER = "RANK" in os.environ
+STARTED_BY_LAUNCHER = "RANK" in os.environ  # torch's own variable for its processes, not a setting
 HINT = "--log-level DEBUG for the traceback"
 
 

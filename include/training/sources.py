@@ -16,7 +16,7 @@ def fetch_base_model(base_model: str, tracking_uri: str, folder: Path) -> str:
     Args:
         base_model: Hugging Face id, local path, URI that fsspec knows, or ``models:/name@alias`` (``models:/name/3``).
         tracking_uri: The MLflow server that resolves ``models:/``.
-        folder: An empty folder to download to.
+        folder: To download to; if it is there already, it is taken as it is.
 
     Returns:
         A local path, or the Hugging Face id unchanged.
@@ -35,6 +35,8 @@ def fetch_base_model(base_model: str, tracking_uri: str, folder: Path) -> str:
 
 
 def _download(uri: str, folder: Path) -> Path:
+    if folder.is_dir():  # the first of several processes has downloaded it for all
+        return folder
     logger.info("downloading base model %s", uri)
     try:
         return lake.download(uri, folder)
