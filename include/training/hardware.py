@@ -1,7 +1,12 @@
 """What the machine at hand computes on, and in which precision."""
 # ruff: noqa: TID253 - imported with the trainer and the scorer, inside functions
 
+import ctypes
+from contextlib import suppress
+
 import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in glibc's malloc.h
 
 
 def device_type() -> str:
@@ -15,3 +20,16 @@ def bfloat16_is_quick(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def keep_freed_memory() -> None:
+    """Lets this process use freed memory again instead of giving it back and asking for it anew.
+
+    Each step's tensors would come as new pages otherwise, some thousands of them, which the kernel fills with zeros
+    first; on two cores that was a tenth of the time. The peak stays as it is. Does nothing where the C library is not
+    glibc.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc takes
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

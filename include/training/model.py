@@ -96,7 +96,7 @@ def _packed_mean(hidden: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
     """(tokens, hidden) to (texts, hidden)."""
     lengths = bounds.diff().long()
     text = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
-    return hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, text, hidden) / lengths[:, None]
+    return hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, text, hidden[: len(text)]) / lengths[:, None]
 
 
 def _no_pooler(config: Any) -> dict[str, bool]:

@@ -11,7 +11,7 @@ Attention of packed batches has no dropout: torch's quick kernels, the CPU's and
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,14 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from include.training.bert_layer import quicken
 from include.training.hardware import bfloat16_is_quick
+from include.training.rectangles import attention
 
 logger = logging.getLogger(__name__)
 
 ATTENTION = "packed"
+CPU_MULTIPLE = 32
 PROBE_TOLERANCE = 1e-3  # of the largest logit; rounding is a hundred times smaller, texts that see each other larger
 
 Row = Mapping[str, Any]  # input_ids: whole numbers, in a list or an array; labels: int where known
@@ -43,18 +46,22 @@ class PackedBatches:
 
     Args:
         first_position: The position id of a text's first token: 0 for BERT, padding_idx + 1 for RoBERTa.
+        multiple: The tokens are filled up to a multiple of it with some that belong to no text. The CPU's matrix
+            products have to be prepared for each new size, which on short texts costs more than the fillers.
     """
 
     first_position: int
+    multiple: int = 1
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         """labels (texts), input_ids and position_ids (1, tokens), cu_seq_lens_q (texts + 1), and the longest length."""
         lengths = np.array([len(row["input_ids"]) for row in rows])
         bounds = np.concatenate([[0], lengths.cumsum()])
-        positions = self.first_position + np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
+        positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
+        tokens, fillers = np.concatenate([row["input_ids"] for row in rows]), -bounds[-1] % self.multiple
         return _labels(rows) | {
-            "input_ids": torch.from_numpy(np.concatenate([row["input_ids"] for row in rows]).astype(np.int64))[None],
-            "position_ids": torch.from_numpy(positions)[None],
+            "input_ids": torch.from_numpy(np.pad(tokens.astype(np.int64), (0, fillers), mode="edge"))[None],
+            "position_ids": torch.from_numpy(self.first_position + np.pad(positions, (0, fillers)))[None],
             "cu_seq_lens_q": torch.from_numpy(bounds.astype(np.int32)),
             "max_length_q": int(lengths.max()),
         }
@@ -114,8 +121,9 @@ def packed_attention(
         return output
     if query.is_cuda:
         return _attention_on_gpu(query, key, value, cu_seq_lens_q, max_length_q, scaling), None
-    q, k, v = (heads[0].transpose(0, 1) for heads in (query, key, value))
-    return _attention_by_length(q, k, v, cu_seq_lens_q.diff().tolist(), scaling).unsqueeze(0), None
+    projections = torch.stack([heads[0].transpose(0, 1) for heads in (query, key, value)], 1)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return attention(projections, cu_seq_lens_q, scale).unsqueeze(0), None
 
 
 def _attention_on_gpu(
@@ -131,25 +139,6 @@ def _attention_on_gpu(
     attended = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scale)
     assert isinstance(attended, torch.Tensor)
     return attended.unsqueeze(0)
-
-
-def _attention_by_length(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scale: float | None
-) -> torch.Tensor:
-    """Neighbours of one length form a rectangle and share a call; all is (tokens, heads, head size).
-
-    In float32 even where the rest is bfloat16: on texts of some ten tokens the CPU's bfloat16 kernel is the slower one.
-    """
-    runs = [(length, len(list(texts))) for length, texts in groupby(lengths)]
-    sizes = [length * texts for length, texts in runs]
-    # A split and not slices: its gradient is one concatenation, that of a slice a zero tensor of the whole pack.
-    parts = zip(*(torch.split_with_sizes(tokens.float(), sizes) for tokens in (query, key, value)), runs, strict=True)
-    attended = []
-    with torch.autocast("cpu", enabled=False):
-        for *part, (length, texts) in parts:
-            q, k, v = (tokens.unflatten(0, (texts, length)).transpose(1, 2) for tokens in part)
-            attended.append(scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).flatten(0, 1))
-    return torch.cat(attended).to(query.dtype)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -170,12 +159,13 @@ def collator_for(model: Any, device: str = "cpu") -> Collator:
         The collator for its batches, packed or padded.
     """
     padded = padded_batches(model)
-    reason = _enable(model, padded) if device == "cpu" or bfloat16_is_quick(device) else "this GPU has no bfloat16"
+    quick = device == "cpu" or bfloat16_is_quick(device)
+    reason = _enable(model, padded, device) if quick else "this GPU has no bfloat16"
     if reason:
         logger.info("padded batches: %s", reason)
         return padded
     logger.info("padding-free batches")
-    return PackedBatches(first_position(model))
+    return PackedBatches(first_position(model), CPU_MULTIPLE if device == "cpu" else 1)
 
 
 def padded_batches(model: Any) -> PaddedBatches:
@@ -183,16 +173,18 @@ def padded_batches(model: Any) -> PaddedBatches:
     return PaddedBatches(model.get_input_embeddings().padding_idx or 0)
 
 
-def _enable(model: Any, padded: PaddedBatches) -> str:
+def _enable(model: Any, padded: PaddedBatches, device: str) -> str:
     """Teaches a model packed batches; the reason why it stays as it was, or nothing."""
     encoder = encoder_of(model)
     if encoder is None:
         return f"{type(model).__name__} has no encoder layout that is known here"
     before = model.config._attn_implementation
-    hooks: list[RemovableHandle] = []
+    handle: RemovableHandle | None = None
     try:
         if not _pools_itself(model):
-            hooks += _read_first_tokens(encoder)
+            handle = _read_first_tokens(encoder)
+        if device == "cpu":
+            quicken(model)
         model.set_attn_implementation(ATTENTION)
         difference = _probe(model, padded)
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, StopIteration) as error:
@@ -201,8 +193,10 @@ def _enable(model: Any, padded: PaddedBatches) -> str:
         if difference <= PROBE_TOLERANCE:
             return ""
         reason = f"packed logits of {type(model).__name__} differ by {100 * difference:.1g} %"
-    for hook in hooks:
-        hook.remove()
+    if handle is not None:
+        handle.remove()
+    for module in model.modules():
+        module.__dict__.pop("forward", None)  # then it has that of its class again
     model.set_attn_implementation(before)
     return reason
 
@@ -232,21 +226,25 @@ def first_position(model: Any) -> int:
     return int(embeddings.padding_idx) + 1 if shifted else 0
 
 
-def _read_first_tokens(encoder: Any) -> list[RemovableHandle]:
+def _read_first_tokens(encoder: Any) -> RemovableHandle:
     """Hands the model's head each text's first token, and computes no more of the last layer than that takes."""
-    hooks: list[RemovableHandle] = [encoder.register_forward_hook(_texts_of_one_token, with_kwargs=True)]
     layers = getattr(encoder, "layer", None)
     attention = getattr(layers[-1], "attention", None) if layers else None
     # In BERT's layout all that follows in the layer looks at one token at a time.
-    if attention is not None and hasattr(attention, "output"):
-        hooks.append(attention.register_forward_hook(_first_tokens_only, with_kwargs=True))
-    return hooks
+    if attention is not None and hasattr(attention, "self") and hasattr(attention, "output"):
+        attention.forward = partial(_first_tokens_only, attention, attention.forward)
+    handle: RemovableHandle = encoder.register_forward_hook(_texts_of_one_token, with_kwargs=True)
+    return handle
 
 
-def _first_tokens_only(attention: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-    """Keeps (1, texts, hidden) of a packed output (1, tokens, hidden)."""
+def _first_tokens_only(attention: Any, usual: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    """(1, texts, hidden) of a packed batch (1, tokens, hidden)."""
     bounds = kwargs.get("cu_seq_lens_q")
-    return output if bounds is None else (output[0][:, bounds[:-1].long()], *output[1:])
+    if bounds is None:
+        return usual(hidden_states, *args, **kwargs)
+    attended, weights = attention.self(hidden_states, *args, **kwargs)
+    firsts = bounds[:-1].long()
+    return attention.output(attended[:, firsts], hidden_states[:, firsts]), weights
 
 
 def _texts_of_one_token(encoder: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -269,7 +267,7 @@ def _probe(model: Any, padded: PaddedBatches) -> float:
     rows = [{"input_ids": [middle - place for place in range(length)]} for length in (5, 2, 7)]
     training = model.training
     model.eval()
-    packed = model(**PackedBatches(first_position(model))(rows)).logits
+    packed = model(**PackedBatches(first_position(model), CPU_MULTIPLE)(rows)).logits
     expected = model(**padded(rows)).logits
     model.train(training)
     return float((packed - expected).abs().max() / expected.abs().max())

@@ -31,7 +31,7 @@ from include.training.callbacks import CheckpointUpload, Pace, Progress
 from include.training.checkpoints import Checkpoints
 from include.training.data import Dataset, tokenize
 from include.training.errors import Stopped, TrainingError
-from include.training.hardware import bfloat16_is_quick, device_type
+from include.training.hardware import bfloat16_is_quick, device_type, keep_freed_memory
 from include.training.job import Hyperparameters, Job, Result
 from include.training.model import build_classifier, position_limit, quieten_transformers
 from include.training.packing import PackedBatches, collator_for
@@ -64,6 +64,7 @@ def run(job: Job, folder: str, stop: StopRequest) -> None:
     """
     started = time.monotonic()
     quieten_transformers()
+    keep_freed_memory()
     processes = Processes()
     with processes.folder() as work:
         with processes.main_first():

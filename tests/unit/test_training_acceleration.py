@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from include.training.acceleration import BFloat16LayerNorm, QuickDropout, accelerate_on_cpu, accelerate_on_gpu
+from include.training.acceleration import BFloat16LayerNorm, accelerate_on_cpu, accelerate_on_gpu
+from include.training.dropout import QuickDropout
 from include.training.packing import collator_for
 from tests.unit.test_training_packing import ROWS
 from tests.unit.training_models import CONFIGS
