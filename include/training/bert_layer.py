@@ -25,10 +25,16 @@ def quicken(model: torch.nn.Module) -> None:
     Args:
         model: Any. Weights and their names stay as they are; whether the answers do is to be seen.
     """
-    ways = ((_projects, _attention), (_adds, _add_and_norm), (_activates, _feed_forward))
-    found = [(module, way) for module in model.modules() for fits, way in ways if fits(module)]
-    for module, way in found:
+    for module, way in parts(model, _attention, _add_and_norm, _feed_forward):
         module.forward = partial(way, module, module.forward)
+
+
+def parts(
+    model: torch.nn.Module, attention: Any, add_and_norm: Any, feed_forward: Any
+) -> list[tuple[torch.nn.Module, Any]]:
+    """The parts of BERT's layer in a model, each with what is given here for its kind."""
+    kinds = ((_projects, attention), (_adds, add_and_norm), (_activates, feed_forward))
+    return [(module, way) for module in model.modules() for fits, way in kinds if fits(module)]
 
 
 def _is_linear(module: torch.nn.Module, *names: str) -> bool:

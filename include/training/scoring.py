@@ -2,7 +2,6 @@
 # ruff: noqa: TID253 - numbers and tensors are all this module is about; import it inside functions
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from include.training.data import tokenize
+from include.training.frozen import frozen
 from include.training.hardware import bfloat16_is_quick, device_type, keep_freed_memory
 from include.training.model import Classifier, load_classifier, quieten_transformers
 from include.training.packing import Collator, collator_for, encoder_of
@@ -60,7 +60,7 @@ def score(model_uri: str, texts: Sequence[str]) -> Scores:
     logits = torch.zeros(len(rows), len(classifier.labels))
     everything, quick = range(len(rows)), bfloat16_is_quick(device)
     _keep_head_precise(classifier.model, device)
-    with torch.autocast(device, torch.bfloat16, enabled=quick), _rounded_once(classifier.model, quick):
+    with torch.autocast(device, torch.bfloat16, enabled=quick), frozen(classifier.model, quick):
         for batch in _batches(rows, everything):
             logits[batch] = _answers(classifier.model, collate, rows, batch)
     if quick and len(classifier.labels) > 1:
@@ -83,19 +83,6 @@ def _keep_head_precise(model: Any, device: str) -> None:
     head = [module for module in model.children() if encoder not in set(module.modules())]
     for module in filter(None, [*head, getattr(model.base_model, "pooler", None)]):
         module.forward = partial(precise, module.forward)
-
-
-@contextmanager
-def _rounded_once(model: Any, quick: bool) -> Iterator[None]:
-    """The encoder's matrices in bfloat16, which autocast would otherwise convert again for each batch."""
-    encoder = encoder_of(model) or model.base_model
-    linears = [module for module in encoder.modules() if type(module) is torch.nn.Linear] if quick else []
-    weights = [(weight, weight.data) for module in linears for weight in module.parameters()]
-    for weight, exact in weights:
-        weight.data = exact.bfloat16()
-    yield
-    for weight, exact in weights:
-        weight.data = exact
 
 
 def _rows(texts: Sequence[str], classifier: Classifier) -> list[np.ndarray[Any, np.dtype[np.int32]]]:

@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +98,41 @@ def test_a_head_goes_on_only_for_the_same_labels(saved: Path) -> None:
     assert more.classifier.weight.shape == (4, 32)
 
 
+def _is_quick(yes: bool) -> Callable[[str], bool]:
+    return lambda device: yes
+
+
 def test_labels_are_those_of_float32(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [text for text, _ in rows(400, seed=4)]
+    monkeypatch.setattr(scoring, "bfloat16_is_quick", _is_quick(True))
     found = score(str(saved), texts)
-    monkeypatch.setattr(scoring, "bfloat16_is_quick", lambda device: False)
+    monkeypatch.setattr(scoring, "bfloat16_is_quick", _is_quick(False))
     exact = score(str(saved), texts)
     assert found.predicted == exact.predicted
     np.testing.assert_allclose(found.probabilities, exact.probabilities, atol=0.02)
+
+
+def test_near_ties_are_decided_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two best labels differ by less than what rounding takes off, so only a second look can tell them apart."""
+    torch.manual_seed(0)
+    config = deepcopy(CONFIGS["bert"])
+    config.num_labels = 2
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        model.classifier.weight[1] = model.classifier.weight[0] + 1e-3 * torch.randn(32)
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    texts = [text for text, _ in rows(300, seed=4)]
+    monkeypatch.setattr(scoring, "bfloat16_is_quick", _is_quick(False))
+    lead = np.diff(np.log(score(str(tmp_path), texts).probabilities.astype(np.float64)))
+    model.classifier.bias.data[1] -= float(np.median(lead))  # half of the texts on either side
+    model.save_pretrained(tmp_path)
+    labels = {}
+    for quick, rounding in ((False, 0.0), (True, 0.0), (True, scoring.ROUNDING)):
+        monkeypatch.setattr(scoring, "bfloat16_is_quick", _is_quick(quick))
+        monkeypatch.setattr(scoring, "ROUNDING", rounding)
+        labels[quick, rounding] = score(str(tmp_path), texts).predicted
+    exact, hasty, careful = labels.values()
+    assert len(set(exact)) == 2
+    assert hasty != exact, "without a second look rounding decides"
+    assert careful == exact
