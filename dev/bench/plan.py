@@ -21,7 +21,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: a full run is to end within a quarter of an hour on two cores.
+    """How much is measured: a full run is to end within some twenty minutes on two cores.
 
     Args:
         samples: Runs of each side, in turns.
@@ -35,11 +35,11 @@ class Plan:
     """
 
     samples: int = 3
-    texts: int = 640
+    texts: int = 960
     trial_texts: int = 256
     validation_texts: int = 96
-    model_texts: int = 2_400
-    model_epochs: int = 3
+    model_texts: int = 6_000
+    model_epochs: int = 4
     score_texts: int = 1_500
     score_trial_texts: int = 500
 
