@@ -49,13 +49,14 @@ def _result(wanted: Job, folder: Path) -> Result:
 
 
 def test_two_processes_have_the_loss_curve_of_one(base: Path, dataset_uri: str, tmp_path: Path) -> None:
-    wanted = job(dataset_uri, base, f"sqlite:///{tmp_path}/mlflow.db")
+    wanted = job(dataset_uri, f"file://{base}", f"sqlite:///{tmp_path}/mlflow.db")
     results = []
     for processes in (1, 2):
         run = _start(wanted, tmp_path / str(processes), processes)
         output, _ = run.communicate(timeout=300)
         assert run.returncode == 0, output
         assert output.count("result.json") == 1
+        assert output.count("downloading base model") == 1, "the first process does it for all"
         results.append(_result(wanted, tmp_path / str(processes)))
     one, two = results
     assert [one.extra["processes"], two.extra["processes"]] == [1, 2]
