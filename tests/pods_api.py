@@ -46,7 +46,8 @@ class Cluster:
     """One cluster with one node.
 
     ``secrets`` are its Kubernetes secrets. ``created`` keeps the manifest of each pod that ever was. ``next_fault``
-    makes the next pod stay Pending: "unschedulable", "image" or "held" (its container is being created for ever).
+    makes the next pod stay Pending: "unschedulable", "gated" (in a queue), "image" or "held" (its container is being
+    created for ever).
     """
 
     def __init__(self) -> None:
@@ -198,6 +199,9 @@ class _Pod:
             self._condition(
                 "PodScheduled", "False", "Unschedulable", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
             )
+            return
+        if self.fault == "gated":
+            self._condition("PodScheduled", "False", "SchedulingGated", "non-empty scheduling gates")
             return
         self._condition("PodScheduled", "True", "", "")
         self.manifest["spec"]["nodeName"] = NODE

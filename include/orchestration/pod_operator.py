@@ -97,6 +97,8 @@ class PodTraining(KubernetesPodOperator):
             self._delete(self.pod)
 
     def _wait(self, result_uri: str) -> str:
+        if training_pod.is_queued(self.pod):
+            self.log.info("it waits in the cluster's queue, behind a scheduling gate")
         pod = self.pod.metadata
         trigger = TrainingPodTrigger(
             pod_name=pod.name,
@@ -123,7 +125,8 @@ class PodTraining(KubernetesPodOperator):
     def _attach_or_create(self, request: Any, result_uri: str) -> Any:
         """The job's one pod at work, or None if the job has its result.
 
-        Raises AirflowException if an old pod does not go, or if the Kubernetes API refuses the new one.
+        Raises AirflowException if an old pod does not go, which every try waits for anew, or if the Kubernetes API
+        refuses the new one.
         """
         name, namespace = request.metadata.name, request.metadata.namespace
         deadline = time.monotonic() + self.config.lost_seconds
@@ -138,7 +141,7 @@ class PodTraining(KubernetesPodOperator):
             elif training_pod.is_at_work(there):
                 self.log.info("pod %s/%s of run %s is at work on this job", namespace, name, _run_of(there))
                 return there
-            elif training_pod.seconds_past_deletion(there) > self.config.lost_seconds:
+            elif training_pod.seconds_past_deletion(there) > self.config.lost_seconds and time.monotonic() > deadline:
                 raise AirflowException(f"pod {namespace}/{name} {training_pod.stuck(there)}")
             elif there.metadata.deletion_timestamp is None:
                 why = training_pod.failure(there) or "ended without a result"
@@ -146,15 +149,20 @@ class PodTraining(KubernetesPodOperator):
                 self._delete(there)
             time.sleep(1)
         self.log.info("the job has its result already")
+        left_behind = self._read(name, namespace)
+        if left_behind is not None and training_pod.is_over(left_behind):
+            self._delete(left_behind)
         return None
 
     @patiently
     def _create(self, request: Any) -> Any:
         """The new pod; None if there is one of this name."""
+        self.pod = request  # killed before the answer is here, on_kill deletes what may have been created
         try:
             return self.client.create_namespaced_pod(request.metadata.namespace, request)
         except ApiException as error:
             if error.status == 409:
+                self.pod = None
                 return None
             if _is_passing(error):
                 raise
@@ -172,8 +180,8 @@ class PodTraining(KubernetesPodOperator):
 
     @patiently
     def _delete(self, pod: Any) -> None:
-        """Deletes this pod, not a later one of the same name; it may be gone already."""
-        this_one = models.V1Preconditions(uid=pod.metadata.uid)
+        """Deletes this pod, not a later one of the same name if its uid is known; it may be gone already."""
+        this_one = models.V1Preconditions(uid=pod.metadata.uid) if pod.metadata.uid else None
         options = models.V1DeleteOptions(grace_period_seconds=self.config.grace_seconds, preconditions=this_one)
         try:
             self.client.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)

@@ -30,7 +30,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         uid: Of that very pod; one of the same name is another one.
         kubernetes_conn_id: How to reach the cluster.
         in_cluster: Whether Airflow runs in it.
-        started: Epoch seconds from which the pod's start-up counts.
+        started: Epoch seconds from which the pod's start-up counts; behind a scheduling gate it does not count.
         startup_seconds: How long that may take.
         lost_seconds: How long a silent node or Kubernetes API is waited for.
         grace_seconds: What the pod gets for its last checkpoint.
@@ -135,6 +135,8 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             return training_pod.stuck(pod)
         if training_pod.has_started(pod):
             return None
+        if training_pod.is_queued(pod):
+            self.started = time.time()
         if time.time() > self.started + self.startup_seconds:
             return training_pod.startup_timeout(pod, self.startup_seconds, await self._newest_warning())
         return training_pod.startup_failure(pod) or None

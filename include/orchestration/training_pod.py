@@ -128,6 +128,12 @@ def has_started(pod: Any) -> bool:
     return status is not None and (status.state.running is not None or status.state.terminated is not None)
 
 
+def is_queued(pod: Any) -> bool:
+    """Whether a gate holds a pod back from the scheduler, as Kueue's does until the queue lets it go."""
+    scheduled = _scheduled(pod)
+    return scheduled is not None and scheduled.reason == "SchedulingGated"
+
+
 def failure(pod: Any, last_line: str = "") -> str:
     """Why a pod that is over, or is about to be, failed and what to do about it; empty if it did not.
 
@@ -171,7 +177,7 @@ def startup_failure(pod: Any) -> str:
 
 def startup_timeout(pod: Any, seconds: float, warning: str) -> str:
     """Why a pod has not started in time; ``warning`` is its newest warning event."""
-    scheduled = next((one for one in pod.status.conditions or [] if one.type == "PodScheduled"), None)
+    scheduled = _scheduled(pod)
     late = f"after {seconds:.0f} s (BERT_POD_STARTUP_SECONDS)"
     if scheduled is not None and scheduled.status == "False":
         return (
@@ -221,6 +227,10 @@ def _container(pod: Any) -> Any:
 
 def _memory(pod: Any) -> str:
     return str(_container(pod).resources.limits["memory"])
+
+
+def _scheduled(pod: Any) -> Any:
+    return next((one for one in pod.status.conditions or [] if one.type == "PodScheduled"), None)
 
 
 def _status(pod: Any) -> str:

@@ -138,6 +138,20 @@ def test_the_pod_of_a_deleted_run_is_deleted(monkeypatch: pytest.MonkeyPatch) ->
     assert asyncio.run(trigger().safe_to_cancel())
 
 
+def test_time_behind_a_scheduling_gate_is_not_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_warning(_: Any) -> str:
+        return ""
+
+    monkeypatch.setattr(TrainingPodTrigger, "_newest_warning", no_warning)
+    gated, unschedulable = pod("Pending"), pod("Pending")
+    gated.status.conditions = [k8s.V1PodCondition(type="PodScheduled", status="False", reason="SchedulingGated")]
+    unschedulable.status.conditions = [k8s.V1PodCondition(type="PodScheduled", status="False", reason="Unschedulable")]
+    watching = trigger()
+    assert asyncio.run(watching._verdict(gated)) is None
+    assert asyncio.run(watching._verdict(unschedulable)) is None, "its time begins when the gate opens"
+    assert "found no node" in str(asyncio.run(trigger()._verdict(unschedulable)))
+
+
 def trigger() -> TrainingPodTrigger:
     return TrainingPodTrigger(
         pod_name="train-1", pod_namespace="training", uid="1", kubernetes_conn_id="k", in_cluster=False, started=0,

@@ -11,10 +11,10 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-from kubernetes.client import ApiClient
+from kubernetes.client import ApiClient, V1ObjectMeta, V1Pod, V1PodStatus
 
 from include.orchestration.training_task import training_task
-from include.settings import Pod, PodSettings, settings
+from include.settings import Pod, PodSettings, Settings, settings
 
 IMAGE = "registry.example.com/trainer@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 RUN_ID = "dataset_triggered__2026-11-20T10:00:00.123456+00:00"
@@ -185,7 +185,7 @@ def test_no_credential_of_airflow_is_in_the_pod_or_the_metadata_database(
 
     pod = render(**EVERYTHING)
     operator = task(**EVERYTHING)
-    operator.pod = SimpleNamespace(metadata=SimpleNamespace(name="p", namespace="n", uid="u"))
+    operator.pod = V1Pod(metadata=V1ObjectMeta(name="p", namespace="n", uid="u"), status=V1PodStatus())
     with pytest.raises(TaskDeferred) as deferral:
         operator._wait("s3://bert/jobs/j/result.json")
     assert "nobody-may-see" not in json.dumps(pod) + json.dumps(deferral.value.trigger.serialize())
@@ -198,6 +198,7 @@ def test_no_credential_of_airflow_is_in_the_pod_or_the_metadata_database(
         {"AWS_SECRET_ACCESS_KEY": "x"},
         {"DB_PASSWORD": "x"},
         {"AWS_ENDPOINT_URL": "http://user:password@s3:9000"},
+        {"GOOGLE_APPLICATION_CREDENTIALS": '{"private_key": "x"}'},
     ],
     ids=lambda one: next(iter(one)),
 )
@@ -206,6 +207,23 @@ def test_a_credential_among_the_settings_is_refused(task: Any, environment: dict
     with pytest.raises(ValueError, match=f"{name} looks like a credential") as error:
         task(env=environment)
     assert value not in str(error.value).replace(name, "")
+
+
+@pytest.mark.parametrize("variable", ["BERT_POD_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"])
+def test_a_login_in_the_address_of_mlflow_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "http://user:nobody-may-see@mlflow:5000")
+    with pytest.raises(ValueError, match=r"(?i)mlflow_tracking_uri\n.*looks like a credential") as error:
+        Settings()
+    assert "nobody-may-see" not in str(error.value)
+
+
+def test_the_path_of_a_credential_is_none(render: Any) -> None:
+    paths = {
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/token",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/etc/google/key.json",
+    }
+    (container,) = render(env=paths)["spec"]["containers"]
+    assert paths.items() <= {one["name"]: one.get("value") for one in container["env"]}.items()
 
 
 def test_an_execution_timeout_becomes_the_pods_deadline(task: Any) -> None:

@@ -7,6 +7,7 @@ the real ones.
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -187,8 +188,11 @@ def test_two_runs_of_one_job_share_a_pod_whose_log_is_shown_once(
     assert steps
     assert len(steps) == len(set(steps))
 
+    cluster.create(cluster.created[0])
+    wait(lambda: cluster.pods[0]["status"]["phase"] == "Succeeded")
     assert attempt(1, run_id="a third run").finish() == uri
-    assert len(cluster.created) == 1, "a job that has its result needs no pod"
+    assert len(cluster.created) == 2, "a job that has its result needs no pod"
+    assert cluster.pods == [], "and one that ended while nobody looked goes"
 
 
 def test_evicted_and_preempted_it_resumes_and_what_ends_while_nobody_looks_is_picked_up(
@@ -217,6 +221,28 @@ def test_a_killed_task_deletes_its_pod(attempt: Any, cluster: Cluster) -> None:
     task.operator.on_kill()
     wait(lambda: not cluster.pods, 20)
     assert "is gone" in task.watch()["message"]
+
+
+def test_a_task_killed_before_it_knows_its_pod_deletes_it(
+    attempt: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """As raised by Airflow's signal handler, after on_kill."""
+
+    task = attempt(3)
+    create = task.operator.client.create_namespaced_pod
+
+    def create_and_be_killed(*arguments: Any) -> None:
+        create(*arguments)
+        assert cluster.pods
+        task.operator.on_kill()
+        raise Killed
+
+    monkeypatch.setattr(task.operator.client, "create_namespaced_pod", create_and_be_killed)
+    cluster.next_fault = "held"
+    with pytest.raises(Killed):
+        task.start()
+    assert cluster.pods == []
 
 
 def test_a_job_that_cannot_be_trained_says_why(attempt: Any, cluster: Cluster, dataset: str) -> None:
@@ -252,6 +278,17 @@ def test_a_pod_that_does_not_start_says_why_and_goes(attempt: Any, cluster: Clus
     assert cluster.pods == []
 
 
+def test_a_queued_pod_may_wait_for_longer_than_it_may_take_to_start(
+    attempt: Any, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.next_fault = "gated"
+    with caplog.at_level(logging.INFO, "airflow.task"):
+        task = attempt(7, startup_seconds=1).start()
+    assert "it waits in the cluster's queue" in caplog.text
+    threading.Timer(3, cluster.collect, [only(cluster)]).start()
+    assert "is gone" in task.watch()["message"]
+
+
 def test_a_missing_secret_is_named(attempt: Any, cluster: Cluster) -> None:
     with pytest.raises(AirflowException, match=r'secret "typo" not found.*BERT_POD_ENV_SECRETS'):
         attempt(7, env_secrets="typo").finish()
@@ -265,7 +302,7 @@ def test_out_of_memory_names_the_limit_and_the_setting(attempt: Any, cluster: Cl
 
 
 def test_a_lost_node_is_waited_for_and_never_gets_a_second_pod(attempt: Any, cluster: Cluster) -> None:
-    short = {"lost_seconds": 1, "grace_seconds": 1}
+    short = {"lost_seconds": 2, "grace_seconds": 1}
     task = attempt(9, **short).start()
     name = only(cluster)
     cluster.lose_node(name)
@@ -274,8 +311,8 @@ def test_a_lost_node_is_waited_for_and_never_gets_a_second_pod(attempt: Any, clu
     with pytest.raises(AirflowException, match="is still being deleted"):
         attempt(9, **short).finish()
     assert len(cluster.created) == 1
-    cluster.remove_node(name)
-    assert attempt(9, **short).start().deferral is not None
+    threading.Timer(1, cluster.remove_node, [name]).start()
+    assert attempt(9, **short).start().deferral is not None, "each try waits anew"
     assert len(cluster.created) == 2
 
 
