@@ -5,8 +5,7 @@ The tests share one stack and one cluster, and each starts from what the one bef
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from dev import sample_data
 from dev.observe import OVER, PIPELINE, Observer
 from dev.stack import Stack
 from tests.pods_api import TOKEN, Cluster
-from tests.scenarios.conftest import fresh_stack
+from tests.scenarios.conftest import fresh_stack, wait
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -49,15 +48,6 @@ def stack(cluster: Cluster) -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def seen(stack: Stack) -> Observer:
     return Observer(stack)
-
-
-def wait(condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.3)
-    raise TimeoutError(f"no {what} within {seconds:.0f} s")
 
 
 def pod_that_says(cluster: Cluster, words: str) -> str:
