@@ -106,7 +106,6 @@ class PodTraining(KubernetesPodOperator):
             uid=pod.uid,
             kubernetes_conn_id=self.kubernetes_conn_id,
             in_cluster=self.hook.is_in_cluster,
-            started=time.time(),
             startup_seconds=self.config.startup_seconds,
             lost_seconds=self.config.lost_seconds,
             grace_seconds=self.config.grace_seconds,

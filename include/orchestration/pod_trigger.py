@@ -30,8 +30,8 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         uid: Of that very pod; one of the same name is another one.
         kubernetes_conn_id: How to reach the cluster.
         in_cluster: Whether Airflow runs in it.
-        started: Epoch seconds from which the pod's start-up counts; behind a scheduling gate it does not count.
-        startup_seconds: How long that may take.
+        startup_seconds: How long the pod may take to start, from when this trigger begins to watch it; time behind a
+            scheduling gate does not count.
         lost_seconds: How long a silent node or Kubernetes API is waited for.
         grace_seconds: What the pod gets for its last checkpoint.
         poll_seconds: How often the pod is looked at.
@@ -46,7 +46,6 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         uid: str,
         kubernetes_conn_id: str,
         in_cluster: bool,
-        started: float,
         startup_seconds: float,
         lost_seconds: float,
         grace_seconds: int,
@@ -56,7 +55,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         super().__init__(
             pod_name=pod_name,
             pod_namespace=pod_namespace,
-            trigger_start_time=datetime.fromtimestamp(started, UTC),
+            trigger_start_time=datetime.now(UTC),
             base_container_name=training_pod.CONTAINER,
             kubernetes_conn_id=kubernetes_conn_id,
             in_cluster=in_cluster,
@@ -68,7 +67,6 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             "uid": uid,
             "kubernetes_conn_id": kubernetes_conn_id,
             "in_cluster": in_cluster,
-            "started": started,
             "startup_seconds": startup_seconds,
             "lost_seconds": lost_seconds,
             "grace_seconds": grace_seconds,
@@ -76,11 +74,11 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             "log_seconds": log_seconds,
         }
         self.uid = uid
-        self.started = started
         self.startup_seconds = startup_seconds
         self.lost_seconds = lost_seconds
         self.poll_seconds = poll_seconds
         self.log_seconds = log_seconds
+        self._may_start_since = time.monotonic()
         self._log_read = 0.0
         self._logged_until = ""  # the time stamp of the last line in the task's log
         self._last_line = ""
@@ -136,8 +134,8 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         if training_pod.has_started(pod):
             return None
         if training_pod.is_queued(pod):
-            self.started = time.time()
-        if time.time() > self.started + self.startup_seconds:
+            self._may_start_since = time.monotonic()
+        if time.monotonic() > self._may_start_since + self.startup_seconds:
             return training_pod.startup_timeout(pod, self.startup_seconds, await self._newest_warning())
         return training_pod.startup_failure(pod) or None
 

@@ -1,6 +1,7 @@
 """What a pod's status means, in words; the trigger's small decisions."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -146,14 +147,17 @@ def test_time_behind_a_scheduling_gate_is_not_time_to_start(monkeypatch: pytest.
     gated, unschedulable = pod("Pending"), pod("Pending")
     gated.status.conditions = [k8s.V1PodCondition(type="PodScheduled", status="False", reason="SchedulingGated")]
     unschedulable.status.conditions = [k8s.V1PodCondition(type="PodScheduled", status="False", reason="Unschedulable")]
-    watching = trigger()
+    watching = trigger(startup_seconds=0.2)
+    assert asyncio.run(watching._verdict(gated)) is None
+    time.sleep(0.25)
     assert asyncio.run(watching._verdict(gated)) is None
     assert asyncio.run(watching._verdict(unschedulable)) is None, "its time begins when the gate opens"
-    assert "found no node" in str(asyncio.run(trigger()._verdict(unschedulable)))
+    time.sleep(0.25)
+    assert "found no node" in str(asyncio.run(watching._verdict(unschedulable)))
 
 
-def trigger() -> TrainingPodTrigger:
+def trigger(startup_seconds: float = 1) -> TrainingPodTrigger:
     return TrainingPodTrigger(
-        pod_name="train-1", pod_namespace="training", uid="1", kubernetes_conn_id="k", in_cluster=False, started=0,
-        startup_seconds=1, lost_seconds=1, grace_seconds=1, poll_seconds=1, log_seconds=1,
+        pod_name="train-1", pod_namespace="training", uid="1", kubernetes_conn_id="k", in_cluster=False,
+        startup_seconds=startup_seconds, lost_seconds=1, grace_seconds=1, poll_seconds=1, log_seconds=1,
     )  # fmt: skip
