@@ -89,6 +89,7 @@ class Pod(BaseModel):
     )
     grace_seconds: int = Field(120, ge=1, description="for the last checkpoint when the pod is asked to stop")
     lost_seconds: int = Field(300, ge=1, description="how long each try waits for a silent node or Kubernetes API")
+    disruptions: int = Field(10, ge=0, description="how many evicted, preempted or lost pods each try replaces")
     deadline_seconds: int = Field(86_400, ge=1, description="after this the pod is stopped, whoever has forgotten it")
     poll_seconds: float = Field(5, gt=0, description="how often the pod's status is read")
     log_seconds: float = Field(10, gt=0, description="how often the pod's log is copied to the task's")

@@ -41,7 +41,8 @@ class PodTraining(KubernetesPodOperator):
     """Runs the trainer in a pod, deferred while it trains; returns the URI of the trainer's result.json.
 
     A job has one pod at most, whoever asks for it: a try finds its predecessor's pod, or another run's of the same job,
-    and waits for that one; one that is over is replaced. The result is read from S3 only.
+    and waits for that one; one that is over is replaced, and so is one that Kubernetes took away. The result is read
+    from S3 only.
     """
 
     execution_timeout: timedelta | None
@@ -62,11 +63,9 @@ class PodTraining(KubernetesPodOperator):
         """Submits the job and defers until its pod is over, if it has no result yet."""
         tracking_uri = self.config.mlflow_tracking_uri or settings().mlflow_tracking_uri
         job = job_of(context["params"], self.dataset_uri, context["run_id"], tracking_uri)
-        result_uri = lake.job(job.job_id, "result.json")
-        if not lake.exists(result_uri):
+        if not lake.exists(lake.job(job.job_id, "result.json")):
             job.submit()
-        self.pod = self._attach_or_create(self.pod_of(context, job.job_id), result_uri)
-        return self._wait(result_uri) if self.pod is not None else self._done(context, result_uri)
+        return self._train(context, job.job_id, disruptions=0)
 
     def pod_of(self, context: Any, job_id: str) -> Any:
         """A job's pod, as it is asked for."""
@@ -76,9 +75,10 @@ class PodTraining(KubernetesPodOperator):
         self.annotations |= {"run_id": context["run_id"]}  # the label of this name had to be shortened
         return self.build_pod_request_obj(context)
 
-    def resume(self, context: Any, event: dict[str, Any], result_uri: str, pod: dict[str, str]) -> str:
-        """What comes after the pod: the result, or a failure that says why."""
-        self.pod = self._read(pod["name"], pod["namespace"])
+    def resume(self, context: Any, event: dict[str, Any], job_id: str, pod_namespace: str, disruptions: int) -> str:
+        """What comes after the pod: the result, another pod if this one was taken away, or a failure that says why."""
+        result_uri = lake.job(job_id, "result.json")
+        self.pod = self._read(training_pod.pod_name(job_id), pod_namespace)
         replaced = self.pod is not None and self.pod.metadata.uid != event["uid"]
         if self.pod is not None and not replaced and not event["at_work"]:
             self._delete(self.pod)
@@ -86,7 +86,11 @@ class PodTraining(KubernetesPodOperator):
             return self._done(context, result_uri)
         if replaced and training_pod.is_at_work(self.pod):
             self.log.info("another run has started the job's pod anew")
-            return self._wait(result_uri)
+            return self._wait(job_id, disruptions)
+        if event["disrupted"] and disruptions < self.config.disruptions:
+            lost = event["message"].removesuffix(training_pod.RETRY)
+            self.log.warning("%sAnother pod goes on from the last checkpoint.", lost)
+            return self._train(context, job_id, disruptions + 1)
         raise AirflowException(
             event["message"] or f"the pod ended well, but there is no {result_uri}. {training_pod.RETRY}"
         )
@@ -96,7 +100,12 @@ class PodTraining(KubernetesPodOperator):
         if self.pod is not None:
             self._delete(self.pod)
 
-    def _wait(self, result_uri: str) -> str:
+    def _train(self, context: Any, job_id: str, disruptions: int) -> str:
+        result_uri = lake.job(job_id, "result.json")
+        self.pod = self._attach_or_create(self.pod_of(context, job_id), result_uri)
+        return self._wait(job_id, disruptions) if self.pod is not None else self._done(context, result_uri)
+
+    def _wait(self, job_id: str, disruptions: int) -> str:
         if training_pod.is_queued(self.pod):
             self.log.info("it waits in the cluster's queue, behind a scheduling gate")
         pod = self.pod.metadata
@@ -112,7 +121,7 @@ class PodTraining(KubernetesPodOperator):
             poll_seconds=self.config.poll_seconds,
             log_seconds=self.config.log_seconds,
         )
-        known = {"result_uri": result_uri, "pod": {"name": pod.name, "namespace": pod.namespace}}
+        known = {"job_id": job_id, "pod_namespace": pod.namespace, "disruptions": disruptions}
         self.defer(trigger=trigger, method_name="resume", kwargs=known)
         raise AssertionError("defer always raises")
 

@@ -20,9 +20,10 @@ CLOCK_SKEW_SECONDS = 60  # between the triggerer and a node
 class TrainingPodTrigger(KubernetesPodTrigger):
     """Fires once, when a pod is over, gone or given up.
 
-    The event says why the pod failed (``message``, empty if it did not) and whether anything may still run in it
-    (``at_work``). Cancelled because the task was marked failed or successful, or its run was deleted, it deletes the
-    pod; cancelled because the triggerer stops or the task was cleared, it does not: the next trigger watches it.
+    The event says why the pod failed (``message``, empty if it did not), whether anything may still run in it
+    (``at_work``) and whether Kubernetes has taken it away (``disrupted``). Cancelled because the task was marked failed
+    or successful, or its run was deleted, it deletes the pod; cancelled because the triggerer stops or the task was
+    cleared, it does not: the next trigger watches it.
 
     Args:
         pod_name: Of the pod to watch.
@@ -83,6 +84,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         self._logged_until = ""  # the time stamp of the last line in the task's log
         self._last_line = ""
         self._disruption = ""  # why Kubernetes takes the pod away, which it says before the pod is gone
+        self._disrupted = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, for the metadata database; no credential among them."""
@@ -109,14 +111,15 @@ class TrainingPodTrigger(KubernetesPodTrigger):
                 answered = time.monotonic()
             except Exception as error:  # of many kinds: HTTP, connection, credentials
                 if getattr(error, "status", None) == 404:
-                    return self._event(self._disruption or f"is gone. {training_pod.RETRY}")
+                    message = self._disruption or f"is gone. {training_pod.RETRY}"
+                    return self._event(message, disrupted=self._disrupted)
                 if time.monotonic() - answered > self.lost_seconds:
                     return self._event(f"cannot be watched: {_short(error)}", at_work=True)
                 self.log.warning("cannot read pod %s: %s; trying again", self.pod_name, _short(error))
             else:
                 verdict = await self._verdict(pod)
                 if verdict is not None:
-                    return self._event(verdict)
+                    return self._event(verdict, disrupted=self._disrupted and training_pod.is_over(pod))
             await asyncio.sleep(self.poll_seconds)
 
     async def _verdict(self, pod: Any) -> str | None:
@@ -124,6 +127,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         if pod.metadata.uid != self.uid:
             return f"was replaced by another one of the same job. {training_pod.RETRY}"
         self._disruption = training_pod.disruption(pod)
+        self._disrupted = training_pod.is_disrupted(pod)
         over = training_pod.is_over(pod)
         if over or pod.metadata.deletion_timestamp or time.monotonic() > self._log_read + self.log_seconds:
             await self._copy_log(pod)
@@ -167,9 +171,9 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             self.log.info("%s", line)
             self._logged_until, self._last_line = stamp, line
 
-    def _event(self, message: str, at_work: bool = False) -> dict[str, Any]:
+    def _event(self, message: str, *, at_work: bool = False, disrupted: bool = False) -> dict[str, Any]:
         named = message and f"pod {self.pod_namespace}/{self.pod_name} {message}"
-        return {"uid": self.uid, "message": named, "at_work": at_work}
+        return {"uid": self.uid, "message": named, "at_work": at_work, "disrupted": disrupted}
 
 
 def new_lines(lines: Iterable[str], after: str) -> list[tuple[str, str]]:

@@ -81,6 +81,22 @@ def test_the_last_line_read_of_the_log_stands_in_for_the_one_kubernetes_kept() -
     assert training_pod.failure(pod(**ended(1)), last_line="no label column").endswith("no label column")
 
 
+@pytest.mark.parametrize(
+    ("found", "disrupted"),
+    [
+        (pod(**ended(143), disruption="EvictionByEvictionAPI"), True),
+        (pod(disruption="DeletionByTaintManager"), True),
+        (pod(**ended(143)), False),  # deleted by somebody, who may have a reason
+        (pod(**ended(1)), False),
+        (pod(**ended(137, "OOMKilled"), disruption="TerminationByKubelet"), False),
+        (pod(status={"reason": "Evicted", "message": 'EmptyDir volume "scratch" exceeds the limit'}), False),
+        (pod(**ended(137), status={"reason": "DeadlineExceeded"}), False),
+    ],
+)
+def test_only_what_is_not_the_pods_own_fault_is_a_disruption(found: k8s.V1Pod, disrupted: bool) -> None:
+    assert training_pod.is_disrupted(found) is disrupted
+
+
 def test_a_pod_is_at_work_until_it_is_over_or_being_deleted() -> None:
     running = {"running": k8s.V1ContainerStateRunning()}
     assert training_pod.is_at_work(pod("Pending"))

@@ -115,6 +115,12 @@ class Attempt:
         )
         return uri
 
+    def resume_with_another_pod(self) -> None:
+        """What follows a disruption: the same try is deferred again."""
+        with pytest.raises(TaskDeferred) as deferral:
+            self.resume(self.watch())
+        self.deferral = deferral.value
+
     def finish(self) -> str:
         """From the start to the end. Raises AirflowException as the task would."""
         if self.start().deferral is None:
@@ -178,8 +184,8 @@ def test_two_runs_of_one_job_share_a_pod_whose_log_is_shown_once(
     with caplog.at_level(logging.INFO):
         uri = first.resume(first.watch())
     assert second.resume(second.watch()) == uri
-    assert first.xcom == second.xcom == {"return_value": uri}
     job_id = Result.model_validate(lake.read_json(uri)).job_id
+    assert first.xcom == second.xcom == {"return_value": uri}
     assert [pod["metadata"]["name"] for pod in cluster.created] == [f"train-{job_id}"]
     assert cluster.pods == []
     lines = [record.message for record in caplog.records if record.name.endswith("TrainingPodTrigger")]
@@ -196,24 +202,34 @@ def test_two_runs_of_one_job_share_a_pod_whose_log_is_shown_once(
 
 
 def test_evicted_and_preempted_it_resumes_and_what_ends_while_nobody_looks_is_picked_up(
-    attempt: Any, cluster: Cluster
+    attempt: Any, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    task = attempt(2, epochs=15).start()
+    task = attempt(2, epochs=15, disruptions=2).start()
     cluster.evict(training(cluster, "uploaded"))
-    with pytest.raises(AirflowException, match=r"was evicted .*ephemeral-storage.* last checkpoint"):
-        task.resume(task.watch())
+    with caplog.at_level(logging.WARNING, "airflow.task"):
+        task.resume_with_another_pod()
+    assert "was evicted by its node" in caplog.text
+    assert "Another pod goes on from the last checkpoint." in caplog.text
 
-    task = attempt(2, epochs=15).start()
     cluster.preempt(training(cluster, "resuming from the checkpoint"))
-    with pytest.raises(AirflowException, match="was preempted by a pod of higher priority"):
-        task.resume(task.watch())
+    task.resume_with_another_pod()
 
-    task = attempt(2, epochs=15).start()
     wait(lambda: cluster.pods[0]["status"]["phase"] == "Succeeded")
     cluster.collect(only(cluster))
     result = Result.model_validate(lake.read_json(task.resume(task.watch())))
     assert result.resumed_from_step > 0
     assert len(cluster.created) == 3
+
+
+def test_a_try_replaces_so_many_evicted_pods_and_no_more(attempt: Any, cluster: Cluster) -> None:
+    task = attempt(3, disruptions=1).start()
+    cluster.evict(only(cluster))
+    task.resume_with_another_pod()
+    cluster.evict(only(cluster))
+    with pytest.raises(AirflowException, match=r"was evicted .*ephemeral-storage.* A retry goes on"):
+        task.resume(task.watch())
+    assert cluster.pods == []
+    assert len(cluster.created) == 2
 
 
 def test_a_killed_task_deletes_its_pod(attempt: Any, cluster: Cluster) -> None:
