@@ -328,6 +328,10 @@ def _handler(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
                 name = query["fieldSelector"].removeprefix("involvedObject.name=")
                 items = [event for event in cluster.events if event["involvedObject"]["name"] == name]
                 return 200, {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": items}
+            if path[-1] == "pods":
+                label, value = query["labelSelector"].split("=")
+                items = [pod for pod in cluster.pods if pod["metadata"].get("labels", {}).get(label) == value]
+                return 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
             if path[-1] == "log":
                 pod = cluster.read(path[-2])
                 if pod.process is None:

@@ -23,7 +23,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
     The event says why the pod failed (``message``, empty if it did not), whether anything may still run in it
     (``at_work``) and whether Kubernetes has taken it away (``disrupted``). Cancelled because the task was marked failed
     or successful, or its run was deleted, it deletes the pod; cancelled because the triggerer stops or the task was
-    cleared, it does not: the next trigger watches it.
+    cleared, it does not: the next trigger watches it. What a trigger misses that had not begun, pod_cleanup deletes.
 
     Args:
         pod_name: Of the pod to watch.

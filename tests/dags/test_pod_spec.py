@@ -47,7 +47,11 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """The task of the kubernetes backend; BERT_POD_ settings go by keyword."""
 
     def make(**pod: Any) -> Any:
-        values = SECRETS | {"BERT_TRAINING_BACKEND": "kubernetes", "BERT_POD_IMAGE": IMAGE}
+        values = SECRETS | {
+            "AIRFLOW_VAR_BERT_AIRFLOW_ID": "a1b2",
+            "BERT_TRAINING_BACKEND": "kubernetes",
+            "BERT_POD_IMAGE": IMAGE,
+        }
         for name, value in (values | {f"BERT_POD_{name.upper()}": value for name, value in pod.items()}).items():
             monkeypatch.setenv(name, value if isinstance(value, str) else json.dumps(value))
         settings.cache_clear()
@@ -165,6 +169,7 @@ def test_the_pod_is_labelled_with_the_task_it_belongs_to(render: Any) -> None:
     assert pod["metadata"]["name"] == "train-0123456789abcdef", "no random suffix: the name is the lock"
     assert labels["app.kubernetes.io/name"] == "bert-training"
     assert labels["job_id"] == "0123456789abcdef"
+    assert labels["airflow_id"] == "a1b2"
     assert (labels["task_id"], labels["try_number"]) == ("train_model", "2")
     assert labels["dag_id"]
     assert labels["run_id"]

@@ -142,6 +142,7 @@ def attempt(
         "BERT_POD_LOG_SECONDS": "0.5",
         "BERT_POD_MLFLOW_TRACKING_URI": tracking_uri,
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": cluster.connection,
+        "AIRFLOW_VAR_BERT_AIRFLOW_ID": "a1b2",  # there is no metadata database here
     }
 
     def make(seed: int, *, epochs: int = 1, run_id: str = "manual__2026-01-01", **pod: Any) -> Attempt:
@@ -185,7 +186,7 @@ def test_two_runs_of_one_job_share_a_pod_whose_log_is_shown_once(
         uri = first.resume(first.watch())
     assert second.resume(second.watch()) == uri
     job_id = Result.model_validate(lake.read_json(uri)).job_id
-    assert first.xcom == second.xcom == {"return_value": uri}
+    assert first.xcom == second.xcom == {"job_id": job_id, "return_value": uri}
     assert [pod["metadata"]["name"] for pod in cluster.created] == [f"train-{job_id}"]
     assert cluster.pods == []
     lines = [record.message for record in caplog.records if record.name.endswith("TrainingPodTrigger")]
@@ -237,28 +238,6 @@ def test_a_killed_task_deletes_its_pod(attempt: Any, cluster: Cluster) -> None:
     task.operator.on_kill()
     wait(lambda: not cluster.pods, 20)
     assert "is gone" in task.watch()["message"]
-
-
-def test_a_task_killed_before_it_knows_its_pod_deletes_it(
-    attempt: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Killed(BaseException):
-        """As raised by Airflow's signal handler, after on_kill."""
-
-    task = attempt(3)
-    create = task.operator.client.create_namespaced_pod
-
-    def create_and_be_killed(*arguments: Any) -> None:
-        create(*arguments)
-        assert cluster.pods
-        task.operator.on_kill()
-        raise Killed
-
-    monkeypatch.setattr(task.operator.client, "create_namespaced_pod", create_and_be_killed)
-    cluster.next_fault = "held"
-    with pytest.raises(Killed):
-        task.start()
-    assert cluster.pods == []
 
 
 def test_a_job_that_cannot_be_trained_says_why(attempt: Any, cluster: Cluster, dataset: str) -> None:
