@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)?$")]
@@ -18,6 +18,19 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti
 
 Names = Annotated[tuple[str, ...], NoDecode]
 """Comma-separated in the environment."""
+
+LOGIN = re.compile(r"://[^/\s]*@")
+"""Of an URL: ``http://user:password@…``."""
+
+
+def _without_login(uri: str) -> str:
+    if LOGIN.search(uri):
+        raise ValueError("looks like a credential: a login belongs into MLFLOW_TRACKING_USERNAME and _PASSWORD")
+    return uri
+
+
+TrackingUri = Annotated[str, AfterValidator(_without_login)]
+"""MLflow's address, which everyone who may read a job sees."""
 
 
 def _split(value: object) -> object:
@@ -65,14 +78,18 @@ class Pod(BaseModel):
     # What it knows. Credentials come from Kubernetes secrets or from workload identity, never from here.
     env_secrets: Names = Field((), description="names of Kubernetes secrets whose keys become environment variables")
     env: dict[str, str] = Field({}, description="more environment variables; win over those that Airflow has itself")
-    mlflow_tracking_uri: str = Field("", description="MLflow's address as the pod sees it, if it is another")
+    mlflow_tracking_uri: TrackingUri = Field("", description="MLflow's address as the pod sees it, if it is another")
 
     # How long things take, in seconds.
     startup_seconds: int = Field(
-        900, ge=1, description="until the pod must run: a new node and a large image take minutes"
+        900,
+        ge=1,
+        description="until the pod must run: a new node, a large image or a queue take minutes; a scheduling gate's "
+        "time (Kueue) does not count",
     )
     grace_seconds: int = Field(120, ge=1, description="for the last checkpoint when the pod is asked to stop")
-    lost_seconds: int = Field(300, ge=1, description="how long a silent node or Kubernetes API is waited for")
+    lost_seconds: int = Field(300, ge=1, description="how long each try waits for a silent node or Kubernetes API")
+    disruptions: int = Field(10, ge=0, description="how many evicted, preempted or lost pods each try replaces")
     deadline_seconds: int = Field(86_400, ge=1, description="after this the pod is stopped, whoever has forgotten it")
     poll_seconds: float = Field(5, gt=0, description="how often the pod's status is read")
     log_seconds: float = Field(10, gt=0, description="how often the pod's log is copied to the task's")
@@ -106,7 +123,8 @@ PASSED_ON = (
 
 def _is_credential(name: str, value: str) -> bool:
     secret_name = re.search(r"SECRET|PASSWORD|TOKEN(_|$)|CREDENTIAL|ACCESS_KEY|API_KEY", name.upper())
-    return bool(secret_name or re.search(r"://[^/\s]*@", value))
+    is_path = value.startswith("/") and (name.endswith("_FILE") or name == "GOOGLE_APPLICATION_CREDENTIALS")
+    return bool((secret_name and not is_path) or LOGIN.search(value))
 
 
 class PodSettings(Pod, BaseSettings):
@@ -137,11 +155,13 @@ class PodSettings(Pod, BaseSettings):
 class Settings(BaseSettings):
     """All settings with their defaults; a wrong value stops the start with the variable's name and what is allowed."""
 
-    model_config = SettingsConfigDict(env_prefix="BERT_", frozen=True, populate_by_name=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="BERT_", frozen=True, populate_by_name=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     # Where things lie.
     bucket: str = Field("bert", description="S3 bucket name, or any fsspec URL (file:///… in unit tests)")
-    mlflow_tracking_uri: str = Field("http://localhost:5000", validation_alias="MLFLOW_TRACKING_URI")
+    mlflow_tracking_uri: TrackingUri = Field("http://localhost:5000", validation_alias="MLFLOW_TRACKING_URI")
     mlflow_public_url: str = Field("", description="MLflow's address as a browser sees it, if it is another")
 
     # The model.

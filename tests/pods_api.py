@@ -46,7 +46,8 @@ class Cluster:
     """One cluster with one node.
 
     ``secrets`` are its Kubernetes secrets. ``created`` keeps the manifest of each pod that ever was. ``next_fault``
-    makes the next pod stay Pending: "unschedulable", "image" or "held" (its container is being created for ever).
+    makes the next pod stay Pending: "unschedulable", "gated" (in a queue), "image" or "held" (its container is being
+    created for ever).
     """
 
     def __init__(self) -> None:
@@ -199,6 +200,9 @@ class _Pod:
                 "PodScheduled", "False", "Unschedulable", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
             )
             return
+        if self.fault == "gated":
+            self._condition("PodScheduled", "False", "SchedulingGated", "non-empty scheduling gates")
+            return
         self._condition("PodScheduled", "True", "", "")
         self.manifest["spec"]["nodeName"] = NODE
         missing = [one for one in self._secret_names() if one not in self.cluster.secrets]
@@ -324,6 +328,10 @@ def _handler(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
                 name = query["fieldSelector"].removeprefix("involvedObject.name=")
                 items = [event for event in cluster.events if event["involvedObject"]["name"] == name]
                 return 200, {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": items}
+            if path[-1] == "pods":
+                label, value = query["labelSelector"].split("=")
+                items = [pod for pod in cluster.pods if pod["metadata"].get("labels", {}).get(label) == value]
+                return 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
             if path[-1] == "log":
                 pod = cluster.read(path[-2])
                 if pod.process is None:

@@ -3,12 +3,14 @@
 
 import logging
 import time
+import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import tenacity
 from airflow.exceptions import AirflowException
+from airflow.models import Variable
 from airflow.models.xcom import XCOM_RETURN_KEY
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from kubernetes.client import ApiException, models
@@ -21,6 +23,9 @@ from include.orchestration.training_task import job_of
 from include.settings import settings
 
 logger = logging.getLogger(__name__)
+
+JOB_ID = "job_id"
+"""The label by which a job's pod is known, and the XCom by which the tasks that wait for it are."""
 
 
 def _is_passing(error: BaseException) -> bool:
@@ -37,11 +42,18 @@ patiently = tenacity.retry(
 )
 
 
+def airflow_id() -> str:
+    """What the pods of this Airflow are labelled with, so that no other one in the namespace takes them for its own."""
+    label = Variable.setdefault("bert_airflow_id", uuid.uuid4().hex, "Label airflow_id of this Airflow's training pods")
+    return str(label)
+
+
 class PodTraining(KubernetesPodOperator):
     """Runs the trainer in a pod, deferred while it trains; returns the URI of the trainer's result.json.
 
     A job has one pod at most, whoever asks for it: a try finds its predecessor's pod, or another run's of the same job,
-    and waits for that one; one that is over is replaced. The result is read from S3 only.
+    and waits for that one; one that is over is replaced, and so is one that Kubernetes took away. The result is read
+    from S3 only. A pod goes as soon as nobody waits for it, whatever ``on_finish_action`` says.
     """
 
     execution_timeout: timedelta | None
@@ -62,31 +74,35 @@ class PodTraining(KubernetesPodOperator):
         """Submits the job and defers until its pod is over, if it has no result yet."""
         tracking_uri = self.config.mlflow_tracking_uri or settings().mlflow_tracking_uri
         job = job_of(context["params"], self.dataset_uri, context["run_id"], tracking_uri)
-        result_uri = lake.job(job.job_id, "result.json")
-        if not lake.exists(result_uri):
+        context["ti"].xcom_push(key=JOB_ID, value=job.job_id)  # first: there is never a pod without a waiter
+        if not lake.exists(lake.job(job.job_id, "result.json")):
             job.submit()
-        self.pod = self._attach_or_create(self.pod_of(context, job.job_id), result_uri)
-        return self._wait(result_uri) if self.pod is not None else self._done(context, result_uri)
+        return self._train(context, job.job_id, disruptions=0)
 
     def pod_of(self, context: Any, job_id: str) -> Any:
         """A job's pod, as it is asked for."""
         self.name = training_pod.pod_name(job_id)
         self.arguments = [lake.job(job_id, "job.json")]
-        self.labels |= {"job_id": job_id}
+        self.labels |= {JOB_ID: job_id, "airflow_id": airflow_id()}
         self.annotations |= {"run_id": context["run_id"]}  # the label of this name had to be shortened
         return self.build_pod_request_obj(context)
 
-    def resume(self, context: Any, event: dict[str, Any], result_uri: str, pod: dict[str, str]) -> str:
-        """What comes after the pod: the result, or a failure that says why."""
-        self.pod = self._read(pod["name"], pod["namespace"])
+    def resume(self, context: Any, event: dict[str, Any], job_id: str, pod_namespace: str, disruptions: int) -> str:
+        """What comes after the pod: the result, another pod if this one was taken away, or a failure that says why."""
+        result_uri = lake.job(job_id, "result.json")
+        self.pod = self._read(training_pod.pod_name(job_id), pod_namespace)
         replaced = self.pod is not None and self.pod.metadata.uid != event["uid"]
         if self.pod is not None and not replaced and not event["at_work"]:
-            self._delete(self.pod)
+            self.delete(self.pod)
         if lake.exists(result_uri):
             return self._done(context, result_uri)
         if replaced and training_pod.is_at_work(self.pod):
             self.log.info("another run has started the job's pod anew")
-            return self._wait(result_uri)
+            return self._wait(job_id, disruptions)
+        if event["disrupted"] and disruptions < self.config.disruptions:
+            lost = event["message"].removesuffix(training_pod.RETRY)
+            self.log.warning("%sAnother pod goes on from the last checkpoint.", lost)
+            return self._train(context, job_id, disruptions + 1)
         raise AirflowException(
             event["message"] or f"the pod ended well, but there is no {result_uri}. {training_pod.RETRY}"
         )
@@ -94,9 +110,38 @@ class PodTraining(KubernetesPodOperator):
     def on_kill(self) -> None:
         """Deletes the pod; the trainer has its grace period for a last checkpoint."""
         if self.pod is not None:
-            self._delete(self.pod)
+            self.delete(self.pod)
 
-    def _wait(self, result_uri: str) -> str:
+    def pods(self) -> list[Any]:
+        """All pods that this Airflow has asked for, whatever task it was."""
+        namespace = self.namespace or self.hook.get_namespace() or self._incluster_namespace or "default"
+        try:
+            found: list[Any] = self._list(namespace, f"airflow_id={airflow_id()}")
+        except ApiException as error:
+            raise AirflowException(
+                f"the Kubernetes API refuses the list of pods: {error.status} {error.body}"
+            ) from error
+        return found
+
+    @patiently
+    def delete(self, pod: Any) -> None:
+        """Deletes this pod, not a later one of the same name; it may be gone already."""
+        this_one = models.V1Preconditions(uid=pod.metadata.uid)
+        options = models.V1DeleteOptions(grace_period_seconds=self.config.grace_seconds, preconditions=this_one)
+        try:
+            self.client.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
+        except ApiException as error:
+            if error.status not in (404, 409):
+                raise
+
+    def _train(self, context: Any, job_id: str, disruptions: int) -> str:
+        result_uri = lake.job(job_id, "result.json")
+        self.pod = self._attach_or_create(self.pod_of(context, job_id), result_uri)
+        return self._wait(job_id, disruptions) if self.pod is not None else self._done(context, result_uri)
+
+    def _wait(self, job_id: str, disruptions: int) -> str:
+        if training_pod.is_queued(self.pod):
+            self.log.info("it waits in the cluster's queue, behind a scheduling gate")
         pod = self.pod.metadata
         trigger = TrainingPodTrigger(
             pod_name=pod.name,
@@ -104,14 +149,13 @@ class PodTraining(KubernetesPodOperator):
             uid=pod.uid,
             kubernetes_conn_id=self.kubernetes_conn_id,
             in_cluster=self.hook.is_in_cluster,
-            started=time.time(),
             startup_seconds=self.config.startup_seconds,
             lost_seconds=self.config.lost_seconds,
             grace_seconds=self.config.grace_seconds,
             poll_seconds=self.config.poll_seconds,
             log_seconds=self.config.log_seconds,
         )
-        known = {"result_uri": result_uri, "pod": {"name": pod.name, "namespace": pod.namespace}}
+        known = {"job_id": job_id, "pod_namespace": pod.namespace, "disruptions": disruptions}
         self.defer(trigger=trigger, method_name="resume", kwargs=known)
         raise AssertionError("defer always raises")
 
@@ -123,7 +167,8 @@ class PodTraining(KubernetesPodOperator):
     def _attach_or_create(self, request: Any, result_uri: str) -> Any:
         """The job's one pod at work, or None if the job has its result.
 
-        Raises AirflowException if an old pod does not go, or if the Kubernetes API refuses the new one.
+        Raises AirflowException if an old pod does not go, which every try waits for anew, or if the Kubernetes API
+        refuses the new one.
         """
         name, namespace = request.metadata.name, request.metadata.namespace
         deadline = time.monotonic() + self.config.lost_seconds
@@ -138,14 +183,17 @@ class PodTraining(KubernetesPodOperator):
             elif training_pod.is_at_work(there):
                 self.log.info("pod %s/%s of run %s is at work on this job", namespace, name, _run_of(there))
                 return there
-            elif training_pod.seconds_past_deletion(there) > self.config.lost_seconds:
+            elif training_pod.seconds_past_deletion(there) > self.config.lost_seconds and time.monotonic() > deadline:
                 raise AirflowException(f"pod {namespace}/{name} {training_pod.stuck(there)}")
             elif there.metadata.deletion_timestamp is None:
                 why = training_pod.failure(there) or "ended without a result"
                 self.log.info("replacing pod %s/%s, which %s", namespace, name, why)
-                self._delete(there)
+                self.delete(there)
             time.sleep(1)
         self.log.info("the job has its result already")
+        left_behind = self._read(name, namespace)
+        if left_behind is not None and training_pod.is_over(left_behind):
+            self.delete(left_behind)
         return None
 
     @patiently
@@ -171,15 +219,8 @@ class PodTraining(KubernetesPodOperator):
             return None
 
     @patiently
-    def _delete(self, pod: Any) -> None:
-        """Deletes this pod, not a later one of the same name; it may be gone already."""
-        this_one = models.V1Preconditions(uid=pod.metadata.uid)
-        options = models.V1DeleteOptions(grace_period_seconds=self.config.grace_seconds, preconditions=this_one)
-        try:
-            self.client.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
-        except ApiException as error:
-            if error.status not in (404, 409):
-                raise
+    def _list(self, namespace: str, label_selector: str) -> Any:
+        return self.client.list_namespaced_pod(namespace, label_selector=label_selector).items
 
 
 def _run_of(pod: Any) -> str:

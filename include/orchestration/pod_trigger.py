@@ -20,9 +20,10 @@ CLOCK_SKEW_SECONDS = 60  # between the triggerer and a node
 class TrainingPodTrigger(KubernetesPodTrigger):
     """Fires once, when a pod is over, gone or given up.
 
-    The event says why the pod failed (``message``, empty if it did not) and whether anything may still run in it
-    (``at_work``). Cancelled because the task was marked failed or successful, or its run was deleted, it deletes the
-    pod; cancelled because the triggerer stops or the task was cleared, it does not: the next trigger watches it.
+    The event says why the pod failed (``message``, empty if it did not), whether anything may still run in it
+    (``at_work``) and whether Kubernetes has taken it away (``disrupted``). Cancelled because the task was marked failed
+    or successful, or its run was deleted, it deletes the pod; cancelled because the triggerer stops or the task was
+    cleared, it does not: the next trigger watches it. What a trigger misses that had not begun, pod_cleanup deletes.
 
     Args:
         pod_name: Of the pod to watch.
@@ -30,8 +31,8 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         uid: Of that very pod; one of the same name is another one.
         kubernetes_conn_id: How to reach the cluster.
         in_cluster: Whether Airflow runs in it.
-        started: Epoch seconds from which the pod's start-up counts.
-        startup_seconds: How long that may take.
+        startup_seconds: How long the pod may take to start, from when this trigger begins to watch it; time behind a
+            scheduling gate does not count.
         lost_seconds: How long a silent node or Kubernetes API is waited for.
         grace_seconds: What the pod gets for its last checkpoint.
         poll_seconds: How often the pod is looked at.
@@ -46,7 +47,6 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         uid: str,
         kubernetes_conn_id: str,
         in_cluster: bool,
-        started: float,
         startup_seconds: float,
         lost_seconds: float,
         grace_seconds: int,
@@ -56,7 +56,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         super().__init__(
             pod_name=pod_name,
             pod_namespace=pod_namespace,
-            trigger_start_time=datetime.fromtimestamp(started, UTC),
+            trigger_start_time=datetime.now(UTC),
             base_container_name=training_pod.CONTAINER,
             kubernetes_conn_id=kubernetes_conn_id,
             in_cluster=in_cluster,
@@ -68,7 +68,6 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             "uid": uid,
             "kubernetes_conn_id": kubernetes_conn_id,
             "in_cluster": in_cluster,
-            "started": started,
             "startup_seconds": startup_seconds,
             "lost_seconds": lost_seconds,
             "grace_seconds": grace_seconds,
@@ -76,15 +75,16 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             "log_seconds": log_seconds,
         }
         self.uid = uid
-        self.started = started
         self.startup_seconds = startup_seconds
         self.lost_seconds = lost_seconds
         self.poll_seconds = poll_seconds
         self.log_seconds = log_seconds
+        self._may_start_since = time.monotonic()
         self._log_read = 0.0
         self._logged_until = ""  # the time stamp of the last line in the task's log
         self._last_line = ""
         self._disruption = ""  # why Kubernetes takes the pod away, which it says before the pod is gone
+        self._disrupted = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, for the metadata database; no credential among them."""
@@ -111,14 +111,15 @@ class TrainingPodTrigger(KubernetesPodTrigger):
                 answered = time.monotonic()
             except Exception as error:  # of many kinds: HTTP, connection, credentials
                 if getattr(error, "status", None) == 404:
-                    return self._event(self._disruption or f"is gone. {training_pod.RETRY}")
+                    message = self._disruption or f"is gone. {training_pod.RETRY}"
+                    return self._event(message, disrupted=self._disrupted)
                 if time.monotonic() - answered > self.lost_seconds:
                     return self._event(f"cannot be watched: {_short(error)}", at_work=True)
                 self.log.warning("cannot read pod %s: %s; trying again", self.pod_name, _short(error))
             else:
                 verdict = await self._verdict(pod)
                 if verdict is not None:
-                    return self._event(verdict)
+                    return self._event(verdict, disrupted=self._disrupted and training_pod.is_over(pod))
             await asyncio.sleep(self.poll_seconds)
 
     async def _verdict(self, pod: Any) -> str | None:
@@ -126,6 +127,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         if pod.metadata.uid != self.uid:
             return f"was replaced by another one of the same job. {training_pod.RETRY}"
         self._disruption = training_pod.disruption(pod)
+        self._disrupted = training_pod.is_disrupted(pod)
         over = training_pod.is_over(pod)
         if over or pod.metadata.deletion_timestamp or time.monotonic() > self._log_read + self.log_seconds:
             await self._copy_log(pod)
@@ -135,7 +137,9 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             return training_pod.stuck(pod)
         if training_pod.has_started(pod):
             return None
-        if time.time() > self.started + self.startup_seconds:
+        if training_pod.is_queued(pod):
+            self._may_start_since = time.monotonic()
+        if time.monotonic() > self._may_start_since + self.startup_seconds:
             return training_pod.startup_timeout(pod, self.startup_seconds, await self._newest_warning())
         return training_pod.startup_failure(pod) or None
 
@@ -167,9 +171,9 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             self.log.info("%s", line)
             self._logged_until, self._last_line = stamp, line
 
-    def _event(self, message: str, at_work: bool = False) -> dict[str, Any]:
+    def _event(self, message: str, *, at_work: bool = False, disrupted: bool = False) -> dict[str, Any]:
         named = message and f"pod {self.pod_namespace}/{self.pod_name} {message}"
-        return {"uid": self.uid, "message": named, "at_work": at_work}
+        return {"uid": self.uid, "message": named, "at_work": at_work, "disrupted": disrupted}
 
 
 def new_lines(lines: Iterable[str], after: str) -> list[tuple[str, str]]:

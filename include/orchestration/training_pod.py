@@ -128,6 +128,22 @@ def has_started(pod: Any) -> bool:
     return status is not None and (status.state.running is not None or status.state.terminated is not None)
 
 
+def is_disrupted(pod: Any) -> bool:
+    """Whether Kubernetes takes a pod away for reasons that are not the pod's: eviction, preemption, a lost node.
+
+    That is its condition DisruptionTarget, as in a Job's podFailurePolicy. It is not set where the pod broke a limit.
+    """
+    terminated = _terminated(pod)
+    out_of_memory = terminated is not None and terminated.reason == "OOMKilled"
+    return _disruption_target(pod) is not None and not out_of_memory
+
+
+def is_queued(pod: Any) -> bool:
+    """Whether a gate holds a pod back from the scheduler, as Kueue's does until the queue lets it go."""
+    scheduled = _scheduled(pod)
+    return scheduled is not None and scheduled.reason == "SchedulingGated"
+
+
 def failure(pod: Any, last_line: str = "") -> str:
     """Why a pod that is over, or is about to be, failed and what to do about it; empty if it did not.
 
@@ -146,8 +162,8 @@ def failure(pod: Any, last_line: str = "") -> str:
 
 def disruption(pod: Any) -> str:
     """Why Kubernetes takes a pod away; empty if it does not, or does not say."""
-    found = [one for one in pod.status.conditions or [] if one.type == "DisruptionTarget" and one.status == "True"]
-    reason, message = (found[-1].reason, found[-1].message) if found else (pod.status.reason, pod.status.message)
+    found = _disruption_target(pod) or pod.status
+    reason, message = found.reason, found.message
     if not reason:
         return ""
     if pod.status.reason == "Evicted":  # says more than the condition that comes with it
@@ -171,7 +187,7 @@ def startup_failure(pod: Any) -> str:
 
 def startup_timeout(pod: Any, seconds: float, warning: str) -> str:
     """Why a pod has not started in time; ``warning`` is its newest warning event."""
-    scheduled = next((one for one in pod.status.conditions or [] if one.type == "PodScheduled"), None)
+    scheduled = _scheduled(pod)
     late = f"after {seconds:.0f} s (BERT_POD_STARTUP_SECONDS)"
     if scheduled is not None and scheduled.status == "False":
         return (
@@ -221,6 +237,19 @@ def _container(pod: Any) -> Any:
 
 def _memory(pod: Any) -> str:
     return str(_container(pod).resources.limits["memory"])
+
+
+def _scheduled(pod: Any) -> Any:
+    return _condition(pod, "PodScheduled")
+
+
+def _disruption_target(pod: Any) -> Any:
+    found = _condition(pod, "DisruptionTarget")
+    return found if found is not None and found.status == "True" else None
+
+
+def _condition(pod: Any, kind: str) -> Any:
+    return next((one for one in pod.status.conditions or [] if one.type == kind), None)
 
 
 def _status(pod: Any) -> str:

@@ -1,6 +1,7 @@
 """What a pod's status means, in words; the trigger's small decisions."""
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,6 +81,22 @@ def test_the_last_line_read_of_the_log_stands_in_for_the_one_kubernetes_kept() -
     assert training_pod.failure(pod(**ended(1)), last_line="no label column").endswith("no label column")
 
 
+@pytest.mark.parametrize(
+    ("found", "disrupted"),
+    [
+        (pod(**ended(143), disruption="EvictionByEvictionAPI"), True),
+        (pod(disruption="DeletionByTaintManager"), True),
+        (pod(**ended(143)), False),  # deleted by somebody, who may have a reason
+        (pod(**ended(1)), False),
+        (pod(**ended(137, "OOMKilled"), disruption="TerminationByKubelet"), False),
+        (pod(status={"reason": "Evicted", "message": 'EmptyDir volume "scratch" exceeds the limit'}), False),
+        (pod(**ended(137), status={"reason": "DeadlineExceeded"}), False),
+    ],
+)
+def test_only_what_is_not_the_pods_own_fault_is_a_disruption(found: k8s.V1Pod, disrupted: bool) -> None:
+    assert training_pod.is_disrupted(found) is disrupted
+
+
 def test_a_pod_is_at_work_until_it_is_over_or_being_deleted() -> None:
     running = {"running": k8s.V1ContainerStateRunning()}
     assert training_pod.is_at_work(pod("Pending"))
@@ -138,8 +155,25 @@ def test_the_pod_of_a_deleted_run_is_deleted(monkeypatch: pytest.MonkeyPatch) ->
     assert asyncio.run(trigger().safe_to_cancel())
 
 
-def trigger() -> TrainingPodTrigger:
+def test_time_behind_a_scheduling_gate_is_not_time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_warning(_: Any) -> str:
+        return ""
+
+    monkeypatch.setattr(TrainingPodTrigger, "_newest_warning", no_warning)
+    gated, unschedulable = pod("Pending"), pod("Pending")
+    gated.status.conditions = [k8s.V1PodCondition(type="PodScheduled", status="False", reason="SchedulingGated")]
+    unschedulable.status.conditions = [k8s.V1PodCondition(type="PodScheduled", status="False", reason="Unschedulable")]
+    watching = trigger(startup_seconds=0.2)
+    assert asyncio.run(watching._verdict(gated)) is None
+    time.sleep(0.25)
+    assert asyncio.run(watching._verdict(gated)) is None
+    assert asyncio.run(watching._verdict(unschedulable)) is None, "its time begins when the gate opens"
+    time.sleep(0.25)
+    assert "found no node" in str(asyncio.run(watching._verdict(unschedulable)))
+
+
+def trigger(startup_seconds: float = 1) -> TrainingPodTrigger:
     return TrainingPodTrigger(
-        pod_name="train-1", pod_namespace="training", uid="1", kubernetes_conn_id="k", in_cluster=False, started=0,
-        startup_seconds=1, lost_seconds=1, grace_seconds=1, poll_seconds=1, log_seconds=1,
+        pod_name="train-1", pod_namespace="training", uid="1", kubernetes_conn_id="k", in_cluster=False,
+        startup_seconds=startup_seconds, lost_seconds=1, grace_seconds=1, poll_seconds=1, log_seconds=1,
     )  # fmt: skip

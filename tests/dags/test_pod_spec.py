@@ -11,10 +11,10 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-from kubernetes.client import ApiClient
+from kubernetes.client import ApiClient, V1ObjectMeta, V1Pod, V1PodStatus
 
 from include.orchestration.training_task import training_task
-from include.settings import Pod, PodSettings, settings
+from include.settings import Pod, PodSettings, Settings, settings
 
 IMAGE = "registry.example.com/trainer@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 RUN_ID = "dataset_triggered__2026-11-20T10:00:00.123456+00:00"
@@ -47,7 +47,11 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """The task of the kubernetes backend; BERT_POD_ settings go by keyword."""
 
     def make(**pod: Any) -> Any:
-        values = SECRETS | {"BERT_TRAINING_BACKEND": "kubernetes", "BERT_POD_IMAGE": IMAGE}
+        values = SECRETS | {
+            "AIRFLOW_VAR_BERT_AIRFLOW_ID": "a1b2",
+            "BERT_TRAINING_BACKEND": "kubernetes",
+            "BERT_POD_IMAGE": IMAGE,
+        }
         for name, value in (values | {f"BERT_POD_{name.upper()}": value for name, value in pod.items()}).items():
             monkeypatch.setenv(name, value if isinstance(value, str) else json.dumps(value))
         settings.cache_clear()
@@ -165,6 +169,7 @@ def test_the_pod_is_labelled_with_the_task_it_belongs_to(render: Any) -> None:
     assert pod["metadata"]["name"] == "train-0123456789abcdef", "no random suffix: the name is the lock"
     assert labels["app.kubernetes.io/name"] == "bert-training"
     assert labels["job_id"] == "0123456789abcdef"
+    assert labels["airflow_id"] == "a1b2"
     assert (labels["task_id"], labels["try_number"]) == ("train_model", "2")
     assert labels["dag_id"]
     assert labels["run_id"]
@@ -185,9 +190,9 @@ def test_no_credential_of_airflow_is_in_the_pod_or_the_metadata_database(
 
     pod = render(**EVERYTHING)
     operator = task(**EVERYTHING)
-    operator.pod = SimpleNamespace(metadata=SimpleNamespace(name="p", namespace="n", uid="u"))
+    operator.pod = V1Pod(metadata=V1ObjectMeta(name="p", namespace="n", uid="u"), status=V1PodStatus())
     with pytest.raises(TaskDeferred) as deferral:
-        operator._wait("s3://bert/jobs/j/result.json")
+        operator._wait("0123456789abcdef", disruptions=0)
     assert "nobody-may-see" not in json.dumps(pod) + json.dumps(deferral.value.trigger.serialize())
 
 
@@ -198,6 +203,7 @@ def test_no_credential_of_airflow_is_in_the_pod_or_the_metadata_database(
         {"AWS_SECRET_ACCESS_KEY": "x"},
         {"DB_PASSWORD": "x"},
         {"AWS_ENDPOINT_URL": "http://user:password@s3:9000"},
+        {"GOOGLE_APPLICATION_CREDENTIALS": '{"private_key": "x"}'},
     ],
     ids=lambda one: next(iter(one)),
 )
@@ -206,6 +212,23 @@ def test_a_credential_among_the_settings_is_refused(task: Any, environment: dict
     with pytest.raises(ValueError, match=f"{name} looks like a credential") as error:
         task(env=environment)
     assert value not in str(error.value).replace(name, "")
+
+
+@pytest.mark.parametrize("variable", ["BERT_POD_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"])
+def test_a_login_in_the_address_of_mlflow_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "http://user:nobody-may-see@mlflow:5000")
+    with pytest.raises(ValueError, match=r"(?i)mlflow_tracking_uri\n.*looks like a credential") as error:
+        Settings()
+    assert "nobody-may-see" not in str(error.value)
+
+
+def test_the_path_of_a_credential_is_none(render: Any) -> None:
+    paths = {
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/secrets/token",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/etc/google/key.json",
+    }
+    (container,) = render(env=paths)["spec"]["containers"]
+    assert paths.items() <= {one["name"]: one.get("value") for one in container["env"]}.items()
 
 
 def test_an_execution_timeout_becomes_the_pods_deadline(task: Any) -> None:

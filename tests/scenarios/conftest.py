@@ -3,13 +3,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dev.stack import Stack
+
+
+def wait(condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
+    """The first value of a condition that is true. Raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.3)
+    raise TimeoutError(f"no {what} within {seconds:.0f} s")
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 The tests share one stack and one cluster, and each starts from what the one before left.
 """
 
+import ast
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,10 +15,11 @@ from dev import sample_data
 from dev.observe import OVER, PIPELINE, Observer
 from dev.stack import Stack
 from tests.pods_api import TOKEN, Cluster
-from tests.scenarios.conftest import fresh_stack
+from tests.scenarios.conftest import fresh_stack, wait
 
 pytestmark = pytest.mark.timeout(1200)
 
+CLEANUP = "training_pod_cleanup"
 KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
 
@@ -51,13 +52,11 @@ def seen(stack: Stack) -> Observer:
     return Observer(stack)
 
 
-def wait(condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.3)
-    raise TimeoutError(f"no {what} within {seconds:.0f} s")
+@pytest.fixture(scope="module")
+def long_run(stack: Stack) -> str:
+    """A run that trains until it is stopped."""
+    started = stack.airflow.post(f"dags/{PIPELINE}/dagRuns", json={"conf": {"epochs": 900, "seed": 1}})
+    return str(started.raise_for_status().json()["dag_run_id"])
 
 
 def pod_that_says(cluster: Cluster, words: str) -> str:
@@ -67,15 +66,64 @@ def pod_that_says(cluster: Cluster, words: str) -> str:
     return str(pod["metadata"]["name"])
 
 
+def wait_until_gone(cluster: Cluster) -> None:
+    """Raises TimeoutError with what the pod was about; it may take its grace period, 120 s."""
+    try:
+        wait(lambda: not cluster.pods, "end of the pod")
+    except TimeoutError as error:
+        metadata = cluster.pods[0]["metadata"]
+        error.add_note(f"to be deleted by {metadata.get('deletionTimestamp')}\n{cluster.log(metadata['name'])[-2000:]}")
+        raise
+
+
 def task(stack: Stack, run_id: str) -> dict[str, Any]:
     answer = stack.airflow.get(f"dags/{PIPELINE}/dagRuns/{run_id}/taskInstances/train_model")
     instance: dict[str, Any] = answer.raise_for_status().json()
     return instance
 
 
+def clear(stack: Stack, run_id: str) -> None:
+    body = {
+        "dry_run": False, "task_ids": ["train_model"], "dag_run_id": run_id, "only_failed": False,
+        "include_downstream": True, "reset_dag_runs": True,
+    }  # fmt: skip
+    stack.airflow.post(f"dags/{PIPELINE}/clearTaskInstances", json=body).raise_for_status()
+
+
+def mark_failed(stack: Stack, run_id: str) -> None:
+    path = f"dags/{PIPELINE}/dagRuns/{run_id}/taskInstances/train_model"
+    stack.airflow.patch(path, json={"dry_run": False, "new_state": "failed"}).raise_for_status()
+
+
 def log(stack: Stack, run_id: str, attempt: int) -> str:
     path = f"dags/{PIPELINE}/dagRuns/{run_id}/taskInstances/train_model/logs/{attempt}"
     return stack.airflow.get(path, headers={"Accept": "text/plain"}).raise_for_status().text
+
+
+def wait_until_watched(stack: Stack, run_id: str, attempt: int) -> None:
+    """Until the try is deferred and its trigger has begun: Airflow drops one that has not if its task is over."""
+    wait(lambda: (now := task(stack, run_id))["try_number"] == attempt and now["state"] == "deferred", "deferred task")
+    wait(lambda: " step " in log(stack, run_id, attempt), "line of the pod in the task's log")
+
+
+def clean_up(stack: Stack) -> dict[str, int]:
+    """Runs the cleanup as a user would; returns its account."""
+    started = stack.airflow.post(f"dags/{CLEANUP}/dagRuns", json={}).raise_for_status()
+    path = f"dags/{CLEANUP}/dagRuns/{started.json()['dag_run_id']}"
+    state = wait(lambda: (s := stack.airflow.get(path).json()["state"]) in OVER and s, "end of the cleanup")
+    assert state == "success"
+    answer = stack.airflow.get(f"{path}/taskInstances/delete_pods/xcomEntries/return_value").raise_for_status()
+    account: dict[str, int] = ast.literal_eval(answer.json()["value"])
+    return account
+
+
+def heartbeat(stack: Stack) -> str:
+    return str(stack.airflow.get("health").raise_for_status().json()["triggerer"]["latest_triggerer_heartbeat"])
+
+
+def complete_checkpoints(seen: Observer, pod: str) -> list[str]:
+    keys = seen.keys(f"jobs/{pod.removeprefix('train-')}/checkpoints/")
+    return [key for key in keys if key.endswith("complete.json")]
 
 
 def test_an_upload_becomes_the_champion_though_its_pod_is_evicted_and_airflow_killed(
@@ -94,26 +142,52 @@ def test_an_upload_becomes_the_champion_though_its_pod_is_evicted_and_airflow_ki
     assert report["outcome"] == "promoted", report["reason"]
     assert len(cluster.created) == 2
     assert cluster.pods == []
+    assert task(stack, run_id)["try_number"] == 1, "an eviction costs no try"
     assert "was evicted by its node" in log(stack, run_id, 1)
-    assert "epoch 3/3 done" in log(stack, run_id, 2), "the trigger copied the pod's log"
+    assert "epoch 3/3 done" in log(stack, run_id, 1), "the trigger copied the pod's log"
 
 
-def test_a_cleared_task_keeps_its_pod_and_a_failed_one_does_not(stack: Stack, cluster: Cluster, seen: Observer) -> None:
-    started = stack.airflow.post(f"dags/{PIPELINE}/dagRuns", json={"conf": {"epochs": 900, "seed": 1}})
-    run_id = started.raise_for_status().json()["dag_run_id"]
-    name = pod_that_says(cluster, "epoch 1/900 step")
-    wait(lambda: task(stack, run_id)["state"] == "deferred", "deferred task")
-    clear = {"dry_run": False, "task_ids": ["train_model"], "dag_run_id": run_id, "only_failed": False}
-    stack.airflow.post(f"dags/{PIPELINE}/clearTaskInstances", json=clear).raise_for_status()
-    wait(lambda: (now := task(stack, run_id))["try_number"] == 2 and now["state"] == "deferred", "second try")
+def test_a_cleared_task_keeps_its_pod_and_a_failed_one_does_not(
+    stack: Stack, cluster: Cluster, seen: Observer, long_run: str
+) -> None:
+    pod = pod_that_says(cluster, "epoch 1/900 step")
+    wait_until_watched(stack, long_run, 1)
+    clear(stack, long_run)
+    wait_until_watched(stack, long_run, 2)
     assert len(cluster.created) == 3
-    assert "is at work on this job" in log(stack, run_id, 2)
+    assert "is at work on this job" in log(stack, long_run, 2)
 
-    path = f"dags/{PIPELINE}/dagRuns/{run_id}/taskInstances/train_model"
-    stack.airflow.patch(path, json={"dry_run": False, "new_state": "failed"}).raise_for_status()
-    wait(lambda: not cluster.pods, "end of the pod", 60)
-    checkpoints = seen.keys(f"jobs/{name.removeprefix('train-')}/checkpoints/")
-    assert any(key.endswith("complete.json") for key in checkpoints), "it had the time to save what it had learnt"
+    mark_failed(stack, long_run)
+    wait_until_gone(cluster)
+    assert complete_checkpoints(seen, pod), "it had the time to save what it had learnt"
+
+
+def test_a_pod_that_no_trigger_has_deleted_is_cleaned_up_and_one_that_is_waited_for_is_not(
+    stack: Stack, cluster: Cluster, seen: Observer, long_run: str
+) -> None:
+    clear(stack, long_run)
+    pod = pod_that_says(cluster, "resuming from the checkpoint")
+    wait(lambda: task(stack, long_run)["state"] == "deferred", "deferred task")
+    assert clean_up(stack) == {"deleted": 0, "kept": 1}
+    stack.airflow.patch(f"dags/{CLEANUP}", json={"is_paused": True}).raise_for_status()
+
+    triggerer = stack.pids()["triggerer"]
+    os.kill(triggerer, signal.SIGSTOP)
+    mark_failed(stack, long_run)
+    last_beat = heartbeat(stack)
+    os.kill(triggerer, signal.SIGKILL)
+    wait(lambda: heartbeat(stack) != last_beat, "new triggerer")
+    (there,) = (one["metadata"] for one in cluster.pods)
+    assert there["name"] == pod
+    assert "deletionTimestamp" not in there
+    before = complete_checkpoints(seen, pod)
+
+    stack.airflow.patch(f"dags/{CLEANUP}", json={"is_paused": False}).raise_for_status()
+    clean_up(stack)
+    wait_until_gone(cluster)
+    assert complete_checkpoints(seen, pod) != before, "it had the time to save what it had learnt"
+    logs = "".join(file.read_text() for file in stack.state.logs.rglob(f"dag_id={CLEANUP}/**/*.log"))
+    assert f"deleting pod {pod} (Running, made by run {long_run}): no task waits for it" in logs
 
 
 def test_no_credential_is_in_a_pod_or_a_log(stack: Stack, cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ the real ones.
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -114,6 +115,12 @@ class Attempt:
         )
         return uri
 
+    def resume_with_another_pod(self) -> None:
+        """What follows a disruption: the same try is deferred again."""
+        with pytest.raises(TaskDeferred) as deferral:
+            self.resume(self.watch())
+        self.deferral = deferral.value
+
     def finish(self) -> str:
         """From the start to the end. Raises AirflowException as the task would."""
         if self.start().deferral is None:
@@ -135,6 +142,7 @@ def attempt(
         "BERT_POD_LOG_SECONDS": "0.5",
         "BERT_POD_MLFLOW_TRACKING_URI": tracking_uri,
         "AIRFLOW_CONN_KUBERNETES_DEFAULT": cluster.connection,
+        "AIRFLOW_VAR_BERT_AIRFLOW_ID": "a1b2",  # there is no metadata database here
     }
 
     def make(seed: int, *, epochs: int = 1, run_id: str = "manual__2026-01-01", **pod: Any) -> Attempt:
@@ -177,8 +185,8 @@ def test_two_runs_of_one_job_share_a_pod_whose_log_is_shown_once(
     with caplog.at_level(logging.INFO):
         uri = first.resume(first.watch())
     assert second.resume(second.watch()) == uri
-    assert first.xcom == second.xcom == {"return_value": uri}
     job_id = Result.model_validate(lake.read_json(uri)).job_id
+    assert first.xcom == second.xcom == {"job_id": job_id, "return_value": uri}
     assert [pod["metadata"]["name"] for pod in cluster.created] == [f"train-{job_id}"]
     assert cluster.pods == []
     lines = [record.message for record in caplog.records if record.name.endswith("TrainingPodTrigger")]
@@ -187,29 +195,42 @@ def test_two_runs_of_one_job_share_a_pod_whose_log_is_shown_once(
     assert steps
     assert len(steps) == len(set(steps))
 
+    cluster.create(cluster.created[0])
+    wait(lambda: cluster.pods[0]["status"]["phase"] == "Succeeded")
     assert attempt(1, run_id="a third run").finish() == uri
-    assert len(cluster.created) == 1, "a job that has its result needs no pod"
+    assert len(cluster.created) == 2, "a job that has its result needs no pod"
+    assert cluster.pods == [], "and one that ended while nobody looked goes"
 
 
 def test_evicted_and_preempted_it_resumes_and_what_ends_while_nobody_looks_is_picked_up(
-    attempt: Any, cluster: Cluster
+    attempt: Any, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    task = attempt(2, epochs=15).start()
+    task = attempt(2, epochs=15, disruptions=2).start()
     cluster.evict(training(cluster, "uploaded"))
-    with pytest.raises(AirflowException, match=r"was evicted .*ephemeral-storage.* last checkpoint"):
-        task.resume(task.watch())
+    with caplog.at_level(logging.WARNING, "airflow.task"):
+        task.resume_with_another_pod()
+    assert "was evicted by its node" in caplog.text
+    assert "Another pod goes on from the last checkpoint." in caplog.text
 
-    task = attempt(2, epochs=15).start()
     cluster.preempt(training(cluster, "resuming from the checkpoint"))
-    with pytest.raises(AirflowException, match="was preempted by a pod of higher priority"):
-        task.resume(task.watch())
+    task.resume_with_another_pod()
 
-    task = attempt(2, epochs=15).start()
     wait(lambda: cluster.pods[0]["status"]["phase"] == "Succeeded")
     cluster.collect(only(cluster))
     result = Result.model_validate(lake.read_json(task.resume(task.watch())))
     assert result.resumed_from_step > 0
     assert len(cluster.created) == 3
+
+
+def test_a_try_replaces_so_many_evicted_pods_and_no_more(attempt: Any, cluster: Cluster) -> None:
+    task = attempt(3, disruptions=1).start()
+    cluster.evict(only(cluster))
+    task.resume_with_another_pod()
+    cluster.evict(only(cluster))
+    with pytest.raises(AirflowException, match=r"was evicted .*ephemeral-storage.* A retry goes on"):
+        task.resume(task.watch())
+    assert cluster.pods == []
+    assert len(cluster.created) == 2
 
 
 def test_a_killed_task_deletes_its_pod(attempt: Any, cluster: Cluster) -> None:
@@ -252,6 +273,17 @@ def test_a_pod_that_does_not_start_says_why_and_goes(attempt: Any, cluster: Clus
     assert cluster.pods == []
 
 
+def test_a_queued_pod_may_wait_for_longer_than_it_may_take_to_start(
+    attempt: Any, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.next_fault = "gated"
+    with caplog.at_level(logging.INFO, "airflow.task"):
+        task = attempt(7, startup_seconds=1).start()
+    assert "it waits in the cluster's queue" in caplog.text
+    threading.Timer(3, cluster.collect, [only(cluster)]).start()
+    assert "is gone" in task.watch()["message"]
+
+
 def test_a_missing_secret_is_named(attempt: Any, cluster: Cluster) -> None:
     with pytest.raises(AirflowException, match=r'secret "typo" not found.*BERT_POD_ENV_SECRETS'):
         attempt(7, env_secrets="typo").finish()
@@ -265,7 +297,7 @@ def test_out_of_memory_names_the_limit_and_the_setting(attempt: Any, cluster: Cl
 
 
 def test_a_lost_node_is_waited_for_and_never_gets_a_second_pod(attempt: Any, cluster: Cluster) -> None:
-    short = {"lost_seconds": 1, "grace_seconds": 1}
+    short = {"lost_seconds": 2, "grace_seconds": 1}
     task = attempt(9, **short).start()
     name = only(cluster)
     cluster.lose_node(name)
@@ -274,8 +306,8 @@ def test_a_lost_node_is_waited_for_and_never_gets_a_second_pod(attempt: Any, clu
     with pytest.raises(AirflowException, match="is still being deleted"):
         attempt(9, **short).finish()
     assert len(cluster.created) == 1
-    cluster.remove_node(name)
-    assert attempt(9, **short).start().deferral is not None
+    threading.Timer(1, cluster.remove_node, [name]).start()
+    assert attempt(9, **short).start().deferral is not None, "each try waits anew"
     assert len(cluster.created) == 2
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from dev import demo, sample_data
 from dev.observe import OVER, PIPELINE, Observer
 from dev.stack import Stack
 from include.lake import slug
-from tests.scenarios.conftest import fresh_stack
+from tests.scenarios.conftest import fresh_stack, wait
 
 pytestmark = pytest.mark.timeout(2400)  # the stories are told by a fixture, in minutes
 
@@ -94,15 +94,6 @@ class Story(Observer):
 
     def aliases(self) -> tuple[str | None, str | None]:
         return self.alias("champion"), self.alias("previous")
-
-
-def wait(condition: Callable[[], Any], what: str, timeout: float) -> Any:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(1)
-    raise TimeoutError(f"no {what} within {timeout:.0f} s")
 
 
 @pytest.fixture(scope="module")
