@@ -19,4 +19,4 @@ def mask(hidden: torch.Tensor, probability: float) -> torch.Tensor:
     kept = torch.empty(hidden.shape, dtype=hidden.dtype)
     # Straight into the type that it is multiplied in: by way of bool it takes six times as long.
     torch.ge(bits[: hidden.numel()].view(hidden.shape), round(probability * 2**16) - 2**15, out=kept)
-    return kept.mul_(1 / (1 - probability))
+    return kept.mul_(1 / (1 - probability) if probability < 1 else 0)

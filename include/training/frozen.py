@@ -20,7 +20,7 @@ def frozen(model: torch.nn.Module, wanted: bool) -> Iterator[None]:
     """Has all parts compute in bfloat16 with weights that are rounded and put in the processor's order once.
 
     Args:
-        model: On the CPU, in inference mode. Another layout than BERT's stays as it is, and so does one on a GPU.
+        model: One that packs, in inference mode. On a GPU it stays as it is, and so do parts of other layouts.
         wanted: False for no change at all.
     """
     possible = wanted and next(model.parameters()).device.type == "cpu" and torch._C._has_mkldnn
@@ -28,9 +28,11 @@ def frozen(model: torch.nn.Module, wanted: bool) -> Iterator[None]:
     usual = [(module, module.forward) for module, _ in found]
     for module, way in found:
         module.forward = way(module, module.forward)
-    yield
-    for module, forward in usual:
-        module.forward = forward
+    try:
+        yield
+    finally:
+        for module, forward in usual:
+            module.forward = forward
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor, then: str = "none") -> Callable[[torch.Tensor], torch.Tensor]:

@@ -136,6 +136,7 @@ def build_classifier(source: str, labels: list[str], name: str) -> tuple[Any, An
         model = _build(source, config, names)
     except (OSError, ValueError) as error:
         raise TrainingError(_why_not(source, name, error)) from error
+    _require_vocabulary(model)
     return model, tokenizer
 
 
@@ -156,6 +157,18 @@ def _build(source: str, config: Any, names: dict[str, Any]) -> Any:
         nn.init.normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
     return model
+
+
+def _require_vocabulary(model: Any) -> None:
+    """Raises TrainingError for the few models that read bytes or characters."""
+    try:
+        known = isinstance(model.get_input_embeddings(), nn.Embedding)
+    except (NotImplementedError, AttributeError):
+        known = False
+    if not known:
+        raise TrainingError(
+            f"{type(model).__name__} has no word vectors: choose a model with a vocabulary, as BERT has"
+        )
 
 
 def _why_not(source: str, name: str, error: Exception) -> str:
@@ -216,6 +229,7 @@ def _load(source: str) -> Classifier:
         raise TrainingError(
             f"{source} is no trained sequence classifier: it lacks {sorted(loading['missing_keys'])[0]}"
         )
+    _require_vocabulary(model)
     model.eval()
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     return Classifier(model, tokenizer, labels, min(int(tokenizer.model_max_length), position_limit(model)))

@@ -9,7 +9,8 @@ Attention of packed batches has no dropout: torch's quick kernels, the CPU's and
 # ruff: noqa: TID253 - tensors are all this module is about; import it inside functions
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -188,7 +189,7 @@ def _enable(model: Any, padded: PaddedBatches, device: str) -> str:
         model.set_attn_implementation(ATTENTION)
         difference = _probe(model, padded)
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, StopIteration) as error:
-        reason = f"{type(model).__name__} does not run packed: {error}"
+        reason = f"{type(model).__name__} does not run packed: {type(error).__name__} {error}"
     else:
         if difference <= PROBE_TOLERANCE:
             return ""
@@ -221,9 +222,9 @@ def encoder_of(model: Any) -> Any:
 
 def first_position(model: Any) -> int:
     """The position id of a text's first token: 0 for BERT, padding_idx + 1 for RoBERTa."""
-    embeddings = next(module for name, module in model.named_modules() if name.endswith("embeddings"))
-    shifted = hasattr(embeddings, "create_position_ids_from_input_ids")
-    return int(embeddings.padding_idx) + 1 if shifted else 0
+    embeddings = next((module for name, module in model.named_modules() if name.endswith("embeddings")), None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
 
 
 def _read_first_tokens(encoder: Any) -> RemovableHandle:
@@ -262,12 +263,41 @@ def _probe(model: Any, padded: PaddedBatches) -> float:
     """The largest difference between packed and padded logits of three texts, as a share of the largest logit."""
     if not _uses(model, ATTENTION):
         raise ValueError("its attention is its own, not one of transformers' AttentionInterface")
-    # From the middle of the vocabulary, where no special tokens lie.
+    rows = _probe_rows(model)
+    with _evaluating(model):
+        packed = model(**PackedBatches(first_position(model), CPU_MULTIPLE)(rows)).logits
+        expected = model(**padded(rows)).logits
+    return float((packed - expected).abs().max() / expected.abs().max())
+
+
+@torch.no_grad()
+def computes_in_bfloat16(model: Any, device: str) -> bool:
+    """Whether a type of device is quick at bfloat16, and the model, still on the CPU, gets through a batch in it.
+
+    Some do not, as transformers has them: DeBERTa's first edition has a constant that is too large for it.
+    """
+    if not bfloat16_is_quick(device):
+        return False
+    try:
+        with _evaluating(model), torch.autocast("cpu", torch.bfloat16):
+            model(**padded_batches(model)(_probe_rows(model)))
+    except (RuntimeError, ValueError, TypeError) as error:
+        logger.info("float32, because %s does not run in bfloat16: %s", type(model).__name__, error)
+        return False
+    return True
+
+
+def _probe_rows(model: Any) -> list[Row]:
+    """From the middle of the vocabulary, where no special tokens lie."""
     middle = model.get_input_embeddings().num_embeddings // 2
-    rows = [{"input_ids": [middle - place for place in range(length)]} for length in (5, 2, 7)]
+    return [{"input_ids": [middle - place for place in range(length)]} for length in (5, 2, 7)]
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
     training = model.training
     model.eval()
-    packed = model(**PackedBatches(first_position(model), CPU_MULTIPLE)(rows)).logits
-    expected = model(**padded(rows)).logits
-    model.train(training)
-    return float((packed - expected).abs().max() / expected.abs().max())
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -11,9 +11,9 @@ import torch
 
 from include.training.data import tokenize
 from include.training.frozen import frozen
-from include.training.hardware import bfloat16_is_quick, device_type, keep_freed_memory
+from include.training.hardware import device_type, keep_freed_memory
 from include.training.model import Classifier, load_classifier, quieten_transformers
-from include.training.packing import Collator, collator_for, encoder_of
+from include.training.packing import Collator, PackedBatches, collator_for, computes_in_bfloat16, encoder_of
 
 MOST_TOKENS = 2048  # per batch
 # What bfloat16 takes the difference of two logits off by, as a share of the best one: on banking77 0.3 % or less for
@@ -55,12 +55,14 @@ def score(model_uri: str, texts: Sequence[str]) -> Scores:
     device = device_type()
     classifier = load_classifier(model_uri)
     collate = collator_for(classifier.model, device)
+    quick, packed = computes_in_bfloat16(classifier.model, device), isinstance(collate, PackedBatches)
     classifier.model.to(device)
     rows = _rows(texts, classifier)
     logits = torch.zeros(len(rows), len(classifier.labels))
-    everything, quick = range(len(rows)), bfloat16_is_quick(device)
-    _keep_head_precise(classifier.model, device)
-    with torch.autocast(device, torch.bfloat16, enabled=quick), frozen(classifier.model, quick):
+    everything = range(len(rows))
+    if packed:  # else the model's layout may be any, and the head's too
+        _keep_head_precise(classifier.model, device)
+    with torch.autocast(device, torch.bfloat16, enabled=quick), frozen(classifier.model, packed and quick):
         for batch in _batches(rows, everything):
             logits[batch] = _answers(classifier.model, collate, rows, batch)
     if quick and len(classifier.labels) > 1:
@@ -79,7 +81,7 @@ def _keep_head_precise(model: Any, device: str) -> None:
             answer: torch.Tensor = usual(*(one.float() for one in inputs))
             return answer
 
-    encoder = encoder_of(model) or model.base_model
+    encoder = encoder_of(model)
     head = [module for module in model.children() if encoder not in set(module.modules())]
     for module in filter(None, [*head, getattr(model.base_model, "pooler", None)]):
         module.forward = partial(precise, module.forward)

@@ -31,10 +31,10 @@ from include.training.callbacks import CheckpointUpload, Pace, Progress
 from include.training.checkpoints import Checkpoints
 from include.training.data import Dataset, tokenize
 from include.training.errors import Stopped, TrainingError
-from include.training.hardware import bfloat16_is_quick, device_type, keep_freed_memory
+from include.training.hardware import device_type, keep_freed_memory
 from include.training.job import Hyperparameters, Job, Result
 from include.training.model import build_classifier, position_limit, quieten_transformers
-from include.training.packing import PackedBatches, collator_for
+from include.training.packing import PackedBatches, collator_for, computes_in_bfloat16
 from include.training.processes import Processes
 from include.training.sources import fetch_base_model
 from include.training.stopping import StopRequest
@@ -88,6 +88,7 @@ class _Run:
         self.model, self.tokenizer = self._build()
         self.device = device_type()
         self.collator = collator_for(self.model, self.device)
+        self.bfloat16 = computes_in_bfloat16(self.model, self.device)
         self.train_rows, self.validation_rows = self.dataset.rows(self.tokenizer, job.hyperparameters.max_length)
         self.vocabulary = self._shrink_vocabulary()
         self.checkpoints = Checkpoints(f"{folder}/checkpoints", work, self.vocabulary.digest)
@@ -166,7 +167,7 @@ class _Run:
         return {
             "batches": "packed" if isinstance(self.collator, PackedBatches) else "padded",
             "pooling": "mean" if getattr(self.model, "pools_packed", False) else "cls",
-            "precision": "bfloat16" if bfloat16_is_quick(self.device) else "float32",
+            "precision": "bfloat16" if self.bfloat16 else "float32",
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "layers": self.layers,
             "processes": self.processes.number,
@@ -201,7 +202,7 @@ class _Run:
         self.validation_rows.sort_by_length()  # texts of one length are neighbours then, which attention likes
         return Trainer(
             model=self.model,
-            args=training_arguments(tunables, self.work),
+            args=training_arguments(tunables, self.work, self.bfloat16),
             data_collator=self.collator,
             train_dataset=self.train_rows,
             eval_dataset=self.validation_rows,
@@ -239,7 +240,7 @@ class _Run:
         return lake.upload(target, f"{self.folder}/model")
 
 
-def training_arguments(tunables: Hyperparameters, work: Path) -> TrainingArguments:
+def training_arguments(tunables: Hyperparameters, work: Path, bfloat16: bool) -> TrainingArguments:
     """transformers' arguments for a job; when to log, evaluate and save is decided by callbacks, not here."""
     return TrainingArguments(
         output_dir=str(work),
@@ -252,7 +253,7 @@ def training_arguments(tunables: Hyperparameters, work: Path) -> TrainingArgumen
         warmup_steps=WARMUP,
         weight_decay=WEIGHT_DECAY,
         use_cpu=not torch.cuda.is_available(),  # bf16 without a GPU has to be told so
-        bf16=bfloat16_is_quick(device_type()),
+        bf16=bfloat16,
         accelerator_config={"split_batches": True},  # however many processes, a step sees batch_size texts
         logging_strategy="no",
         eval_strategy="no",

@@ -290,7 +290,7 @@ def _one_step(batch: int, accumulation: int, cls_model: Path, tmp_path: Path) ->
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     tunables = Hyperparameters(epochs=1, learning_rate=0.1, batch_size=batch, max_length=16, seed=3)
-    arguments = training_arguments(tunables, tmp_path)
+    arguments = training_arguments(tunables, tmp_path, bfloat16=False)
     arguments.gradient_accumulation_steps = accumulation
     arguments.bf16, arguments.optim, arguments.warmup_steps, arguments.logging_strategy = False, "sgd", 0, "epoch"
     data = [{"input_ids": [2, *range(5, 6 + index), 3], "labels": index % 3} for index in range(16)]

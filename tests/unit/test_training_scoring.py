@@ -7,13 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    CanineConfig,
+    DebertaConfig,
+    MobileBertConfig,
+    MPNetConfig,
+    RobertaPreLayerNormConfig,
+)
 
-from include.training import scoring
+from include.training import packing, scoring
 from include.training.errors import TrainingError
 from include.training.model import build_classifier, load_classifier
 from include.training.scoring import score
-from tests.unit.training_models import CONFIGS, rows, save_bert, save_tokenizer
+from tests.unit.training_models import CONFIGS, SIZES, rows, save_bert, save_tokenizer
 
 LABELS = ["card", "fee", "transfer"]
 
@@ -104,9 +112,9 @@ def _is_quick(yes: bool) -> Callable[[str], bool]:
 
 def test_labels_are_those_of_float32(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [text for text, _ in rows(400, seed=4)]
-    monkeypatch.setattr(scoring, "bfloat16_is_quick", _is_quick(True))
+    monkeypatch.setattr(packing, "bfloat16_is_quick", _is_quick(True))
     found = score(str(saved), texts)
-    monkeypatch.setattr(scoring, "bfloat16_is_quick", _is_quick(False))
+    monkeypatch.setattr(packing, "bfloat16_is_quick", _is_quick(False))
     exact = score(str(saved), texts)
     assert found.predicted == exact.predicted
     np.testing.assert_allclose(found.probabilities, exact.probabilities, atol=0.02)
@@ -123,16 +131,57 @@ def test_near_ties_are_decided_in_float32(tmp_path: Path, monkeypatch: pytest.Mo
     model.save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     texts = [text for text, _ in rows(300, seed=4)]
-    monkeypatch.setattr(scoring, "bfloat16_is_quick", _is_quick(False))
+    monkeypatch.setattr(packing, "bfloat16_is_quick", _is_quick(False))
     lead = np.diff(np.log(score(str(tmp_path), texts).probabilities.astype(np.float64)))
     model.classifier.bias.data[1] -= float(np.median(lead))  # half of the texts on either side
     model.save_pretrained(tmp_path)
     labels = {}
     for quick, rounding in ((False, 0.0), (True, 0.0), (True, scoring.ROUNDING)):
-        monkeypatch.setattr(scoring, "bfloat16_is_quick", _is_quick(quick))
+        monkeypatch.setattr(packing, "bfloat16_is_quick", _is_quick(quick))
         monkeypatch.setattr(scoring, "ROUNDING", rounding)
         labels[quick, rounding] = score(str(tmp_path), texts).predicted
     exact, hasty, careful = labels.values()
     assert len(set(exact)) == 2
     assert hasty != exact, "without a second look rounding decides"
     assert careful == exact
+
+
+OTHER_LAYOUTS = {
+    # A layer norm of its own where BERT has none.
+    "roberta-prelayernorm": RobertaPreLayerNormConfig(pad_token_id=0, **SIZES),
+    # Query, key and value of different widths.
+    "mobilebert": MobileBertConfig(embedding_size=32, intra_bottleneck_size=16, **SIZES),
+    # Its first edition cannot compute in bfloat16.
+    "deberta": DebertaConfig(**SIZES),
+    "mpnet": MPNetConfig(pad_token_id=0, **SIZES),
+}
+
+
+@pytest.mark.parametrize("family", OTHER_LAYOUTS)
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_model_that_only_resembles_bert_answers_as_plain_transformers_has_it(
+    family: str, quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    config = deepcopy(OTHER_LAYOUTS[family])
+    config.num_labels, config.initializer_range = 3, 0.2
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    texts = [text for text, _ in rows(20, seed=4)]
+    monkeypatch.setattr(packing, "bfloat16_is_quick", _is_quick(quick))
+    found = score(str(tmp_path), texts)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    with torch.inference_mode():
+        inputs = tokenizer(texts, padding=True, return_tensors="pt")
+        expected = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.softmax(-1)
+    np.testing.assert_allclose(found.probabilities, expected.numpy(), atol=0.05 if quick else 1e-4)
+
+
+def test_a_model_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
+    AutoModelForSequenceClassification.from_config(
+        CanineConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64)
+    ).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    with pytest.raises(TrainingError, match="no word vectors"):
+        score(str(tmp_path), ["a"])
