@@ -72,7 +72,8 @@ bench-page: setup ## writes docs/benchmarks.md again from docs/benchmarks/*.json
 	$(BIN)/python -m dev.bench page
 
 test: setup ## runs all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/unit tests/dags
+	$(BIN)/pytest tests/scenarios
 
 check: setup ## lints, checks the format and the types
 	$(BIN)/ruff check .
