@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs upload rollback bench bench-quality bench-page test check format lock image
+.PHONY: help setup demo up down status logs upload rollback bench bench-quality bench-page test check format lock image docker-up docker-demo docker-down
 
 PYTHON ?= python3.11
 UV_VERSION := 0.13.8
@@ -70,6 +70,21 @@ bench-quality: setup ## accuracy beside run_classification's, 3 seeds, hours; go
 
 bench-page: setup ## writes docs/benchmarks.md again from docs/benchmarks/*.json
 	$(BIN)/python -m dev.bench page
+
+docker-up: astro ## starts the stack in Docker, with a small base model unless .env says otherwise
+	test -f .env || cp .env.example .env
+	astro dev start
+
+docker-demo: astro setup ## tells the demo's stories on a fresh stack in Docker [STORIES=1 DATA=]
+	$(BIN)/python -m dev demo --docker $(if $(STORIES),--stories $(STORIES)) $(if $(DATA),--data "$(DATA)")
+
+docker-down: astro ## stops it; its data stays
+	astro dev stop
+
+.PHONY: astro
+astro:
+	@command -v astro >/dev/null || { echo 'The Astro CLI is not installed: https://www.astronomer.io/docs/astro/cli/install-cli'; \
+	  echo 'Without Docker: make up, make demo.'; exit 1; }
 
 test: setup ## runs all tests
 	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/unit tests/dags

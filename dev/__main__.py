@@ -98,6 +98,8 @@ def demo(arguments: argparse.Namespace) -> int:
         test=arguments.test,
         text=arguments.text,
         label=arguments.label,
+        docker=arguments.docker,
+        stories=arguments.stories,
     )
 
 
@@ -142,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--test", type=Path, help="a labelled file to score the champion on at the end")
             command.add_argument("--text", default="", help="name of the text column, if it is not a usual one")
             command.add_argument("--label", default="", help="name of the label column, if it is not a usual one")
+            command.add_argument("--docker", action="store_true", help="on the stack of `astro dev start`, a fresh one")
+            command.add_argument("--stories", type=int, default=5, help="only the first so many (%(default)s)")
     return parser
 
 

@@ -14,11 +14,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
 from dev import sample_data
+from dev.docker import DockerStack
 from dev.observe import Observer
+from dev.processes import StartError
 from dev.sample_data import Upload
 from dev.stack import Stack
 from dev.state import REPOSITORY
@@ -49,7 +52,7 @@ class Outcome:
 class Demo:
     """Tells the five stories on a stack that is up."""
 
-    def __init__(self, stack: Stack, console: Console) -> None:
+    def __init__(self, stack: Stack | DockerStack, console: Console) -> None:
         self.stack, self.console = stack, console
         self.observer = Observer(stack)
         self.reports: list[dict[str, Any]] = []
@@ -139,7 +142,7 @@ class Demo:
             yield f"{readable} rows were rejected, and {len(rejected)} are in quarantine with a reason"
 
 
-def run(stack: Stack, uploads: list[Upload], console: Console) -> dict[str, Any]:
+def run(stack: Stack | DockerStack, uploads: list[Upload], console: Console) -> dict[str, Any]:
     """Tells all stories on a stack that is up; returns what demo.json holds, but for seconds and test."""
     demo = Demo(stack, console)
     outcomes = [demo.tell(upload) for upload in uploads]
@@ -161,14 +164,20 @@ def demo(
     test: Path | None = None,
     text: str = "",
     label: str = "",
+    docker: bool = False,
+    stories: int = 5,
 ) -> int:
-    """Runs the demo on a fresh stack and writes demo.json; returns the exit code."""
+    """Runs the demo on a fresh stack, or on that of `astro dev start`, and writes demo.json; returns the exit code.
+
+    The Docker stack must be a fresh one too: the stories tell how the first champion comes to be.
+    """
     rows = sample_data.labelled_file(data, text, label) if data else sample_data.messages(sample_data.MADE_UP_ROWS)
-    uploads = sample_data.uploads(rows, text, label)
+    uploads = sample_data.uploads(rows, text, label)[:stories]
     tests = sample_data.labelled_file(test, text, label) if test else None
     overrides = {"BERT_TEXT_COLUMN": text, "BERT_LABEL_COLUMN": label}
     begun = time.monotonic()
-    with _fresh_stack(state, {name: value for name, value in overrides.items() if value}, console) as stack:
+    fresh = _docker_stack() if docker else _fresh_stack(state, {k: v for k, v in overrides.items() if v}, console)
+    with fresh as stack:
         console.print(
             f"The stack is up after {time.monotonic() - begun:.0f} s: Airflow {stack.airflow_url} (admin/admin)"
         )
@@ -195,6 +204,21 @@ def _fresh_stack(state: Path, overrides: dict[str, str], console: Console) -> It
     finally:
         with console.status("stopping the stack"):
             stack.down()
+
+
+@contextmanager
+def _docker_stack() -> Iterator[DockerStack]:
+    """The stack of `astro dev start`, left running. Raises StartError if it is not up, or has a champion already."""
+    stack = DockerStack()
+    try:
+        stack.provide_base_model()
+    except httpx.HTTPError as error:
+        raise StartError(
+            f"Airflow does not answer at {stack.airflow_url} ({error}); start it: astro dev start"
+        ) from error
+    if Observer(stack).champion():
+        raise StartError("this stack has a champion already; the demo needs a fresh one: astro dev kill, then start")
+    yield stack
 
 
 def _expect(found: list[str], condition: bool, problem: str) -> None:
@@ -236,6 +260,6 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
         console.print(
             f"On the test file: {test['accuracy']:.4f} accuracy, {test['macro_f1']:.4f} macro-F1, {test['rows']} rows."
         )
-    console.print(f"{'All five ended as they should' if result['ok'] else 'Not all ended as they should'}, "
+    console.print(f"{'All ended as they should' if result['ok'] else 'Not all ended as they should'}, "
                   f"after {result['seconds'] / 60:.1f} minutes. See {RESULT.relative_to(REPOSITORY)}; "
                   "`make up STACK=demo` opens this stack again.", style="bold")  # fmt: skip

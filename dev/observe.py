@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from dev.docker import DockerStack
 from dev.sample_data import Upload
 from dev.stack import Stack
 from include.lake import slug
@@ -36,7 +37,7 @@ class Event:
 class Observer:
     """Looks at a stack; changes nothing."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack | DockerStack) -> None:
         self.airflow, self.s3, self.bucket = stack.airflow, stack.s3, stack.env["BERT_BUCKET"]
         self.model = stack.env.get("BERT_MODEL_NAME", "bert-classifier")
         self.mlflow = MlflowClient(stack.mlflow_uri, stack.mlflow_uri)
