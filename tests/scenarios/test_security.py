@@ -89,7 +89,11 @@ def test_a_viewer_sees_a_trainer_trains_and_an_admin_rolls_back(stack: Stack) ->
 
 
 def test_the_webserver_refuses_a_default_login_elsewhere_than_local(stack: Stack, tmp_path: Path) -> None:
-    environment = stack.env | {"BERT_ENVIRONMENT": "staging", "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": "0"}
+    environment = stack.env | {
+        "BERT_ENVIRONMENT": "staging",
+        "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": "0",
+        "AIRFLOW__WEBSERVER__WEB_SERVER_MASTER_TIMEOUT": "10",  # how long it waits for gunicorn, which has ended
+    }
     done = airflow("webserver", "--pid", str(tmp_path / "pid"), environment=environment, home=tmp_path)
     assert done.returncode != 0
     assert "the user admin has the password admin" in done.stdout + done.stderr
