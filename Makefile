@@ -1,9 +1,10 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs upload rollback bench bench-quality bench-page test check format lock image docker-up docker-demo docker-down
+.PHONY: help setup demo up down status logs upload rollback bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-down
 
 PYTHON ?= python3.11
 UV_VERSION := 0.13.8
+PIP_AUDIT_VERSION := 2.10.1
 BIN := .venv/bin
 STACK ?= stack
 STATE := --state .local/$(STACK)
@@ -94,6 +95,17 @@ check: setup ## lints, checks the format and the types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Strict: a package that the database does not know would otherwise pass for a safe one, and so would a database that is down.
+audit: setup ## looks all pinned packages up in the database of known vulnerabilities; needs pypi.org
+	for file in requirements.txt include/training/requirements.txt; do $(BIN)/uv tool run pip-audit==$(PIP_AUDIT_VERSION) \
+	  --strict --no-deps --disable-pip --progress-spinner off -r $$file \
+	  $$(sed -nE 's/^([A-Za-z0-9-]+) .*/--ignore-vuln \1/p' audit-ignore.txt) || exit 1; done
+
+sbom: setup ## writes .local/sbom.json: every package of the image, in CycloneDX's format
+	mkdir -p .local
+	$(BIN)/python -m cyclonedx_py requirements --output-reproducible --pyproject pyproject.toml --mc-type application \
+	  -o .local/sbom.json requirements.txt
 
 format: setup ## formats the code
 	$(BIN)/ruff check --fix .

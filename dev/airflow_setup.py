@@ -1,10 +1,12 @@
-"""Brings Airflow's database up to date and creates the admin user; run as a program in the stack's environment.
+"""Brings Airflow's database up to date and creates the admin user and the role Trainer.
 
-The commands are those of Airflow's own CLI, called in one process: importing Airflow three times would take most of the
-first start.
+Run as a program in the stack's environment. The commands are those of Airflow's own CLI, called in one process:
+importing Airflow three times would take most of the first start.
 """
 
 from airflow.cli.cli_parser import get_parser
+
+from include.orchestration import roles
 
 COMMANDS = (
     ["db", "migrate"],
@@ -20,6 +22,7 @@ def main() -> None:
     for command in COMMANDS:
         arguments = get_parser().parse_args(command)
         arguments.func(arguments)
+    roles.main()
 
 
 if __name__ == "__main__":

@@ -152,12 +152,20 @@ class PodSettings(Pod, BaseSettings):
         return Pod(**(self.model_dump(exclude={"overrides"}) | self.overrides.get(model_name, {})))
 
 
-class Settings(BaseSettings):
-    """All settings with their defaults; a wrong value stops the start with the variable's name and what is allowed."""
+class Place(BaseSettings):
+    """What Airflow asks before it starts; apart from the rest, which may be wrong without stopping it."""
 
     model_config = SettingsConfigDict(
         env_prefix="BERT_", frozen=True, populate_by_name=True, env_ignore_empty=True, hide_input_in_errors=True
     )
+
+    environment: Literal["local", "preview", "staging", "production"] = Field(
+        "local", description="elsewhere than local, Airflow refuses to start with missing or well-known secrets"
+    )
+
+
+class Settings(Place):
+    """All settings with their defaults; a wrong value stops the start with the variable's name and what is allowed."""
 
     # Where things lie.
     bucket: str = Field("bert", description="S3 bucket name, or any fsspec URL (file:///… in unit tests)")
@@ -217,6 +225,12 @@ class Settings(BaseSettings):
         if self.training_backend == "kubernetes" and not self.pod.image:
             raise ValueError("BERT_TRAINING_BACKEND=kubernetes needs the trainer's image: set BERT_POD_IMAGE")
         return self
+
+
+def is_set_for_airflow(section: str, option: str) -> bool:
+    """Whether someone has set an option of Airflow's: as a variable, by a command or in a secrets backend."""
+    name = f"AIRFLOW__{section}__{option}".upper()
+    return any(os.environ.get(name + source) for source in ("", "_CMD", "_SECRET"))
 
 
 @lru_cache(maxsize=1)

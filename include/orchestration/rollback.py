@@ -18,34 +18,43 @@ from include.settings import settings
 SMOKE_ROWS = 64
 
 
+def roll_back(
+    model_name: str, *, actor: str, reason: str, to_version: str | None = None, dag_run_id: str | None = None
+) -> str:
+    """Makes an earlier version the champion again; returns a sentence that says which.
+
+    A ``dag_run_id`` makes it happen once per run. Raises PromotionRefused or SmokeTestFailed, and the champion stays.
+    """
+    frozen = golden.read(model_name)
+    if frozen is None:
+        raise promotion.PromotionRefused(f"{model_name} has no golden set: nothing was ever promoted")
+    rows = frozen.rows.sample(min(SMOKE_ROWS, len(frozen.rows)), random_state=0)
+    champion = promotion.rollback(
+        model_name,
+        PostgresHook(WAREHOUSE).get_sqlalchemy_engine(),
+        actor=actor,
+        reason=reason,
+        smoke_test=smoke.SmokeTest(list(rows["text"]), list(rows["label"]), settings().min_accuracy),
+        to_version=to_version,
+        dag_run_id=dag_run_id,
+        code_hash=code_hash(),
+    )
+    return f"{champion.name}: version {champion.version} is the champion again"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    config = settings()
     parser = argparse.ArgumentParser(prog="python -m include.orchestration.rollback", description=__doc__)
-    parser.add_argument("--model", default=config.model_name, help="registered model (%(default)s)")
+    parser.add_argument("--model", default=settings().model_name, help="registered model (%(default)s)")
     parser.add_argument("--to", metavar="VERSION", help="version to make champion; by default the previous one")
     parser.add_argument("--reason", required=True, help="why; kept in the ledger")
     parser.add_argument("--actor", default=getpass.getuser(), help="who; kept in the ledger (%(default)s)")
     options = parser.parse_args(arguments)
-    frozen = golden.read(options.model)
-    if frozen is None:
-        parser.error(f"{options.model} has no golden set: nothing was ever promoted")
-    rows = frozen.rows.sample(min(SMOKE_ROWS, len(frozen.rows)), random_state=0)
-    test = smoke.SmokeTest(list(rows["text"]), list(rows["label"]), config.min_accuracy)
     try:
-        champion = promotion.rollback(
-            options.model,
-            PostgresHook(WAREHOUSE).get_sqlalchemy_engine(),
-            actor=options.actor,
-            reason=options.reason,
-            smoke_test=test,
-            to_version=options.to,
-            code_hash=code_hash(),
-        )
+        print(roll_back(options.model, actor=options.actor, reason=options.reason, to_version=options.to))
     except (promotion.PromotionRefused, smoke.SmokeTestFailed) as error:
         print(f"not rolled back: {error}", file=sys.stderr)
         return 1
-    print(f"{champion.name}: version {champion.version} is the champion again")
     return 0
 
 

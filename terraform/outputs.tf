@@ -1,0 +1,24 @@
+output "bucket" {
+  description = "BERT_BUCKET"
+  value       = aws_s3_bucket.lake.id
+}
+
+output "airflow_role_arn" {
+  description = "workload_identity in deployment.yaml"
+  value       = one(aws_iam_role.airflow[*].arn)
+}
+
+output "airflow_policy_arn" {
+  description = "For a role of your own"
+  value       = aws_iam_policy.airflow.arn
+}
+
+output "trainer_policy_arn" {
+  description = "For a role of your own"
+  value       = aws_iam_policy.trainer.arn
+}
+
+output "uploads_queue_url" {
+  description = "Where each upload becomes a message"
+  value       = aws_sqs_queue.uploads.url
+}
