@@ -97,7 +97,7 @@ check: setup ## lints, checks the format and the types
 	$(BIN)/mypy
 
 # Strict: a package that the database does not know would otherwise pass for a safe one, and so would a database that is down.
-audit: setup ## looks all pinned packages up in the database of known vulnerabilities; needs pypi.org
+audit: setup ## looks all pinned packages up in the database of known vulnerabilities; needs the internet
 	for file in requirements.txt include/training/requirements.txt; do $(BIN)/uv tool run pip-audit==$(PIP_AUDIT_VERSION) \
 	  --strict --no-deps --disable-pip --progress-spinner off -r $$file \
 	  $$(sed -nE 's/^([A-Za-z0-9-]+) .*/--ignore-vuln \1/p' audit-ignore.txt) || exit 1; done
