@@ -4,7 +4,7 @@ Packed, a batch is one row of tokens. Attention stays inside each text (``cu_seq
 that transformers gives them), positions restart with each text, and the head sees each text's first token. Nothing is
 computed for padding, which on short texts is most of a padded batch.
 
-Attention of packed batches has no dropout: torch's quick kernels, the CPU's and varlen_attn, do not take it.
+Attention of packed batches has no dropout: varlen_attn and, for long texts, torch's kernel for the CPU do not take it.
 """
 # ruff: noqa: TID253 - tensors are all this module is about; import it inside functions
 
