@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs upload rollback bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-down
+.PHONY: help setup demo up down status logs upload rollback bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 PYTHON ?= python3.11
 UV_VERSION := 0.13.8
@@ -9,6 +9,8 @@ BIN := .venv/bin
 STACK ?= stack
 STATE := --state .local/$(STACK)
 ENGINE ?= docker
+ASTRO ?= astro dev
+ASTRO_WAIT ?= 10m
 IMAGE ?= bert-trainer
 
 # Folders of wheels given to pip are good for uv too.
@@ -74,17 +76,21 @@ bench-page: setup ## writes docs/benchmarks.md again from docs/benchmarks/*.json
 
 docker-up: astro ## starts the stack in Docker, with a small base model unless .env says otherwise
 	test -f .env || cp .env.example .env
-	astro dev start
+	$(ASTRO) start --wait $(ASTRO_WAIT)
 
 docker-demo: astro setup ## tells the demo's stories on a fresh stack in Docker [STORIES=1 DATA=]
 	$(BIN)/python -m dev demo --docker $(if $(STORIES),--stories $(STORIES)) $(if $(DATA),--data "$(DATA)")
 
+docker-check: astro setup ## builds and starts a fresh stack in Docker and tries stories, a restart, a crash [STORIES=]
+	test -f .env || cp .env.example .env
+	$(BIN)/python -m dev docker-check --astro "$(ASTRO)" --wait $(ASTRO_WAIT) --engine $(ENGINE) $(if $(STORIES),--stories $(STORIES))
+
 docker-down: astro ## stops it; its data stays
-	astro dev stop
+	$(ASTRO) stop
 
 .PHONY: astro
 astro:
-	@command -v astro >/dev/null || { echo 'The Astro CLI is not installed: https://www.astronomer.io/docs/astro/cli/install-cli'; \
+	@command -v $(firstword $(ASTRO)) >/dev/null || { echo 'The Astro CLI is not installed: https://www.astronomer.io/docs/astro/cli/install-cli'; \
 	  echo 'Without Docker: make up, make demo.'; exit 1; }
 
 test: setup ## runs all tests

@@ -1,4 +1,4 @@
-"""The command line of the local stack: ``python -m dev up | down | status | logs | env | upload | rollback | demo``."""
+"""The command line of the local stacks: ``python -m dev COMMAND``; ``--help`` lists the commands."""
 
 import argparse
 import shlex
@@ -103,6 +103,16 @@ def demo(arguments: argparse.Namespace) -> int:
     )
 
 
+def docker_check(arguments: argparse.Namespace) -> int:
+    """Builds and starts the Docker stack with the Astro CLI, and tries what may happen to it."""
+    from dev.containers import AstroProject
+    from dev.docker_check import check
+
+    return check(
+        AstroProject(shlex.split(arguments.astro), arguments.wait, arguments.engine), arguments.stories, console
+    )
+
+
 def _print_addresses(stack: Stack) -> None:
     bucket = stack.env["BERT_BUCKET"]
     rows = (
@@ -127,8 +137,10 @@ def _print_addresses(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (up, down, status, logs, env, upload, rollback, demo):
-        command = commands.add_parser(function.__name__, help=(function.__doc__ or "").split("\n", 1)[0])
+    for function in (up, down, status, logs, env, upload, rollback, demo, docker_check):
+        command = commands.add_parser(
+            function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
+        )
         command.set_defaults(run=function)
         state = DEMO_STATE if function is demo else DEFAULT_STATE
         command.add_argument("--state", type=Path, default=state, help="the stack's folder (%(default)s)")
@@ -145,6 +157,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--text", default="", help="name of the text column, if it is not a usual one")
             command.add_argument("--label", default="", help="name of the label column, if it is not a usual one")
             command.add_argument("--docker", action="store_true", help="on the stack of `astro dev start`, a fresh one")
+        if function is docker_check:
+            command.add_argument("--astro", default="astro dev", help="the Astro CLI (%(default)s)")
+            command.add_argument("--wait", default="10m", help="how long it waits for Airflow (%(default)s)")
+            command.add_argument("--engine", default="docker", help="docker or podman (%(default)s)")
+        if function in (demo, docker_check):
             command.add_argument("--stories", type=int, default=5, help="only the first so many (%(default)s)")
     return parser
 

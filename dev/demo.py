@@ -187,7 +187,8 @@ def demo(
     result = {"ok": result.pop("ok"), "seconds": round(time.monotonic() - begun, 1), **result}
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2, ensure_ascii=False))
-    _print_result(result, console)
+    afterwards = "the stack is still up" if docker else "`make up STACK=demo` opens this stack again"
+    _print_result(result, afterwards, console)
     return 0 if result["ok"] else 1
 
 
@@ -237,7 +238,7 @@ def _shown(report: dict[str, Any]) -> str:
     return ", ".join([report["outcome"] + version, f"{rows['used']} used, {rows['rejected']} rejected", *gates])
 
 
-def _print_result(result: dict[str, Any], console: Console) -> None:
+def _print_result(result: dict[str, Any], afterwards: str, console: Console) -> None:
     table = Table("story", "outcome", "upload → run", "")
     for story in result["stories"]:
         mark = "[green]ok[/]" if story["ok"] else "[bold red]NOT OK[/]"
@@ -261,5 +262,5 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
             f"On the test file: {test['accuracy']:.4f} accuracy, {test['macro_f1']:.4f} macro-F1, {test['rows']} rows."
         )
     console.print(f"{'All ended as they should' if result['ok'] else 'Not all ended as they should'}, "
-                  f"after {result['seconds'] / 60:.1f} minutes. See {RESULT.relative_to(REPOSITORY)}; "
-                  "`make up STACK=demo` opens this stack again.", style="bold")  # fmt: skip
+                  f"after {result['seconds'] / 60:.1f} minutes. See {RESULT.relative_to(REPOSITORY)}; {afterwards}.",
+                  style="bold")  # fmt: skip

