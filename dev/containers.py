@@ -34,7 +34,7 @@ class AstroProject:
         self._run(*self.astro, "start", "--wait", self.wait)
 
     def stop(self) -> None:
-        """Removes the containers and keeps the volumes. Raises StartError."""
+        """Stops the containers; the volumes stay. Raises StartError."""
         self._run(*self.astro, "stop")
 
     def crash(self, service: str) -> None:

@@ -12,6 +12,7 @@ from include import lake
 from include.datasets import golden
 from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, stage, take_in
 from include.orchestration.outcome import conclude
+from include.orchestration.training_task import provide_training_pool
 from include.registry import lineage
 from include.settings import settings
 from include.uploads import claims
@@ -27,6 +28,7 @@ def validate(dag_run: DagRun, dataset_uri: str | None) -> dict[str, Any]:
 
     Skips the rest of the run if an upload left nothing to train on, or if its rows have to wait for more.
     """
+    provide_training_pool()
     plan = _plan(dag_run, dataset_uri)
     intake = take_in(plan)
     lake.write_json(lake.staging(plan.run_id, "intake.json"), intake.model_dump())

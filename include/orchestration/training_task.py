@@ -1,5 +1,6 @@
 """The task that trains: one factory, so that no DAG knows where the trainer runs."""
 
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,12 +10,14 @@ from typing import Any
 
 from airflow.exceptions import AirflowException
 from airflow.hooks.subprocess import SubprocessHook
-from airflow.models import BaseOperator
+from airflow.models import BaseOperator, Pool
 
 from include import lake
 from include.orchestration.defaults import GPU_POOL
 from include.settings import settings
 from include.training.job import Hyperparameters, Job
+
+logger = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).parents[2]
 STOP_SECONDS = 50  # less than [core] killed_task_cleanup_time, after which Airflow kills the task
@@ -31,6 +34,13 @@ def training_task(*, task_id: str, dataset_uri: str, **kwargs: Any) -> BaseOpera
     from include.orchestration.pod_operator import PodTraining
 
     return PodTraining(**arguments)
+
+
+def provide_training_pool() -> None:
+    """Creates the pool of training tasks with one slot if nobody has: Airflow lets tasks wait for it without a word."""
+    if Pool.get_pool(GPU_POOL) is None:
+        logger.warning("there is no pool %s: creating it with one slot, so one training runs at a time", GPU_POOL)
+        Pool.create_or_update_pool(GPU_POOL, slots=1, description="Training runs at once", include_deferred=False)
 
 
 def job_of(params: dict[str, Any], dataset_uri: str, run_name: str, mlflow_tracking_uri: str) -> Job:
