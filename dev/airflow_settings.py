@@ -1,12 +1,15 @@
 """Imports airflow_settings.yaml over Airflow's REST API, as the Astro CLI does after its start."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
+
+PERMITTED_WITHIN = 60.0  # seconds
 
 _Item = dict[str, Any]
 
@@ -63,8 +66,16 @@ def _pools(content: _Item) -> Iterator[tuple[str, str, str, _Item]]:
             yield "pools", "name", name, body
 
 
+def _permitted(request: Callable[[], httpx.Response]) -> httpx.Response:
+    """The answer, asked for again while it is 403: on a busy machine a new webserver once refused even its admin."""
+    deadline = time.monotonic() + PERMITTED_WITHIN
+    while (answer := request()).status_code == httpx.codes.FORBIDDEN and time.monotonic() < deadline:
+        time.sleep(1)
+    return answer
+
+
 def _upsert(airflow: httpx.Client, kind: str, name: str, body: _Item) -> None:
-    answer = airflow.post(f"/{kind}", json=body)
+    answer = _permitted(lambda: airflow.post(f"/{kind}", json=body))
     if answer.status_code == 409:
         answer = airflow.patch(f"/{kind}/{name}", json=body)
     answer.raise_for_status()
