@@ -2,10 +2,12 @@
 # Only imported inside tasks.
 
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.models import DagRun
+from airflow.stats import Stats
 from airflow.utils.types import DagRunType
 
 from include import lake
@@ -38,6 +40,7 @@ def validate(dag_run: DagRun, dataset_uri: str | None) -> dict[str, Any]:
         if not claims.take(batch_id, plan.run_id):
             raise AirflowException(f"batch {batch_id} was taken by another run meanwhile; trying again without it")
     plan.pin()
+    _report_waits(plan)
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
     if intake.accepted_rows == 0 or (uploaded and not plan.sources):
         _end_without_training(dag_run, plan, intake, "nothing_to_train", _why_nothing(intake))
@@ -73,6 +76,14 @@ def _plan(dag_run: DagRun, dataset_uri: str | None) -> Plan:
             f"there is no labelled data yet: drop a .csv, .jsonl or .parquet in {lake.incoming()}"
         )
     return plan
+
+
+def _report_waits(plan: Plan) -> None:
+    """Tells whoever collects Airflow's metrics how long each upload lay claimed before this run took it."""
+    for batch_id in _batch_ids(plan):
+        batch = claims.read_batch(batch_id)
+        for file in batch.files if batch else []:
+            Stats.timing("upload_wait", datetime.now(UTC) - file.claimed_at)
 
 
 def _uploaded(run_id: str) -> list[Source]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from airflow.stats import Stats
+
 from include import lake
 from include.datasets.intake import Intake, Plan
 from include.orchestration.notes import NOTE_LIMIT, set_note
@@ -16,7 +18,7 @@ def conclude(
     links: dict[str, str] | None = None,
     **facts: Any,
 ) -> str:
-    """Writes a run's outcome; returns the URI of run.json.
+    """Writes a run's outcome, and counts it among Airflow's metrics; returns the URI of run.json.
 
     ``outcome`` is promoted, rejected, unchanged (the job's model is the champion already), nothing_to_train or
     waiting_for_more_data. ``links`` are shown in the note;
@@ -35,6 +37,7 @@ def conclude(
     }
     uri = lake.write_json(lake.report(dag_id, plan.run_id, "run.json"), report)
     set_note(dag_id, plan.run_id, _note(intake, outcome, reason, links or {}))
+    Stats.incr(f"training_outcome.{outcome}")
     return uri
 
 
