@@ -5,12 +5,10 @@ from typing import Any
 
 from airflow.decorators import dag, task
 from airflow.exceptions import AirflowSkipException
-from airflow.providers.amazon.aws.sensors.s3 import S3KeySensor
 
-from include import lake
-from include.orchestration.defaults import AWS, START, TASK_DEFAULTS
+from include.orchestration.defaults import START, TASK_DEFAULTS
 from include.orchestration.events import INCOMING
-from include.settings import settings
+from include.orchestration.upload_sensor import upload_sensor
 
 
 @dag(
@@ -31,17 +29,6 @@ meanwhile, is left for the next round.
 """,
 )
 def s3_upload_listener() -> None:
-    wait_for_upload = S3KeySensor(
-        task_id="wait_for_upload",
-        bucket_key=lake.incoming("*[!/]"),  # not the folder markers that some S3 browsers leave
-        wildcard_match=True,
-        deferrable=True,
-        aws_conn_id=AWS,
-        poke_interval=settings().upload_poll_seconds,
-        timeout=timedelta(days=1).total_seconds(),
-        soft_fail=True,
-    )
-
     @task(outlets=[INCOMING])
     def claim_uploads(run_id: Any = None, ts_nodash: Any = None, outlet_events: Any = None) -> list[str]:
         from include.uploads.claims import batch_id_of, claim_uploads
@@ -52,7 +39,7 @@ def s3_upload_listener() -> None:
         outlet_events[INCOMING].extra = {"batches": batches}
         return batches
 
-    wait_for_upload >> claim_uploads()
+    upload_sensor(task_id="wait_for_upload") >> claim_uploads()
 
 
 s3_upload_listener()

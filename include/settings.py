@@ -185,7 +185,13 @@ class Settings(Place):
     upload_unfinished_minutes: float = Field(
         60.0, ge=0, description="after this an object with an unfinished name (x.csv.part) is taken as it is"
     )
-    upload_poll_seconds: float = Field(1.0, gt=0)
+    upload_poll_seconds: float = Field(1.0, gt=0, description="pause between two requests of the waiting listener")
+    uploads_queue_url: str = Field(
+        "", pattern=r"^(https?://\S+)?$", description="SQS queue that hears of uploads; empty: incoming/ is listed"
+    )
+    uploads_look_seconds: float = Field(
+        300.0, gt=0, le=86_400, description="with a queue: after this without a message incoming/ is looked at anyway"
+    )
     claim_lease_seconds: float = Field(600.0, gt=0, description="after this an unfinished claim is taken over")
     data_timeout_minutes: float = Field(10.0, gt=0, description="how long wait_for_data waits for labelled data")
 

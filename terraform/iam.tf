@@ -33,7 +33,7 @@ data "aws_iam_policy_document" "airflow" {
   }
   statement {
     sid       = "HearOfUploads"
-    actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"]
+    actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage"]
     resources = [aws_sqs_queue.uploads.arn]
   }
   dynamic "statement" {

@@ -1,4 +1,5 @@
-# Each object that lands in incoming/ becomes a message in a queue: no polling. The listener still polls; see the docs.
+# Each object that lands in incoming/ becomes a message in a queue. With BERT_UPLOADS_QUEUE_URL it wakes the listener, which
+# then needs no polling; it depends on no single message (docs/astro-cloud.md).
 
 resource "aws_s3_bucket_notification" "lake" {
   bucket      = aws_s3_bucket.lake.id
@@ -27,7 +28,7 @@ resource "aws_sqs_queue" "uploads" {
   name                       = "${var.name}-uploads"
   sqs_managed_sse_enabled    = true
   message_retention_seconds  = 1209600 # 14 days, the most
-  visibility_timeout_seconds = 300
+  visibility_timeout_seconds = 30      # deleted as soon as it is received
   redrive_policy = jsonencode({
     deadLetterTargetArn = aws_sqs_queue.uploads_failed.arn
     maxReceiveCount     = 5

@@ -19,6 +19,6 @@ output "trainer_policy_arn" {
 }
 
 output "uploads_queue_url" {
-  description = "Where each upload becomes a message"
+  description = "BERT_UPLOADS_QUEUE_URL: where each upload becomes a message"
   value       = aws_sqs_queue.uploads.url
 }

@@ -107,6 +107,11 @@ def claim_uploads(batch_id: str, sleep: Callable[[float], None] = time.sleep) ->
     return sealed
 
 
+def has_uploads() -> bool:
+    """Whether anything lies in ``incoming/``, finished or not."""
+    return any(True for _ in _list(_client()))
+
+
 def read_batch(batch_id: str) -> Batch | None:
     """A sealed batch; None if it is not sealed (yet)."""
     uri = lake.claims(batch_id, "manifest.json")

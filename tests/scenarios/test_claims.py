@@ -3,57 +3,17 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import boto3
 import pytest
 
 from include import lake
 from include.settings import settings
 from include.uploads import claims
+from tests.scenarios.conftest import Bucket, claimed
 
 ODD_NAMES = ["plain.csv", "sub/folder/a b.csv", "ü+%25 & ?#.csv", "日本/ñ.csv", "a'\"(1)[x].csv", "100%.csv"]
-
-
-@pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Any]:
-    bucket = f"b{abs(hash(request.node.name))}"
-    environment = {
-        "AWS_ENDPOINT_URL": s3_endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "BERT_BUCKET": bucket,
-        "BERT_UPLOAD_SETTLE_SECONDS": "0",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    settings.cache_clear()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket=bucket)
-    yield Bucket(client, bucket)
-    settings.cache_clear()
-
-
-class Bucket:
-    def __init__(self, client: Any, name: str) -> None:
-        self.client, self.name = client, name
-
-    def put(self, name: str, content: bytes = b"text,label\na,x\n") -> None:
-        self.client.put_object(Bucket=self.name, Key=f"incoming/{name}", Body=content)
-
-    def incoming(self) -> list[str]:
-        listed = self.client.list_objects_v2(Bucket=self.name, Prefix="incoming/").get("Contents", [])
-        return [item["Key"].removeprefix("incoming/") for item in listed]
-
-
-def claimed() -> dict[str, bytes]:
-    """What lies in sealed batches, by name; fails if an upload is in two."""
-    files = [file for batch in claims.waiting_batches() for file in batch.files]
-    assert len({(file.key, file.etag) for file in files}) == len(files), "an upload was claimed twice"
-    return {file.key.removeprefix("incoming/"): lake.read_bytes(file.uri) for file in files}
 
 
 def test_odd_names_and_sub_folders_are_claimed_byte_for_byte(s3: Bucket) -> None:

@@ -68,6 +68,14 @@ def test_every_bert_variable_is_a_setting_and_is_accepted(
     assert settings.pod.environment["AWS_DEFAULT_REGION"] == deployment["configuration"]["region"]
 
 
+def test_the_line_that_ends_polling_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = yaml.safe_load(FILE.read_text().replace("# - {key", "- {key"))
+    url = variables(content["deployment"])["BERT_UPLOADS_QUEUE_URL"]
+    monkeypatch.setenv("BERT_UPLOADS_QUEUE_URL", url)
+    assert Settings().uploads_queue_url == url
+    assert url.startswith(f"https://sqs.{content['deployment']['configuration']['region']}.amazonaws.com/")
+
+
 def test_the_bucket_of_frames_is_the_lakes(deployment: dict[str, Any]) -> None:
     found = variables(deployment)
     assert found["AIRFLOW__ASTRO_SDK__XCOM_STORAGE_URL"] == f"s3://{found['BERT_BUCKET']}/xcom"
