@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status logs upload rollback bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-down
+.PHONY: help setup demo up services down status logs upload rollback bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-down
 
 PYTHON ?= python3.11
 UV_VERSION := 0.13.8
@@ -43,6 +43,9 @@ demo: setup ## uploads five files to a fresh stack and shows what happens [DATA=
 
 up: setup ## starts the local stack and leaves it running [STACK=demo: with the demo's data]
 	$(BIN)/python -m dev up $(STATE)
+
+services: setup ## starts PostgreSQL, S3 and MLflow alone, for `astro dev start --standalone`; make down STACK=services
+	$(BIN)/python -m dev up --services-only --state .local/services
 
 down: setup ## stops it; its data stays [STACK=]
 	$(BIN)/python -m dev down $(STATE)
