@@ -1,6 +1,7 @@
 """The command line of the local stacks: ``python -m dev COMMAND``; ``--help`` lists the commands."""
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -20,11 +21,11 @@ console = Console(highlight=False)
 
 def up(arguments: argparse.Namespace) -> int:
     """Starts the stack and leaves it running."""
-    stack, begun = Stack(arguments.state), time.monotonic()
+    stack, begun = Stack(arguments.state, services_only=arguments.services_only), time.monotonic()
     started = stack.up(lambda line: console.print(f"  {line}", style="dim", markup=False))
     took = time.monotonic() - begun
     console.print(f"The stack is up after {took:.0f} s." if started else "The stack is already up.", style="bold green")
-    _print_addresses(stack)
+    _print_addresses(stack, with_airflow=not arguments.services_only)
     return 0
 
 
@@ -113,7 +114,7 @@ def docker_check(arguments: argparse.Namespace) -> int:
     )
 
 
-def _print_addresses(stack: Stack) -> None:
+def _print_addresses(stack: Stack, *, with_airflow: bool) -> None:
     bucket = stack.env["BERT_BUCKET"]
     rows = (
         ("Airflow", stack.airflow_url, "login admin, password admin"),
@@ -123,8 +124,10 @@ def _print_addresses(stack: Stack) -> None:
         ("logs", str(stack.state.logs), ""),
     )
     console.print()
-    for name, address, login in rows:
+    for name, address, login in rows if with_airflow else rows[1:]:
         console.print(f"  {name:<10} {address:<25} {login}".rstrip(), markup=False, soft_wrap=True)
+    if not with_airflow:
+        _print_start_of_airflow(stack)
     target = f"s3://{bucket}/incoming/"
     default = stack.state.folder == DEFAULT_STATE.resolve()
     suffix = "" if default else f" STACK={stack.state.folder.name}"
@@ -132,6 +135,12 @@ def _print_addresses(stack: Stack) -> None:
     console.print(f"  make upload FILE=my.csv{suffix}", markup=False)
     keys = "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local"
     console.print(f"  {keys} aws s3 cp my.csv {target} --endpoint-url {stack.s3_url}", markup=False, soft_wrap=True)
+
+
+def _print_start_of_airflow(stack: Stack) -> None:
+    file = os.path.relpath(stack.state.airflow_env)
+    console.print(f"\nWhat Airflow needs to find them is in {file}:", markup=False, soft_wrap=True)
+    console.print(f"  astro dev start --standalone --env {file} --wait 10m", markup=False, soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,6 +153,8 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=function)
         state = DEMO_STATE if function is demo else DEFAULT_STATE
         command.add_argument("--state", type=Path, default=state, help="the stack's folder (%(default)s)")
+        if function is up:
+            command.add_argument("--services-only", action="store_true", help="no Airflow: start that otherwise")
         if function is logs:
             command.add_argument("program", nargs="?", help="only this program's")
         if function is upload:

@@ -13,6 +13,15 @@ MLFLOW_BUCKET = "mlflow"
 _DROPPED = ("AIRFLOW", "AWS_", "MLFLOW_", "GUNICORN_", "PG")
 # What a client in the user's shell needs.
 CLIENT_PREFIXES = ("AWS_", "MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL", "BERT_")
+# An Airflow that something else starts has its own home and address, and logs there.
+_ITS_OWN = (
+    "AIRFLOW_HOME",
+    "AIRFLOW__CORE__EXECUTOR",
+    "AIRFLOW__LOGGING__",
+    "AIRFLOW__SCHEDULER__CHILD_PROCESS_LOG_DIRECTORY",
+    "AIRFLOW__WEBSERVER__BASE_URL",
+    "AIRFLOW__WEBSERVER__WEB_SERVER_PORT",
+)
 
 
 def host() -> str:
@@ -31,6 +40,16 @@ def environment(state: State, overrides: Mapping[str, str] | None = None) -> dic
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_DROPPED)}
     chosen = _defaults() | inherited | dict(overrides or {})
     return chosen | _process(state) | _aws(ports) | _mlflow(state) | _airflow(state, chosen) | dict(overrides or {})
+
+
+def airflow_env(environment: Mapping[str, str]) -> dict[str, str]:
+    """Of a stack's environment what an Airflow needs that is not one of its programs: as in a ``.env`` file."""
+    prefixes = (*CLIENT_PREFIXES, "AIRFLOW")
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(prefixes) and not name.startswith(_ITS_OWN)
+    }
 
 
 def postgres_url(ports: Ports, secrets: Secrets, database: str) -> str:
@@ -117,6 +136,7 @@ def _airflow(state: State, chosen: Mapping[str, str]) -> dict[str, str]:
             "base_url": f"http://localhost:{ports.airflow}",
             "secret_key": secrets.webserver_key,
             "workers": 1,
+            "web_server_master_timeout": 600,  # the first start of a busy machine
             "warn_deployment_exposure": False,
         },
         "api": {"auth_backends": "airflow.api.auth.backend.basic_auth,airflow.api.auth.backend.session"},

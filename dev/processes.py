@@ -91,9 +91,9 @@ def pids(state: State) -> dict[str, int]:
 def stop(state: State, names: Sequence[str]) -> None:
     """Stops some programs, all at once, and waits until they have ended."""
     for name in names:
-        with suppress(xmlrpc.client.Fault):  # not running
+        with suppress(xmlrpc.client.Fault):  # not running, or not of this stack
             _call(state, "stopProcess", name, False)
-    while any(statuses(state)[name] in ("STOPPING", "RUNNING", "STARTING") for name in names):
+    while any(statuses(state).get(name) in ("STOPPING", "RUNNING", "STARTING") for name in names):
         time.sleep(0.1)
 
 

@@ -18,7 +18,7 @@ import httpx
 
 from dev import postgres, processes, services
 from dev.airflow_settings import import_settings
-from dev.environment import environment, postgres_url
+from dev.environment import airflow_env, environment, postgres_url
 from dev.processes import StartError
 from dev.state import DEFAULT_STATE, REPOSITORY, State
 
@@ -29,11 +29,21 @@ Report = Callable[[str], None]
 
 
 class Stack:
-    """One stack, known by its state folder. Any process may hold a Stack of the same folder."""
+    """One stack, known by its state folder. Any process may hold a Stack of the same folder.
 
-    def __init__(self, folder: Path = DEFAULT_STATE, env_overrides: Mapping[str, str] | None = None) -> None:
+    With ``services_only`` it starts all but Airflow, for an Airflow that is started otherwise (see ``airflow_env``).
+    """
+
+    def __init__(
+        self,
+        folder: Path = DEFAULT_STATE,
+        env_overrides: Mapping[str, str] | None = None,
+        *,
+        services_only: bool = False,
+    ) -> None:
         self.state = State(folder)
         self._overrides = dict(env_overrides or {})
+        self._without = services.AIRFLOW if services_only else ()
 
     @property
     def env(self) -> dict[str, str]:
@@ -124,23 +134,32 @@ class Stack:
         return services.health_checks(self.state)[name]()
 
     def _is_healthy(self) -> bool:
-        return processes.is_running(self.state) and all(
-            check() for check in services.health_checks(self.state).values()
-        )
+        checks = services.health_checks(self.state).items()
+        return processes.is_running(self.state) and all(check() for name, check in checks if name not in self._without)
 
     def _start(self, report: Report) -> None:
         self.state.make_folders()
         with _choosing_ports():
             self.state.choose_ports(processes.promised_ports())
-            processes.start_supervisor(self.state, services.programs(self.state), self.env)
+            programs = [program for program in services.programs(self.state) if program.name not in self._without]
+            processes.start_supervisor(self.state, programs, self.env)
         self._start_programs("postgres", "s3", report=report)
         postgres.create_databases(self.state)
         services.create_buckets(self.env)
         processes.start(self.state, "mlflow")  # takes as long as Airflow's migration: side by side
         self._initialise_airflow(report)
+        if self._without:
+            self._start_programs("mlflow", report=report)
+            self._write_airflow_env()
+            return
         self._start_programs("webserver", "scheduler", "triggerer", "mlflow", report=report)
         with self.airflow as client:
             import_settings(client, REPOSITORY / "airflow_settings.yaml", self.env)
+
+    def _write_airflow_env(self) -> None:
+        self.state.airflow_env.touch(mode=0o600)  # it holds the database's password
+        lines = (f"{name}={value}\n" for name, value in sorted(airflow_env(self.env).items()))
+        self.state.airflow_env.write_text("".join(lines))
 
     def _start_programs(self, *names: str, report: Report) -> None:
         begun = time.monotonic()

@@ -58,6 +58,7 @@ class State:
         self.folder = folder.resolve()
         self.logs = self.folder / "logs"
         self.airflow_home = self.folder / "airflow"
+        self.airflow_env = self.folder / "airflow.env"
         self.postgres = self.folder / "postgres"
         self.s3_file = self.folder / "s3.sqlite"
         self.s3_faults = self.folder / "s3.faults"

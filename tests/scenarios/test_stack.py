@@ -3,8 +3,10 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,6 +22,7 @@ from mlflow import MlflowClient
 from dev.environment import MARKER
 from dev.processes import StartError
 from dev.stack import Stack
+from dev.state import REPOSITORY
 
 PROGRAMS = {"postgres", "s3", "mlflow", "scheduler", "triggerer", "webserver"}
 
@@ -182,3 +185,20 @@ def test_an_interrupted_up_stops_everything(tmp_path: Path) -> None:
     up.send_signal(signal.SIGINT)
     assert up.wait(60) == 130
     assert survivors(stack) == []
+
+
+def test_services_alone_come_with_what_an_airflow_beside_them_needs() -> None:
+    with tempfile.TemporaryDirectory(prefix="stack-") as folder:
+        stack = Stack(Path(folder), services_only=True)
+        with stack.running():
+            assert set(stack.statuses()) == {"postgres", "s3", "mlflow"}
+            assert not stack.up()
+            assert stat.S_IMODE(stack.state.airflow_env.stat().st_mode) == 0o600
+            given = dict(line.split("=", 1) for line in stack.state.airflow_env.read_text().splitlines())
+            assert given["MLFLOW_TRACKING_URI"] == stack.mlflow_uri
+            assert given["AIRFLOW_CONN_WAREHOUSE"] == stack.warehouse_url
+            environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "AIRFLOW_HOME": f"{folder}/other"}
+            command = [sys.executable, "-m", "airflow", "users", "list", "--output", "plain"]
+            users = subprocess.run(command, env=environment | given, capture_output=True, text=True, check=True)
+            assert "admin" in users.stdout
+        assert survivors(stack) == []

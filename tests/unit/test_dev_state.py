@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.environment import environment
+from dev.environment import airflow_env, environment
 from dev.state import Ports, State
 
 
@@ -73,3 +73,13 @@ def test_down_without_a_stack_says_so_and_makes_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "Nothing is up.")
     assert not (tmp_path / "none").exists()
+
+
+def test_another_airflow_is_told_where_things_are_and_keeps_its_own_home(state: State) -> None:
+    given = airflow_env(environment(state))
+    assert given["AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES"] == "airflow.* astro.*"
+    assert given["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{state.ports.s3}"
+    assert not [name for name, value in given.items() if "\n" in value]
+    of_the_stack = {"PATH", "AIRFLOW_HOME", "AIRFLOW__CORE__EXECUTOR", "AIRFLOW__WEBSERVER__WEB_SERVER_PORT"}
+    assert of_the_stack & set(given) == set()
+    assert str(state.folder) not in "".join(given.values())
