@@ -65,6 +65,10 @@ class ClaimedFile(BaseModel):
     claimed_at: datetime
 
 
+class ClaimError(RuntimeError):
+    """An upload cannot be claimed; the message says which, why and what to do."""
+
+
 class Batch(BaseModel):
     """Files claimed together; the content of ``claims/<batch_id>/manifest.json``."""
 
@@ -231,8 +235,22 @@ def _holds(batch: Batch, upload: Upload) -> bool:
 
 
 def _seal(client: Any, batch_id: str, uploads: list[Upload]) -> Batch | None:
-    """Copies a batch's files and writes its manifest; None if nothing was left to copy or another sealed it."""
-    files = [file for upload in uploads if (file := _copy(client, batch_id, upload)) is not None]
+    """Copies a batch's files and writes its manifest; None if nothing was left to copy or another sealed it.
+
+    A file that S3 does not let be copied stays in incoming/ and keeps no other from being claimed; alone, it raises
+    ClaimError.
+    """
+    files, refused = [], []
+    for upload in uploads:
+        try:
+            file = _copy(client, batch_id, upload)
+        except ClaimError as error:
+            logger.error("%s", error)
+            refused.append(error)
+        else:
+            files += [file] if file else []
+    if refused and not files:
+        raise refused[0]
     if not files:
         return None
     batch = Batch(batch_id=batch_id, files=files)
@@ -244,7 +262,7 @@ def _seal(client: Any, batch_id: str, uploads: list[Upload]) -> Batch | None:
 
 
 def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
-    """Copies an upload into its batch unless it was overwritten or deleted since it was listed."""
+    """Copies an upload into its batch unless it was overwritten or deleted since it was listed. Raises ClaimError."""
     from botocore.exceptions import ClientError
 
     # The ETag in the path keeps two versions of one key apart.
@@ -256,13 +274,17 @@ def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
             {"Bucket": _bucket(), "Key": upload.key},
             _bucket(),
             target.removeprefix(f"{lake.root()}/"),
-            ExtraArgs={"CopySourceIfMatch": f'"{upload.etag}"'},
+            # Its tags stay behind: to copy them takes two more permissions.
+            ExtraArgs={"CopySourceIfMatch": f'"{upload.etag}"', "TaggingDirective": "REPLACE"},
         )
     except ClientError as error:
         if error.response["Error"]["Code"] in {"PreconditionFailed", "412", "404", "NoSuchKey"}:
             logger.info("%s was overwritten or deleted while it was claimed; left for the next claim", upload.key)
             return None
-        raise
+        raise ClaimError(
+            f"S3 does not let {upload.key} be copied ({error}); it stays there and is tried again. Give Airflow the right "
+            "to read it, bring it back from an archive tier, or delete it"
+        ) from error
     return ClaimedFile(key=upload.key, etag=upload.etag, size=upload.size, uri=target, claimed_at=datetime.now(UTC))
 
 

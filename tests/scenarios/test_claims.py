@@ -55,6 +55,29 @@ def test_an_unfinished_name_is_left_until_it_is_renamed(s3: Bucket) -> None:
     assert s3.incoming() == ["a.csv.part"]
 
 
+def test_a_file_that_cannot_be_copied_keeps_no_other_from_being_claimed(s3: Bucket) -> None:
+    s3.client.put_object(Bucket=s3.name, Key="incoming/archived.csv", Body=b"a", StorageClass="GLACIER")
+    s3.put("good.csv", b"b")
+    claims.claim_uploads("b1")
+    assert claimed() == {"good.csv": b"b"}
+    with pytest.raises(claims.ClaimError, match=r"incoming/archived\.csv.*archive"):
+        claims.claim_uploads("b2")
+    s3.put("good.csv", b"c")
+    (batch,) = claims.claim_uploads("b3")
+    assert [file.key for file in batch.files] == ["incoming/good.csv"]
+    assert s3.incoming() == ["archived.csv"]
+    s3.put("archived.csv", b"a")  # back from the archive: the listener that failed tries again
+    claims.claim_uploads("b2")
+    assert claimed()["archived.csv"] == b"a"
+
+
+def test_the_tags_of_an_upload_need_no_permission(s3: Bucket) -> None:
+    s3.client.put_object(Bucket=s3.name, Key="incoming/tagged.csv", Body=b"a", Tagging="team=a")
+    (batch,) = claims.claim_uploads("b1")
+    key = batch.files[0].uri.removeprefix(f"s3://{s3.name}/")
+    assert s3.client.get_object_tagging(Bucket=s3.name, Key=key)["TagSet"] == []
+
+
 def test_an_overwritten_upload_is_two_uploads(s3: Bucket) -> None:
     s3.put("a.csv", b"first")
     claims.claim_uploads("b1")
