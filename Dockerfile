@@ -25,15 +25,16 @@ RUN --mount=type=bind,source=wheels,target=/tmp/wheels \
     mlflow, pyarrow.parquet, pydantic_settings, s3fs, sklearn.metrics; from transformers import Trainer; \
     import transformers.models.bert.modeling_bert" \
  && rm -rf /tmp/compile "$AIRFLOW_HOME/pyproject.toml" \
- && install -d -o astro -g 0 "$AIRFLOW_HOME/.cache/huggingface"
+ && install -d -o astro -g 0 "$AIRFLOW_HOME/.cache" "$AIRFLOW_HOME/.cache/huggingface"
 
-# True of every deployment: Astro SDK tables and files pass through XCom, frames through object storage.
+# True of every deployment: Astro SDK tables and files pass through XCom, frames through object storage. In which bucket, each
+# deployment says itself (AIRFLOW__ASTRO_SDK__XCOM_STORAGE_URL).
 ENV AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES="airflow.* astro.*" \
-    AIRFLOW__ASTRO_SDK__XCOM_STORAGE_CONN_ID=aws_default \
-    AIRFLOW__ASTRO_SDK__XCOM_STORAGE_URL=s3://bert/xcom
+    AIRFLOW__ASTRO_SDK__XCOM_STORAGE_CONN_ID=aws_default
 
-# By name, so that a forgotten kubeconfig or key in the project's folder does not get into the image.
+# By name, so that a forgotten kubeconfig or key in the project's folder does not get into the image; .dockerignore keeps
+# them out of these three folders. `astro deploy` leaves dags/ out where DAGs are deployed by themselves: hence the pattern.
 USER astro
 COPY --chown=astro:0 include include
 COPY --chown=astro:0 plugins plugins
-COPY --chown=astro:0 dags dags
+COPY --chown=astro:0 dag[s] dags/

@@ -7,7 +7,7 @@ installed package, and in the variables and commands that the image's configurat
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,15 +18,18 @@ from include.settings import is_credential
 
 FORBIDDEN = re.compile(
     r"""(^|/)(
-        \.env(\..+)? | .*kubeconfig.* | \.kube/config | id_(rsa|ecdsa|ed25519) | \.aws/credentials | \.netrc | \.pypirc
+        .*\.env(\..+)? | .*kubeconfig.* | \.kube/.* | id_(rsa|ecdsa|ed25519) | \.aws/.* | \.netrc | \.pypirc
         | .*\.tfvars | .*\.tfstate | airflow_settings\.yaml | airflow\.cfg | .*\.(pem|key|p12|jks) | \.git/config
     )$""",
     re.VERBOSE,
 )
 PACKAGES = re.compile(
-    r"^(usr/(?!local/airflow/)|lib|bin/|sbin/|etc/(ssl|ca-certificates|alternatives)/|var/lib/(dpkg|apt)/)"
+    r"^(usr/(bin|sbin|lib\w*|share|include)/|usr/local/(bin|lib|share)/|lib|bin/|sbin/|etc/(ssl|ca-certificates)/|var/lib/)"
 )
 """Debian's and Python's packages: public, and full of keys made up for tests."""
+
+OURS = re.compile(r"^usr/local/airflow/(dags|include|plugins)/.*(?<!\.py)$")
+"""What is no code there is searched for assignments as well."""
 
 LARGEST = 1 << 20  # bytes of a file that is read; nobody types a larger one
 
@@ -36,6 +39,12 @@ DETECTORS = (
     *("GitLabTokenDetector", "JwtTokenDetector", "NpmDetector", "OpenAIDetector", "PrivateKeyDetector"),
     *("PypiTokenDetector", "SendGridDetector", "SlackDetector", "StripeDetector", "TwilioKeyDetector"),
 )
+OTHER_FORMS = {
+    "Hugging Face Token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
+    "Key of a Kubeconfig": re.compile(r"client-key-data:\s*\S"),
+    "AWS Secret Key": re.compile(r"(?i)aws_secret_access_key['\"]?\s*[=:]\s*['\"]?[A-Za-z0-9/+]{40}\b"),
+}
+ASSIGNMENT = re.compile(r"""(?i)(password|passwd|secret|token|api_?key|fernet_?key)['"]?\s*[=:]\s*['"]?[^\s'"]""")
 
 
 def findings(archive: IO[bytes]) -> list[str]:
@@ -70,13 +79,20 @@ def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
 
 def _of_configuration(configuration: dict[str, Any]) -> Iterator[str]:
     for variable in configuration.get("config", {}).get("Env") or []:
-        name, _, value = variable.partition("=")
-        if value and is_credential(name, value):
-            yield f"variable {name}: looks like a credential by its name"
-        yield from (f"variable {name}: {kind}" for kind in _kinds(value))
+        yield from _of_variable(variable)
     for step in configuration.get("history", []):
         command = step.get("created_by", "")
         yield from (f"build step {command[:40]!r}: {kind}" for kind in _kinds(command))
+        if arguments := re.match(r"\|\d+ (.*?) /bin/", command):  # how Docker keeps the build's arguments
+            for name, value in re.findall(r"(\w+)=(.*?)(?= \w+=|$)", arguments[1]):
+                yield from _of_variable(f"{name}={value}")
+
+
+def _of_variable(variable: str) -> Iterator[str]:
+    name, _, value = variable.partition("=")
+    if value and is_credential(name, value):
+        yield f"variable {name}: looks like a credential"
+    yield from (f"variable {name}: {kind}" for kind in _kinds(value))
 
 
 def _of_files(files: tarfile.TarFile) -> Iterator[str]:
@@ -88,12 +104,16 @@ def _of_files(files: tarfile.TarFile) -> Iterator[str]:
             yield f"{name}: has no place in an image"
         content = files.extractfile(member) if member.size <= LARGEST else None
         if content is not None:
-            yield from (f"{name}: {kind}" for kind in _kinds_in(content.read()))
+            yield from (f"{name}: {kind}" for kind in _kinds_in(name, content.read()))
 
 
-def _kinds_in(content: bytes) -> Iterable[str]:
-    return _kinds(content.decode(errors="replace")) if b"\0" not in content[:1024] else ()
+def _kinds_in(name: str, content: bytes) -> set[str]:
+    if b"\0" in content[:1024]:  # no text
+        return set()
+    text = content.decode(errors="replace")
+    return _kinds(text) | ({"Assignment"} if OURS.match(name) and ASSIGNMENT.search(text) else set())
 
 
 def _kinds(text: str) -> set[str]:
-    return {secret.type for line in text.splitlines() for secret in scan_line(line)}
+    found = {secret.type for line in text.splitlines() for secret in scan_line(line)}
+    return found | {kind for kind, form in OTHER_FORMS.items() if form.search(text)}

@@ -19,6 +19,14 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti
 Names = Annotated[tuple[str, ...], NoDecode]
 """Comma-separated in the environment."""
 
+SECRET_NAME = re.compile(
+    r"SECRET|PASSWORD|PASSWD|(_|^)(PASS|PWD)$|TOKEN(_|$)|CREDENTIAL|WEBHOOK|(ACCESS|API|FERNET|PRIVATE)_KEY"
+)
+"""Of a variable."""
+
+SECRET_FIELD = re.compile(r'"(password|token|secret|private_key|client-key-data)"\s*:\s*"[^"]')
+"""Of a connection or a key that is written as JSON."""
+
 LOGIN = re.compile(r"://[^/\s]*@")
 """Of an URL: what stands between ``//`` and ``@``."""
 
@@ -123,9 +131,8 @@ PASSED_ON = (
 
 def is_credential(name: str, value: str) -> bool:
     """Whether a variable looks like one that carries a secret; a path to a file that holds one does not."""
-    secret_name = re.search(r"SECRET|PASSWORD|TOKEN(_|$)|CREDENTIAL|ACCESS_KEY|API_KEY", name.upper())
     is_path = value.startswith("/") and (name.endswith("_FILE") or name == "GOOGLE_APPLICATION_CREDENTIALS")
-    return bool((secret_name and not is_path) or LOGIN.search(value))
+    return bool((SECRET_NAME.search(name.upper()) and not is_path) or LOGIN.search(value) or SECRET_FIELD.search(value))
 
 
 class PodSettings(Pod, BaseSettings):

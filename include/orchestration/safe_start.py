@@ -5,6 +5,7 @@ configuration in every process, ``plugins/safe_login.py`` the logins in the webs
 exception that Airflow catches would only be logged.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,11 +23,12 @@ WELL_KNOWN_KEYS = {
     "81HqDtbqAywKSOumSha3BhWNOdQ26slT6K0YaZeZyPs=": "an example that many tutorials copy",
     "cryptography_not_found_storing_passwords_in_plain_text": "Airflow's stand-in for no key",
     # The webserver's secret keys; most are also too short
-    "bert-on-astro": "the Astro CLI's, which is the project's name",
     "temporary_key": "Airflow's default until 2.2",
     "static_key": "an example that many tutorials copy",
     "a25mQ1FHTUh3MnFRSk5KMEIyVVU2YmN0VGRyYTVXY08=": "the example of Bitnami's images",
 }
+# The webserver's on a developer's machine: the project's name, and six digits of a hash of its folder's path.
+CLI_SECRET_KEY = re.compile(r"bert-on-astro(_[0-9a-f]{6})?")
 SHORTEST_SECRET_KEY = 16  # characters
 DEFAULT_LOGINS = (("admin", "admin"), ("airflow", "airflow"))
 
@@ -75,10 +77,17 @@ def _key_faults() -> Iterator[str]:
         if not value:
             yield f"{name} is not set. {remedy}"
         for key in value.split(",") if option == "fernet_key" else [value]:  # Fernet keys may be rotated: new,old
-            if key.strip() in WELL_KNOWN_KEYS:
-                yield f"{name} is a well-known key ({WELL_KNOWN_KEYS[key.strip()]}). {remedy}"
+            if whose := _whose(key.strip()):
+                yield f"{name} is a well-known key ({whose}). {remedy}"
             elif option == "secret_key" and 0 < len(key) < SHORTEST_SECRET_KEY:
                 yield f"{name} has fewer than {SHORTEST_SECRET_KEY} characters. {remedy}"
+
+
+def _whose(key: str) -> str:
+    """Where everybody can read a key; empty if it is nobody's."""
+    return (
+        "the Astro CLI's, made of the project's name" if CLI_SECRET_KEY.fullmatch(key) else WELL_KNOWN_KEYS.get(key, "")
+    )
 
 
 def _api_faults() -> Iterator[str]:

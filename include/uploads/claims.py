@@ -282,8 +282,8 @@ def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
             logger.info("%s was overwritten or deleted while it was claimed; left for the next claim", upload.key)
             return None
         raise ClaimError(
-            f"S3 does not let {upload.key} be copied ({error}); it stays there and is tried again. Give Airflow the right "
-            "to read it, bring it back from an archive tier, or delete it"
+            f"S3 does not let {upload.key} be copied ({error}); it stays there and is tried again. Give Airflow the "
+            "right to read it, bring it back from an archive tier, or delete it"
         ) from error
     return ClaimedFile(key=upload.key, etag=upload.etag, size=upload.size, uri=target, claimed_at=datetime.now(UTC))
 

@@ -48,8 +48,44 @@ def test_a_secret_in_a_file_is_found_though_a_later_layer_deletes_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("usr/local/airflow/include/k8s.yaml", "    client-key-data: LS0tLS1CRUdJTg=="),
+        ("usr/local/airflow/include/one.json", '{"password": "hunter2"}'),
+        ("usr/local/airflow/include/notes.txt", "hf_" + "a1B2c3D4e5" * 3 + "a1B2"),
+        ("tmp/build.sh", "export AWS_SECRET_ACCESS_KEY=" + "wJalrXUt/FEMI+K7MDENG" + "bPxRfiCYzEXAMPLEKEY"),
+        ("root/key", "-----BEGIN RSA PRIVATE KEY-----"),
+    ],
+)
+def test_a_secret_is_found_by_its_form(name: str, content: str) -> None:
+    assert [line.split(":")[0] for line in findings(image({name: content.encode()}))] == [name]
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "AIRFLOW__CORE__FERNET_KEY=abc",
+        'AIRFLOW_CONN_WAREHOUSE={"conn_type": "postgres", "password": "x"}',
+        "DB_PASS=x",
+        "MYSQL_PWD=x",
+        "SLACK_WEBHOOK=https://example.com/x",
+    ],
+)
+def test_a_variable_that_carries_a_secret_is_found_by_its_name_or_its_fields(variable: str) -> None:
+    name = variable.partition("=")[0]
+    assert findings(image({}, config={"Env": [variable]})) == [f"variable {name}: looks like a credential"]
+    argument = {"created_by": f"|2 A=1 {variable} /bin/sh -c make"}
+    assert findings(image({}, history=[argument])) == [f"variable {name}: looks like a credential"]
+
+
+@pytest.mark.parametrize(
     "name",
-    ["usr/local/airflow/.env", "usr/local/airflow/include/kubeconfig.yaml", "root/.aws/credentials", "tmp/server.key"],
+    [
+        "usr/local/airflow/include/prod.env",
+        "usr/local/airflow/include/kubeconfig.yaml",
+        "root/.aws/credentials",
+        "usr/local/x.pem",
+    ],
 )
 def test_a_file_that_has_no_place_in_an_image_is_found_by_its_name(name: str) -> None:
     assert findings(image({name: b"nothing to see"})) == [f"{name}: has no place in an image"]

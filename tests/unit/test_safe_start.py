@@ -30,7 +30,7 @@ def test_a_developers_machine_may_start_with_anything(configured) -> None:
     refuse_unsafe_configuration()
 
 
-@pytest.mark.parametrize("key", WELL_KNOWN_KEYS)
+@pytest.mark.parametrize("key", [*WELL_KNOWN_KEYS, "bert-on-astro", "bert-on-astro_3f9a1c"])
 @pytest.mark.parametrize("name", [FERNET, SECRET])
 def test_well_known_keys_are_refused_and_not_printed(configured, name: str, key: str) -> None:
     configured(**{name: key})
