@@ -81,7 +81,7 @@ docker-up: astro ## starts the stack in Docker, with a small base model unless .
 	$(ASTRO) start --wait $(ASTRO_WAIT)
 
 docker-demo: astro setup ## tells the demo's stories on a fresh stack in Docker [STORIES=1 DATA=]
-	$(BIN)/python -m dev demo --docker $(if $(STORIES),--stories $(STORIES)) $(if $(DATA),--data "$(DATA)")
+	$(BIN)/python -m dev demo --docker --engine $(ENGINE) $(if $(STORIES),--stories $(STORIES)) $(if $(DATA),--data "$(DATA)")
 
 docker-check: astro setup ## builds and starts a fresh stack in Docker and tries stories, a restart, a crash [STORIES=]
 	test -f .env || cp .env.example .env

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dev.containers import AstroProject
 from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
 from dev.stack import Stack
@@ -99,19 +100,20 @@ def demo(arguments: argparse.Namespace) -> int:
         test=arguments.test,
         text=arguments.text,
         label=arguments.label,
-        docker=arguments.docker,
+        docker=_astro_project(arguments) if arguments.docker else None,
         stories=arguments.stories,
     )
 
 
 def docker_check(arguments: argparse.Namespace) -> int:
     """Builds and starts the Docker stack with the Astro CLI, and tries what may happen to it."""
-    from dev.containers import AstroProject
     from dev.docker_check import check
 
-    return check(
-        AstroProject(shlex.split(arguments.astro), arguments.wait, arguments.engine), arguments.stories, console
-    )
+    return check(_astro_project(arguments), arguments.stories, console)
+
+
+def _astro_project(arguments: argparse.Namespace) -> AstroProject:
+    return AstroProject(shlex.split(arguments.astro), arguments.wait, arguments.engine)
 
 
 def _print_addresses(stack: Stack, *, with_airflow: bool) -> None:
@@ -168,11 +170,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--text", default="", help="name of the text column, if it is not a usual one")
             command.add_argument("--label", default="", help="name of the label column, if it is not a usual one")
             command.add_argument("--docker", action="store_true", help="on the stack of `astro dev start`, a fresh one")
-        if function is docker_check:
+        if function in (demo, docker_check):
             command.add_argument("--astro", default="astro dev", help="the Astro CLI (%(default)s)")
             command.add_argument("--wait", default="10m", help="how long it waits for Airflow (%(default)s)")
             command.add_argument("--engine", default="docker", help="docker or podman (%(default)s)")
-        if function in (demo, docker_check):
             command.add_argument("--stories", type=int, default=5, help="only the first so many (%(default)s)")
     return parser
 

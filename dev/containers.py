@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dev.image_scan import findings
 from dev.processes import StartError
 from dev.state import REPOSITORY
 
@@ -45,8 +44,17 @@ class AstroProject:
         """Starts a container that was killed. Raises StartError."""
         self._run(self.engine, "start", self._container(service)["Id"])
 
+    def airflow_port(self) -> int:
+        """Where Airflow listens on this machine: 8080, or another if that is taken. Raises StartError."""
+        (published, *_) = self._container("webserver")["NetworkSettings"]["Ports"]["8080/tcp"] or [{}]
+        if "HostPort" not in published:
+            raise StartError("Airflow's webserver is not running; start it: astro dev start")
+        return int(published["HostPort"])
+
     def secrets_in_image(self) -> list[str]:
         """What looks like a secret in Airflow's image. Raises StartError."""
+        from dev.image_scan import findings
+
         image = self._container("scheduler")["Image"]
         with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
             self._run(self.engine, "save", "--output", archive.name, image)

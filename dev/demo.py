@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dev import sample_data
+from dev.containers import AstroProject
 from dev.docker import DockerStack
 from dev.observe import Observer
 from dev.processes import StartError
@@ -164,10 +165,10 @@ def demo(
     test: Path | None = None,
     text: str = "",
     label: str = "",
-    docker: bool = False,
+    docker: AstroProject | None = None,
     stories: int = 5,
 ) -> int:
-    """Runs the demo on a fresh stack, or on that of `astro dev start`, and writes demo.json; returns the exit code.
+    """Runs the demo on a fresh stack, or on the one of ``docker``, and writes demo.json; returns the exit code.
 
     The Docker stack must be a fresh one too: the stories tell how the first champion comes to be.
     """
@@ -176,7 +177,7 @@ def demo(
     tests = sample_data.labelled_file(test, text, label) if test else None
     overrides = {"BERT_TEXT_COLUMN": text, "BERT_LABEL_COLUMN": label}
     begun = time.monotonic()
-    fresh = _docker_stack() if docker else _fresh_stack(state, {k: v for k, v in overrides.items() if v}, console)
+    fresh = _docker_stack(docker) if docker else _fresh_stack(state, {k: v for k, v in overrides.items() if v}, console)
     with fresh as stack:
         console.print(
             f"The stack is up after {time.monotonic() - begun:.0f} s: Airflow {stack.airflow_url} (admin/admin)"
@@ -208,9 +209,9 @@ def _fresh_stack(state: Path, overrides: dict[str, str], console: Console) -> It
 
 
 @contextmanager
-def _docker_stack() -> Iterator[DockerStack]:
+def _docker_stack(project: AstroProject) -> Iterator[DockerStack]:
     """The stack of `astro dev start`, left running. Raises StartError if it is not up, or has a champion already."""
-    stack = DockerStack()
+    stack = DockerStack(project.airflow_port())
     try:
         stack.provide_base_model()
     except httpx.HTTPError as error:

@@ -13,7 +13,6 @@ BASE_MODELS = "base-models/minilm"  # below the bucket: for machines that do not
 class DockerStack:
     """What docker-compose.override.yml publishes on this machine; brought up and down by the Astro CLI."""
 
-    airflow_url = "http://localhost:8080"
     mlflow_uri = f"http://localhost:{os.environ.get('MLFLOW_PORT', '5000')}"
     s3_url = f"http://localhost:{os.environ.get('S3_PORT', '9000')}"
     warehouse_url = f"postgresql://warehouse:warehouse@127.0.0.1:{os.environ.get('WAREHOUSE_PORT', '5433')}/warehouse"
@@ -24,6 +23,9 @@ class DockerStack:
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
     }
+
+    def __init__(self, airflow_port: int) -> None:
+        self.airflow_url = f"http://localhost:{airflow_port}"
 
     @property
     def s3(self) -> Any:

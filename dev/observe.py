@@ -100,9 +100,12 @@ class Observer:
 
     def alias(self, name: str) -> str | None:
         """The version an alias points at; None if there is no such alias."""
-        with suppress(MlflowException):
+        try:
             return str(self.mlflow.get_model_version_by_alias(self.model, name).version)
-        return None
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
+                return None
+            raise
 
     def champion_facts(self) -> dict[str, Any]:
         """The champion's version, golden scores and dataset; empty if there is none."""
