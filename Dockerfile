@@ -33,8 +33,8 @@ ENV AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES="airflow.* astro.*" \
     AIRFLOW__ASTRO_SDK__XCOM_STORAGE_CONN_ID=aws_default
 
 # By name, so that a forgotten kubeconfig or key in the project's folder does not get into the image; .dockerignore keeps
-# them out of these three folders. `astro deploy` leaves dags/ out where DAGs are deployed by themselves: hence the pattern.
+# them out of these three folders.
 USER astro
 COPY --chown=astro:0 include include
 COPY --chown=astro:0 plugins plugins
-COPY --chown=astro:0 dag[s] dags/
+COPY --chown=astro:0 dags dags

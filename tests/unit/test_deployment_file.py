@@ -37,6 +37,12 @@ def test_it_has_only_fields_that_the_cli_reads(deployment: dict[str, Any]) -> No
     assert [queue["name"] for queue in deployment["worker_queues"]].count("default") == 1
 
 
+def test_dags_are_deployed_in_the_image(deployment: dict[str, Any]) -> None:
+    assert not deployment["configuration"]["dag_deploy_enabled"], (
+        "the CLI would keep dags/ from the build, which copies it"
+    )
+
+
 def test_no_secret_has_a_value_and_every_other_variable_has_one(deployment: dict[str, Any]) -> None:
     for variable in deployment["environment_variables"]:
         assert set(variable) == {"key", "is_secret", "value"}
