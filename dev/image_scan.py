@@ -24,9 +24,9 @@ FORBIDDEN = re.compile(
     re.VERBOSE,
 )
 PACKAGES = re.compile(
-    r"^(usr/(bin|sbin|lib\w*|share|include)/|usr/local/(bin|lib|share)/|lib|bin/|sbin/|etc/(ssl|ca-certificates)/|var/lib/)"
+    r"^(usr/(bin|sbin|lib\w*|share|include)/|usr/local/(?!airflow/)\w+/|lib|bin/|sbin/|etc/(ssl|ca-certificates)/|var/lib/)"
 )
-"""Debian's and Python's packages: public, and full of keys made up for tests."""
+"""Debian's and Python's packages: public, and full of keys made up for tests and manuals."""
 
 OURS = re.compile(r"^usr/local/airflow/(dags|include|plugins)/.*(?<!\.py)$")
 """What is no code there is searched for assignments as well."""
