@@ -1,17 +1,20 @@
 """Measures training: texts per second, start-up and memory of our trainer and of run_classification."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dev.bench import data
+from dev.bench import data, sides
 from dev.bench.plan import Plan, ratio
 from dev.bench.plan import in_turns as turns
 from dev.bench.runs import Launch, Run, run
-from dev.bench.sides import CANDIDATES, DEFAULTS, Arguments, Baseline, Ours
+from dev.bench.sides import DEFAULTS, Arguments, Baseline, Ours
+from dev.state import REPOSITORY
 
 Tell = Callable[[str], None]
 Found = dict[str, Any]
@@ -57,9 +60,11 @@ class Bench:
 
 
 def measure(bench: Bench) -> Found:
-    """All of training: the quickest arguments, throughput and memory, start-up."""
-    trials = find_best(bench)
-    best = max(CANDIDATES, key=lambda one: trials[one.name])
+    """All of training: the quickest arguments in one short run each, throughput and memory, start-up."""
+    few = bench.workload("trial-rows", bench.plan.trial_texts)
+    candidates = sides.candidates(bfloat16=_bfloat16_is_quick())
+    trials = {one.name: _trial(bench, bench.rows_for(one, few), one) for one in candidates}
+    best = max(candidates, key=lambda one: trials[one.name])
     bench.tell(f"quickest arguments: {best.name}")
     runs, extra = throughput(bench, best)
     paces = {side: [bench.pace(done) for done in some] for side, some in runs.items()}
@@ -79,10 +84,13 @@ def measure(bench: Bench) -> Found:
     }
 
 
-def find_best(bench: Bench) -> dict[str, float]:
-    """Texts per second with each candidate's arguments, one short run each."""
-    few = bench.workload("trial-rows", bench.plan.trial_texts)
-    return {one.name: _trial(bench, bench.rows_for(one, few), one) for one in CANDIDATES}
+def _bfloat16_is_quick() -> bool:
+    """Asked in a process of its own: torch would make this one large, and with it the peaks of those it starts."""
+    question = "from include.training.hardware import bfloat16_is_quick as quick; print(quick('cpu'))"
+    answer = subprocess.run(
+        [sys.executable, "-c", question], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return answer.stdout.strip() == "True"
 
 
 def _trial(bench: Bench, workload: Path, arguments: Arguments) -> float:

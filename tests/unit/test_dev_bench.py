@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from dev.bench import baseline, data, page, quality, runs, scoring, stopwatch, training
 from dev.bench.__main__ import command
 from dev.bench.plan import Plan, Recipe, in_turns, ratio
-from dev.bench.sides import CANDIDATES, Baseline, Ours
+from dev.bench.sides import Baseline, Ours, candidates
 from include import lake
 from include.training import train
 
@@ -136,7 +136,7 @@ def test_every_optimizer_step_gets_a_whole_batch(texts: data.Texts, tmp_path: Pa
 
 def test_every_step_of_every_candidate_has_the_same_number_of_texts(tmp_path: Path) -> None:
     side = Baseline(Path("model"), Recipe())
-    for candidate in CANDIDATES:
+    for candidate in candidates(bfloat16=True):
         words = list(side.launch(tmp_path, tmp_path, tmp_path, candidate).command)
         size, parts = (
             int(words[words.index(f"--{name}") + 1])
