@@ -61,6 +61,7 @@ class FileAccount(BaseModel):
     by_rule: dict[str, int] = {}
     quarantine: str | None = None
     reason: str = ""  # why the file as a whole cannot be read
+    warnings: list[str] = []  # what somebody should look at, though the rows are used
 
 
 class Intake(BaseModel):
@@ -70,6 +71,7 @@ class Intake(BaseModel):
     accepted_uri: str
     accepted_rows: int
     missing: str = ""  # why the rows have to wait for more; empty: there is enough
+    warnings: list[str] = []  # about all files' rows together
 
     @property
     def rows(self) -> dict[str, int]:
