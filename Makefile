@@ -100,8 +100,7 @@ astro:
 	  echo 'Without Docker: make up, make demo.'; exit 1; }
 
 test: setup ## runs all tests
-	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/unit tests/dags
-	$(BIN)/pytest tests/scenarios
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check: setup ## lints, checks the format and the types, and looks for known vulnerabilities
 	$(BIN)/ruff check .
