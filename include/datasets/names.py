@@ -11,10 +11,12 @@ UNFINISHED_SUFFIXES = (".part", ".partial", ".tmp", ".filepart", ".crdownload", 
 
 DEBRIS = (
     r"(?:.*/)?(?:"
-    r"_[^/]*\.crc|\.[^/]*\.crc|[^/]*\.crc"  # Hadoop's check sums
-    r"|_SUCCESS[^/]*|_committed_[^/]*|_started_[^/]*|_metadata|_common_metadata|_delta_log/[^/]*|_temporary/.*"  # Spark's
-    r"|[^/]*_?\$folder\$"  # folder markers
-    r"|\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini|\.gitkeep|\.keep|\.~lock\.[^/]*|~\$[^/]*"  # desktops and office programs
+    r"[^/]*\.crc"  # Hadoop's check sums
+    r"|_SUCCESS[^/]*|_committed_[^/]*|_started_[^/]*|_metadata|_common_metadata"  # Spark's and its like
+    r"|_delta_log/.*|_temporary/.*"
+    r"|[^/]*\$folder\$"  # folder markers
+    r"|\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini|\.gitkeep|\.keep"  # desktops and version control
+    r"|\.~lock\.[^/]*|~\$[^/]*"  # office programs
     r")"
 )
 """Regular expression of whole keys: what programs leave beside their data. Neither data nor rejected files."""
