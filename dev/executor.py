@@ -10,7 +10,9 @@ class PreloadedLocalExecutor(LocalExecutor):  # type: ignore[misc]  # airflow is
         """Starts the workers."""
         import astro.sql  # noqa: F401
         import mlflow  # noqa: F401
+        import sklearn.metrics  # noqa: F401
 
+        import include.orchestration.promotion_steps
         import include.training.scoring  # noqa: F401
 
         super().start()
