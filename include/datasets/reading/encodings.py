@@ -80,31 +80,29 @@ def _blocks(path: Path, skip: int = 0) -> Iterator[bytes]:
 def _odd_if_not_utf8(path: Path) -> bytes | None:
     """None if the file is UTF-8, with some bad bytes perhaps; else a sample of what is not ASCII in it."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    valid, multibyte, odd, before = True, False, bytearray(), b""
+    valid, odd, before = True, bytearray(), b""
     for block in _blocks(path):
         if block.isascii() and not before:
             continue
+        whole = before + block
+        if any(not _CHANCE.search(_decoded(match[0])) for match in _MULTIBYTE.finditer(whole)):
+            return None
         if valid:
             try:
                 decoder.decode(block)
             except UnicodeDecodeError:
                 valid = False
-        whole = before + block
-        multibyte = multibyte or any(not _CHANCE.search(_decoded(match[0])) for match in _MULTIBYTE.finditer(whole))
         if len(odd) < SAMPLE:
             for match in _ODD.finditer(whole):
                 odd += whole[max(0, match.start() - _AROUND) : match.end() + _AROUND] + b"\n"
                 if len(odd) >= SAMPLE:
                     break
-        if multibyte and not valid:
-            return None
-        before = block[-3:] if not block[-3:].isascii() else b""
-    if valid:
-        try:
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            valid = False
-    return None if valid or multibyte else bytes(odd)
+        before = b"" if block[-3:].isascii() else block[-3:]
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        valid = False
+    return None if valid else bytes(odd)
 
 
 def _decoded(sequence: bytes) -> str:
