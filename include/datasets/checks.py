@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from xxhash import xxh3_64_intdigest
 
 from include.datasets.labels import Meaning, written
 
@@ -54,16 +55,19 @@ def text_keys(texts: Any) -> "np.ndarray[Any, Any]":
     Among ten million texts, two different ones have the same number with a probability of 3 in a million.
     """
     array = texts if isinstance(texts, pa.Array) else pa.array(np.asarray(texts, object), pa.string())
+    everything = content(array)
     # Most texts are plain ASCII with single spaces: for those it is enough to make them small, all at once.
-    odd = pc.or_(pc.invert(pc.string_is_ascii(array)), pc.match_substring(array, "  "))
-    odd = pc.or_(odd, pc.or_(pc.starts_with(array, " "), pc.ends_with(array, " ")))
-    if content(array).translate(None, _TIDY):
+    odd = pc.or_(pc.starts_with(array, " "), pc.ends_with(array, " "))
+    if not everything.isascii():
+        odd = pc.or_(odd, pc.invert(pc.string_is_ascii(array)))
+    if b"  " in everything:
+        odd = pc.or_(odd, pc.match_substring(array, "  "))
+    if everything.translate(None, _TIDY):
         odd = pc.or_(odd, pc.match_substring_regex(array, r"[\x00-\x1f]"))
-    normalised = pc.ascii_lower(array).to_numpy(zero_copy_only=False)
-    positions = np.flatnonzero(odd.to_numpy(zero_copy_only=False))
-    normalised[positions] = [normalise(text) for text in array.take(pa.array(positions)).to_pylist()]
-    keys = pd.util.hash_array(normalised, categorize=False)
-    return np.where(normalised == "", np.uint64(0), keys)
+    normalised = pc.ascii_lower(array).cast(pa.binary()).to_pylist()
+    for at in np.flatnonzero(odd.to_numpy(zero_copy_only=False)).tolist():
+        normalised[at] = normalise(array[at].as_py()).encode()
+    return np.fromiter((xxh3_64_intdigest(text) if text else 0 for text in normalised), np.uint64, len(normalised))
 
 
 def content(array: Any) -> bytes:
@@ -210,17 +214,32 @@ def check_rows(
     label it is already trained with. Returns the rows with ``text`` and ``label`` clean, and ``rule`` and ``reason``
     filled; empty, the row is good.
     """
-    from include.datasets.judging import Known, judge
+    from include.datasets.judging import Known, Rows, judge
 
     frame = rows if "extra" in rows else rows.assign(extra="")
-    checked: pd.DataFrame = check_frame(frame, max_characters).to_pandas().assign(file=0)
-    trained = Known.of([] if known is None else list(known.index), [] if known is None else list(known))
+    checked: pd.DataFrame = check_frame(frame, max_characters).to_pandas()
+    codes, names = pd.factorize(checked["label"].to_numpy(object))
+    rules, reasons = [str(rule) for rule in checked["rule"]], [str(reason) for reason in checked["reason"]]
+    judged = Rows(
+        files=[str(rows["file"].iloc[0])] if len(rows) else [],
+        file=np.zeros(len(checked), np.int32),
+        number=checked["row"].to_numpy(),
+        key=checked["key"].to_numpy(),
+        label=codes,
+        names=list(names),
+        broken={at: pair for at, pair in enumerate(zip(rules, reasons, strict=True)) if pair[0]},
+    )
     judge(
-        checked,
-        [str(rows["file"].iloc[0])] if len(rows) else [],
+        judged,
         allowed_labels=allowed_labels,
         min_rows_per_label=min_rows_per_label,
         golden_keys=text_keys(list(golden_texts)),
-        known=trained,
+        known=Known.of([] if known is None else list(known.index), [] if known is None else list(known)),
     )
-    return checked.assign(file=rows["file"].to_numpy(), label=checked["label"].astype(object))
+    verdicts = [judged.broken.get(at, ("", "")) for at in range(len(checked))]
+    return checked.assign(
+        file=rows["file"].to_numpy(),
+        label=[judged.names[code] for code in judged.label],
+        rule=[rule for rule, _ in verdicts],
+        reason=[reason for _, reason in verdicts],
+    )

@@ -7,15 +7,18 @@
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from include.datasets.checks import CHECKED, check_frame
+from include.datasets.checks import CHECKED, check_frame, content
+from include.datasets.judging import Rows
 from include.datasets.reading import UnreadableFileError, open_table
 
 logger = logging.getLogger(__name__)
@@ -90,14 +93,26 @@ def spool_alone(job: SpoolJob) -> Spooled:
     )
 
 
-def judged_columns(job: SpoolJob) -> pd.DataFrame:
-    """Of a spooled file what all rows are judged by together: row, key, label, rule, reason; no texts."""
-    names = ["row", "label", "rule", "reason", "key"]
-    table = pa.Table.from_batches(_batches(job, names), pa.schema([CHECKED.field(name) for name in names]))
-    for name in ("label", "rule", "reason"):
-        table = table.set_column(names.index(name), name, table[name].dictionary_encode())
-    frame: pd.DataFrame = table.to_pandas()
-    return frame.astype({"rule": object, "reason": object})
+def judged_rows(keys: Sequence[str], jobs: Mapping[int, SpoolJob]) -> Rows:
+    """What all rows of spooled files are judged by together; ``jobs`` are the files', by their number in ``keys``."""
+    parts: dict[str, list[Any]] = {"file": [], "number": [], "key": [], "label": []}
+    codes: dict[str, int] = {}
+    broken: dict[int, tuple[str, str]] = {}
+    size = 0
+    for number, job in jobs.items():
+        for batch in _batches(job, ["row", "label", "rule", "reason", "key"]):
+            encoded = batch["label"].dictionary_encode()
+            here = np.array([codes.setdefault(name, len(codes)) for name in encoded.dictionary.to_pylist()], np.int32)
+            parts["file"].append(np.full(batch.num_rows, number, np.int32))
+            parts["number"].append(batch["row"].to_numpy().astype(np.int32))
+            parts["key"].append(batch["key"].to_numpy())
+            parts["label"].append(here[encoded.indices.to_numpy()])
+            if content(batch["rule"]):
+                verdicts = zip(batch["rule"].to_pylist(), batch["reason"].to_pylist(), strict=True)
+                broken.update((size + at, verdict) for at, verdict in enumerate(verdicts) if verdict[0])
+            size += batch.num_rows
+    joined = {name: np.concatenate(some) if some else np.array([], np.int32) for name, some in parts.items()}
+    return Rows(files=keys, **joined, names=list(codes), broken=broken)
 
 
 def spooled_rows(job: SpoolJob) -> Iterator[pa.RecordBatch]:
