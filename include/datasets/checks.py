@@ -64,7 +64,7 @@ def text_keys(texts: Any) -> "np.ndarray[Any, Any]":
         odd = pc.or_(odd, pc.match_substring(array, "  "))
     if everything.translate(None, _TIDY):
         odd = pc.or_(odd, pc.match_substring_regex(array, r"[\x00-\x1f]"))
-    normalised = pc.ascii_lower(array).cast(pa.binary()).to_pylist()
+    normalised = pc.ascii_lower(array).cast(pa.binary()).to_numpy(zero_copy_only=False)
     for at in np.flatnonzero(odd.to_numpy(zero_copy_only=False)).tolist():
         normalised[at] = normalise(array[at].as_py()).encode()
     return np.fromiter((xxh3_64_intdigest(text) if text else 0 for text in normalised), np.uint64, len(normalised))

@@ -11,6 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 
+_UNQUOTED = bytes(code for code in range(32, 256) if code not in b'"\\')  # bytes that stand in JSON as they are
+
+
 def read_block(block: bytes, delimiter: str, width: int) -> list[Any] | None:
     """A block's columns as binary arrays; None if a row has not ``width`` cells."""
     odd: list[object] = []
@@ -63,6 +66,7 @@ def json_objects(columns: Mapping[str, Any], size: int) -> "pd.Series[Any]":
 
 
 def _quoted(values: Any) -> Any:
-    if pc.any(pc.match_substring_regex(values, r'["\\\x00-\x1f]')).as_py():
+    buffer = values.buffers()[2]
+    if buffer is not None and len(buffer.to_pybytes().translate(None, _UNQUOTED)):
         return pa.array([json.dumps(value, ensure_ascii=False) for value in values.to_pylist()], pa.string())
     return pc.binary_join_element_wise('"', values, '"', "")
