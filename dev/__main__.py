@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dev import chosen
 from dev.containers import AstroProject
 from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
@@ -26,7 +27,10 @@ def up(arguments: argparse.Namespace) -> int:
     started = stack.up(lambda line: console.print(f"  {line}", style="dim", markup=False))
     took = time.monotonic() - begun
     console.print(f"The stack is up after {took:.0f} s." if started else "The stack is already up.", style="bold green")
+    if not started:
+        _print_what_is_not_in_force(stack)
     _print_addresses(stack, with_airflow=not arguments.services_only)
+    _print_settings(stack)
     return 0
 
 
@@ -131,12 +135,35 @@ def _print_addresses(stack: Stack, *, with_airflow: bool) -> None:
     if not with_airflow:
         _print_start_of_airflow(stack)
     target = f"s3://{bucket}/incoming/"
-    default = stack.state.folder == DEFAULT_STATE.resolve()
-    suffix = "" if default else f" STACK={stack.state.folder.name}"
     console.print("\nDrop a labelled file, and training starts:", markup=False)
-    console.print(f"  make upload FILE=my.csv{suffix}", markup=False)
+    console.print(f"  make upload FILE=my.csv{_suffix(stack)}", markup=False)
     keys = "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local"
     console.print(f"  {keys} aws s3 cp my.csv {target} --endpoint-url {stack.s3_url}", markup=False, soft_wrap=True)
+
+
+def _print_settings(stack: Stack) -> None:
+    console.print("\nSettings in force, beside the defaults of include/settings.py:")
+    for line in chosen.described(stack.state, stack.env):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    if kept := next(iter(stack.state.settings or {}), None):
+        back = f"make down{_suffix(stack)} && {kept}= make up{_suffix(stack)}"
+        console.print(f"The stack keeps them. Back to a default: {back}", markup=False, soft_wrap=True)
+
+
+def _print_what_is_not_in_force(stack: Stack) -> None:
+    if others := chosen.not_in_force(stack.state):
+        given = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(others.items()))
+        console.print(
+            f"It runs with other settings, and these are not in force: {given}\n"
+            f"To change them: make down{_suffix(stack)} && {given} make up{_suffix(stack)}",
+            style="bold yellow",
+            markup=False,
+        )
+
+
+def _suffix(stack: Stack) -> str:
+    """What make needs to mean this stack."""
+    return "" if stack.state.folder == DEFAULT_STATE.resolve() else f" STACK={stack.state.folder.name}"
 
 
 def _print_start_of_airflow(stack: Stack) -> None:
