@@ -90,7 +90,7 @@ class DataKeyTrigger(S3KeyTrigger):
 
 def is_awaited(key: str, pattern: str) -> bool:
     """Whether a key is data that a sensor with this pattern waits for."""
-    return fnmatch.fnmatchcase(key, pattern) and not key.endswith("/") and not is_debris(key)
+    return fnmatch.fnmatchcase(key, pattern) and not is_debris(key)
 
 
 class TrainingDataSensor(DataKeySensor):
