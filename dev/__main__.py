@@ -17,6 +17,8 @@ from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
 from dev.stack import Stack
 from dev.state import DEFAULT_STATE, DEMO_STATE, REPOSITORY
+from dev.uploads import look, write_rejected
+from include.evaluation.data_report import ADVICE
 
 console = Console(highlight=False)
 
@@ -75,21 +77,64 @@ def env(arguments: argparse.Namespace) -> int:
 
 
 def upload(arguments: argparse.Namespace) -> int:
-    """Drops files into incoming/, as any S3 client would."""
+    """Looks at files, and drops them into incoming/ as any S3 client would; 1 if one cannot be read."""
+    stack = _stack_that_is_up(arguments)
+    refused = [file for file in arguments.files if not _upload(stack, file, force=arguments.force)]
+    if refused:
+        again = f"make upload FILE={shlex.quote(str(refused[0]))} FORCE=1{_suffix(stack)}"
+        console.print(f"To upload it all the same: {again}", markup=False, soft_wrap=True)
+    return 1 if refused else 0
+
+
+def _upload(stack: Stack, file: Path, *, force: bool) -> bool:
+    found = look(file, stack.env)
+    if found.unreadable:
+        word = "uploaded though it" if force else "not uploaded, since it"
+        console.print(f"{file} is {word} cannot be read: {found.unreadable}", style="red", markup=False, soft_wrap=True)
+        if not force:
+            return False
+    for warning in found.warnings:
+        console.print(f"{file}: {warning}", style="yellow", markup=False, soft_wrap=True)
+    key = f"incoming/{file.name}"
+    stack.s3.upload_file(str(file), stack.env["BERT_BUCKET"], key)
+    told = "".join(f" ({line})" for line in found.told)
+    console.print(f"{file} → s3://{stack.env['BERT_BUCKET']}/{key}{told}", markup=False, soft_wrap=True)
+    return True
+
+
+def rejected(arguments: argparse.Namespace) -> int:
+    """Writes a run's rejected rows as a CSV file that can be mended and uploaded as it is."""
+    stack = _stack_that_is_up(arguments)
+    found = write_rejected(stack, arguments.run_id, arguments.folder)
+    console.print(f"The run {found.run_id} rejected:", markup=False, soft_wrap=True)
+    for rule, count in found.by_rule.most_common():
+        console.print(f"  {count:>7,} {rule:<20} {ADVICE.get(rule, '')}", markup=False, soft_wrap=True)
+    for file in found.unreadable:
+        line = f"{file['key']} as a whole: {file['reason']} ({file['quarantine']})"
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+        console.print("    Mend it and upload it again; the same name will do.")
+    if not found.by_rule:
+        found.path.unlink()
+        return 0
+    path = os.path.relpath(found.path)
+    console.print(
+        f"\nThe rows are in {path}, with rule and reason. Mend text and label there, and upload it:", soft_wrap=True
+    )
+    console.print(f"  make upload FILE={shlex.quote(path)}{_suffix(stack)}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _stack_that_is_up(arguments: argparse.Namespace) -> Stack:
     stack = Stack(arguments.state)
     if not stack.is_healthy("s3"):
-        raise StartError("The stack is not up; start it with: make up")
-    for file in arguments.files:
-        key = f"incoming/{file.name}"
-        stack.s3.upload_file(str(file), stack.env["BERT_BUCKET"], key)
-        console.print(f"{file} → s3://{stack.env['BERT_BUCKET']}/{key}", markup=False)
-    return 0
+        raise StartError(f"The stack is not up; start it with: make up{_suffix(stack)}")
+    return stack
 
 
 def rollback(arguments: argparse.Namespace) -> int:
     """Makes the previous champion, or the version named, the champion again."""
-    target = ["--to", arguments.to] if arguments.to else []
-    command = [sys.executable, "-m", "include.orchestration.rollback", "--reason", arguments.reason, *target]
+    target = [f"--to={arguments.to}"] if arguments.to else []
+    command = [sys.executable, "-m", "include.orchestration.rollback", f"--reason={arguments.reason}", *target]
     return subprocess.call(command, env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
@@ -175,7 +220,7 @@ def _print_start_of_airflow(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (up, down, status, logs, env, upload, rollback, demo, docker_check):
+    for function in (up, down, status, logs, env, upload, rejected, rollback, demo, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
         )
@@ -188,6 +233,14 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("program", nargs="?", help="only this program's")
         if function is upload:
             command.add_argument("files", nargs="+", type=Path)
+            command.add_argument("--force", action="store_true", help="upload also what cannot be read")
+        if function is rejected:
+            command.add_argument(
+                "--run", dest="run_id", default="", help="a run; by default the newest that rejected any"
+            )
+            command.add_argument(
+                "--folder", type=Path, default=REPOSITORY / ".local", help="where to write (%(default)s)"
+            )
         if function is rollback:
             command.add_argument("--reason", required=True, help="why; kept in the ledger")
             command.add_argument("--to", help="a version; by default the previous champion")
