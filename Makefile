@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rejected rollback bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo up services down status logs upload rejected rollback cases bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 PYTHON ?= python3.11
 UV_VERSION := 0.13.8
@@ -28,7 +28,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK FILE FORCE RUN REASON TO DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS
+GIVEN := STACK DIR FILE FORCE RUN REASON TO DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -73,6 +73,9 @@ rejected: setup ## writes rejected rows as a CSV file to mend and upload [RUN=ru
 rollback: setup ## makes the previous champion the champion again: REASON="…" [TO=version STACK=]
 	@test -n "$$REASON" || { echo 'Why? make rollback REASON="…"'; exit 1; }
 	$(BIN)/python -m dev rollback $(STATE) --reason="$$REASON" $${TO:+--to="$$TO"}
+
+cases: setup ## takes files in without Airflow, and compares what comes of them with expected.json [DIR=folder]
+	$(BIN)/python -m dev cases $${DIR:+"$$DIR"}
 
 BENCH_FILES = $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"} $${RUN_CLASSIFICATION:+--script="$$RUN_CLASSIFICATION"}
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from dev.stack import Stack
 from include.lake import slug
+from include.settings import settings
 
 PIPELINE = "bert_model_training_pipeline"
 COLUMNS = ("file", "row", "text", "label", "rule", "reason")
-LOOKED_AT_BYTES = 50 * 2**20  # a larger file is left to the pipeline
+LOOKED_AT_BYTES = 200 * 2**20  # a larger file is left to the pipeline
+LOOKED_AT_ROWS = 50_000
 SHOWN_LABELS = 8
 
 
@@ -34,28 +36,40 @@ def look(file: Path, environment: Mapping[str, str]) -> Look:
     if file.stat().st_size > LOOKED_AT_BYTES:
         return Look(told=[f"{file.stat().st_size / 2**20:.0f} MB: the pipeline will look at it"])
     try:
-        rows = _rows(file, environment)
+        rows, whole, warnings = _first_rows(file, environment)
     except UnreadableFileError as error:
         return Look(unreadable=str(error))
+    read = f"{len(rows)} rows" if whole else f"the first {len(rows)} rows"
+    for row in rows:
+        if not row["rule"] and not str(row["label"] or "").strip():
+            row |= {"rule": "label_missing", "reason": "the label is missing or blank"}
     broken = Counter(row["rule"] for row in rows if row["rule"])
-    labels = Counter(str(row["label"]) for row in rows if row["label"] is not None and not row["rule"])
+    labels = Counter(str(row["label"]) for row in rows if not row["rule"])
     names = [label for label, _ in labels.most_common(SHOWN_LABELS)]
     more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
-    warnings = [
-        f"{count} of {len(rows)} rows will be rejected: {rule} (row {first['row']}: {first['reason']})"
-        for rule, count in broken.most_common()
-        for first in [next(row for row in rows if row["rule"] == rule)]
-    ]
-    return Look(told=[f"{len(rows)} rows, {len(labels)} labels: {', '.join(names)}{more}"], warnings=warnings)
+    for rule, count in broken.most_common():
+        example = next(row for row in rows if row["rule"] == rule)
+        warnings.append(f"{count} of {read} will be rejected: {rule} (row {example['row']}: {example['reason']})")
+    return Look(told=[f"{read}, {len(labels)} labels: {', '.join(names)}{more}"], warnings=warnings)
 
 
-def _rows(file: Path, environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The rows as the pipeline reads them. Raises UnreadableFileError."""
-    from include.datasets.reading import read_rows
+def _first_rows(file: Path, environment: Mapping[str, str]) -> tuple[list[dict[str, Any]], bool, list[str]]:
+    """The first rows as the pipeline reads them, whether they are all, and warnings. Raises UnreadableFileError."""
+    from include.datasets.checks import check_frame
+    from include.datasets.reading import UnreadableFileError, open_table
 
     columns = (environment.get("BERT_TEXT_COLUMN", ""), environment.get("BERT_LABEL_COLUMN", ""))
-    frame = read_rows(file.read_bytes(), file.name, *columns)
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    with open_table(file, file.name, *columns) as table:
+        frames, count = [], 0
+        for frame in table.frames:
+            frames.append(check_frame(frame, settings().max_text_characters))
+            count += len(frame)
+            if count >= LOOKED_AT_ROWS:
+                break
+        if not count:
+            raise UnreadableFileError("it has no rows")
+        rows = [{str(name): value for name, value in row.items()} for one in frames for row in one.to_dict("records")]
+        return rows, next(table.frames, None) is None, list(table.warnings)
 
 
 @dataclass

@@ -91,10 +91,12 @@ def test_a_file_is_looked_at_before_it_is_uploaded(tmp_path: Path) -> None:
     found = look(write(tmp_path, "text,label\na,x\nb,y\nc,y\n"), {})
     assert (found.unreadable, found.told, found.warnings) == ("", ["3 rows, 2 labels: y, x"], [])
     found = look(write(tmp_path, "Betreff,Team\na,x\n"), {})
-    assert "no text column among" in found.unreadable
-    assert "Betreff" in found.unreadable
+    assert 'no text column and no label column among "Betreff", "Team"' in found.unreadable
     named = {"BERT_TEXT_COLUMN": "Betreff", "BERT_LABEL_COLUMN": "Team"}
     assert look(write(tmp_path, "Betreff,Team\na,x\n"), named).unreadable == ""
-    found = look(write(tmp_path, "text,label\na,x\nb,y,z,!\nc,y\n"), {})
-    assert [line.split(":")[0] for line in found.warnings] == ["1 of 3 rows will be rejected"]
-    assert "wrong_column_count (row 2: " in found.warnings[0]
+    found = look(write(tmp_path, "text,label\na,x\nb,y,z,!\nc,y\nd,\n"), {})
+    assert [line.split(" (")[0] for line in found.warnings] == [
+        "1 of 4 rows will be rejected: wrong_column_count",
+        "1 of 4 rows will be rejected: label_missing",
+    ]
+    assert "(row 2: " in found.warnings[0]
