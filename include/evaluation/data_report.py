@@ -84,8 +84,6 @@ def write_data_report(
 def _steps(outcome: str, counts: Counter[str], unreadable: bool) -> list[str]:
     mendable = [rule for rule in counts if not ADVICE.get(rule, "").startswith("Nothing") and rule != "unreadable_file"]
     steps = []
-    if outcome == "waiting_for_more_data":
-        steps.append("Upload more labelled rows. Those that wait are kept, and count with the next upload.")
     if unreadable:
         steps.append(
             "A file that cannot be read says why below. If its columns have other names, set BERT_TEXT_COLUMN and "
@@ -96,6 +94,8 @@ def _steps(outcome: str, counts: Counter[str], unreadable: bool) -> list[str]:
         steps.append(
             "Rejected rows: make rejected writes them as a CSV file. Mend text and label there, and upload that file."
         )
+    if outcome == "waiting_for_more_data":
+        steps.append("Upload more labelled rows. Those that wait are kept, and count with the next upload.")
     return steps or ["Nothing has to be done. The next upload starts the next run."]
 
 
