@@ -106,6 +106,13 @@ def test_data_that_never_comes_fails_once_and_with_its_address(s3: Bucket, waits
         waits().resumes("__fail__", {"error": TIMED_OUT})
 
 
+def test_without_an_address_a_first_upload_is_waited_for_and_later_nothing(s3: Bucket, waits: Any) -> None:
+    waits().defers()
+    lay(s3, "golden/bert-classifier/golden.json")
+    waiting = waits()
+    waiting.sensor.execute(waiting.context)
+
+
 def test_a_bucket_that_is_missing_is_named_at_once(s3: Bucket, waits: Any) -> None:
     waiting = waits("s3://no-such-bucket-here/mine/")
     with pytest.raises(AirflowFailException, match=r"s3://no-such-bucket-here/mine/\*: there is no such bucket"):
