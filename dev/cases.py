@@ -142,10 +142,13 @@ def _outcome(intake: Intake) -> Case:
         for rule, number in file.by_rule.items():
             rejected[rule] = rejected.get(rule, 0) + number
     rows = intake.rows
+    # What waits is good, and used as soon as there is more; but not what waits for more of its label.
+    if too_rare := rows["in"] - intake.accepted_rows - rows["rejected"]:
+        rejected["label_too_rare"] = too_rare
     warnings = [warning for file in intake.files for warning in file.warnings] + intake.warnings
     return {
         "rows": rows["in"],
-        "used": rows["used"] + rows["waiting"],  # what waits is good, and used as soon as there is more
+        "used": intake.accepted_rows,
         "rejected": rejected,
         "labels": sorted(_accepted(intake)["label"].unique()),
         "warnings": warnings,

@@ -20,8 +20,11 @@ def plain(record: Record) -> tuple[Record, str]:
         found = reader(record)
         if found is not None:
             return found
-    if "label" not in record and "labels" not in record and isinstance(record.get("cats"), dict):  # spaCy
+    is_labelled = "label" in record or "labels" in record
+    if not is_labelled and isinstance(record.get("cats"), dict):  # spaCy
         return {**record, "label": record["cats"]}, ""
+    if is_labelled and "text" not in record and isinstance(record.get("data"), str):  # Doccano
+        return {**{name: value for name, value in record.items() if name != "data"}, "text": record["data"]}, ""
     return record, ""
 
 

@@ -30,7 +30,7 @@ class Dialect:
     """How a CSV file is written. ``start`` is where its first row begins, in bytes; ``names`` is its header."""
 
     delimiter: str
-    quote: str = '"'
+    quote: str = '"'  # empty: none, as in tables that a database writes
     backslash: bool = False  # \" inside a quoted cell, and not ""
     blank_before_quote: bool = False  # a, "b"
     line_end: str = "\n"
@@ -58,10 +58,10 @@ def find_dialect(path: Path, wanted: Wanted, partitions: Mapping[str, str | None
     candidates = [
         Dialect(delimiter, quote, backslash, blank, line_end)
         for delimiter, quote, backslash, blank in product(
-            [separator] if separator else _delimiters(sample), ('"', "'"), (False, True), (False, True)
+            [separator] if separator else _delimiters(sample), ('"', "'", ""), (False, True), (False, True)
         )
-        if (not backslash or f"\\{quote}" in sample) and (not blank or f" {quote}" in sample)
-        and (quote == '"' or quote in sample)
+        if (not backslash or (quote and f"\\{quote}" in sample)) and (not blank or (quote and f" {quote}" in sample))
+        and (quote == '"' or (quote or '"') in sample)
     ]  # fmt: skip
     best = max(candidates, key=lambda dialect: _score(sample, dialect, wanted, partitions))
     names, length = _header(sample, best)

@@ -20,6 +20,7 @@ _AROUND = 16  # bytes
 # What É… or ß” in Windows-1252 happen to be as UTF-8, and nobody writes in it: phonetic signs, N'Ko.
 _CHANCE = re.compile(r"[\u0240-\u02ff\u07c0-\u07ff]")
 
+_SUFFIX = re.compile(r"(?:s|t|ll|re|ve|m|d)\b")  # of an English word, behind an apostrophe
 _EIGHT_BITS = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
 _USUAL = set("àâäáãåæçèéêëìíîïñòóôöõøùúûüýÿßœ") | set("àâäáãåæçèéêëìíîïñòóôöõøùúûüýœ".upper())
 _APOSTROPHES = set("\u2018\u2019\u201c\u201d")
@@ -124,7 +125,7 @@ def _likelihood(odd: bytes, encoding: str) -> float:
             odd_capital = character.isupper() and (before.islower() or (after.islower() and before.isalpha()))
             score += -1 if odd_capital else 1
         elif character in _APOSTROPHES and (before.isalpha() or after.isalpha()):
-            score += 0.9
+            score += 1.1 if _SUFFIX.match(text, at + 1) else 0.9
         elif before.isalpha() and after.isalpha():
             score -= 0.2 if character.isalpha() else 1
         elif character in _OUTSIDE_WORDS:

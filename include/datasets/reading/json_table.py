@@ -76,6 +76,8 @@ def _has_an_object_a_line(path: Path) -> bool:
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
         some = (file.readline(LONGEST_TRIED_LINE) for _ in range(TRIED_LINES))
         lines = [bare for line in some if (bare := _bare(line))]
+    if len(lines) == 1:  # a table, maybe, as one object
+        return False
     return sum(isinstance(_parse(line), dict) for line in lines) * 2 > len(lines)
 
 

@@ -74,6 +74,8 @@ def plain_cells(line: str, dialect: "Dialect") -> list[str]:
 
 def reader_options(dialect: "Dialect") -> dict[str, Any]:
     """The dialect as Python's csv module wants it."""
+    if not dialect.quote:
+        return {"delimiter": dialect.delimiter, "quoting": csv.QUOTE_NONE}
     return {
         "delimiter": dialect.delimiter,
         "quotechar": dialect.quote,
@@ -110,7 +112,7 @@ class _Lines:
 
 def _mended(lines: list[str], at: int, options: dict[str, Any], needed: int, width: int) -> Record | None:
     """The row of a line whose only fault is blanks between a quote and the separator."""
-    delimiter, quote = re.escape(options["delimiter"]), options["quotechar"]
+    delimiter, quote = re.escape(options["delimiter"]), options.get("quotechar", '"')
     clean = re.sub(rf"{quote}[ \t]+(?={delimiter}|[\r\n]*$)", quote, lines[at])
     if clean == lines[at]:
         return None
