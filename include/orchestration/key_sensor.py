@@ -106,14 +106,16 @@ class TrainingDataSensor(DataKeySensor):
         """Checks what the run was told, looks once, and then waits without a worker."""
         if complaint := misspelt(context["dag_run"].conf or {}, context["dag"].params):
             raise AirflowFailException(complaint)
-        if not context["params"]["dataset_uri"] and lake.exists(lake.golden(settings().model_name, "golden.json")):
-            return  # without new data the champion's is trained on again, however long ago it was uploaded
         try:
+            if not context["params"]["dataset_uri"] and lake.exists(lake.golden(settings().model_name, "golden.json")):
+                return  # without new data the champion's is trained on again, however long ago it was uploaded
             super().execute(context)
             self._check_rights(context)
         except ClientError as error:
             self._fail_if_refused(error)
             raise
+        except PermissionError as error:  # s3fs's word for it
+            raise AirflowFailException(f"cannot read {lake.root()}: {REFUSALS['403']}. {error}") from error
         except ParamValidationError as error:
             raise AirflowFailException(f"{self._awaited}: {error}") from error
 
