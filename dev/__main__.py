@@ -282,7 +282,7 @@ def main() -> int:
         console.print("Interrupted.", style="bold red")
         return 130
     except (StartError, OSError, ValueError) as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
 
 
