@@ -10,7 +10,8 @@ from airflow.stats import Stats
 
 from include import lake
 from include.datasets.intake import FileAccount, Intake, Plan
-from include.orchestration.notes import NOTE_LIMIT, plain, set_note
+from include.markdown import plain
+from include.orchestration.notes import NOTE_LIMIT, set_note
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from airflow.utils.session import create_session
 
 from include import lake
 from include.datasets.intake import FileAccount, Intake, Plan
-from include.orchestration.notes import NOTE_LIMIT, note_failure, plain
+from include.markdown import plain
+from include.orchestration.notes import NOTE_LIMIT, note_failure
 from include.orchestration.outcome import conclude, note
 from include.settings import settings
 
