@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 from pydantic import BaseModel, ConfigDict
 
 from include import lake
@@ -153,7 +154,8 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
             return Intake(files=[], accepted_uri=accepted_uri, accepted_rows=size)
         readable, accounts = _read_all(plan, folder, isolated=isolated)
         rows, set_aside = _judge(plan, readable, frozen, parent)
-        counts = rows.loc[rows["rule"] == "", "label"].value_counts()
+        counts = rows.loc[rows["good"], "label"].value_counts()
+        counts = counts[counts > 0]
         missing = "" if frozen is not None else _missing(counts)
         waiting = ((rows["rule"] == "label_too_rare") & bool(missing)).to_numpy(bool)
         files = [(file.source.key, file.source.batch_id, file.job) for file in readable]
@@ -213,7 +215,7 @@ def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readab
         job = SpoolJob(
             path=lake.download_file(source.uri, folder / f"{number}.upload"),
             key=source.key,
-            target=folder / f"{number}.parquet",
+            target=folder / f"{number}.arrow",
             text_column=plan.text_column or config.text_column,
             label_column=plan.label_column or config.label_column,
             max_characters=config.max_text_characters,
@@ -234,8 +236,10 @@ def _judge(
     config = settings()
     columns = [judged_columns(file.job).assign(file=np.int32(file.number)) for file in readable]
     if not columns:
-        return pd.DataFrame(columns=["row", "key", "label", "rule", "reason", "file"]), {}
-    rows = pd.concat(columns, ignore_index=True)
+        nothing = pd.DataFrame(columns=["row", "key", "label", "rule", "reason", "file", "good"])
+        return nothing.astype({"label": "category", "good": bool}), {}
+    labels = union_categoricals([frame["label"] for frame in columns])
+    rows = pd.concat([frame.drop(columns="label") for frame in columns], ignore_index=True).assign(label=labels)
     set_aside = judge(
         rows,
         [source.key for source in plan.sources],
@@ -278,9 +282,9 @@ def _account(
     file: _Readable, mine: pd.DataFrame, too_rare_yet: "np.ndarray[Any, Any]", waiting: bool, set_aside: str | None
 ) -> FileAccount:
     """``too_rare_yet`` says which of the file's rows wait with the good ones for more of their label."""
-    rules = mine["rule"].to_numpy()
-    by_rule = mine.loc[(rules != "") & ~too_rare_yet, "rule"].value_counts().sort_index().to_dict()
-    rejected, good = sum(by_rule.values()), int((rules == "").sum())
+    found = mine.loc[~mine["good"] & ~too_rare_yet, "rule"].value_counts().sort_index()
+    by_rule = {str(rule): int(number) for rule, number in found.items()}
+    rejected, good = sum(by_rule.values()), int(mine["good"].sum())
     labels = mine.loc[~mine["rule"].isin(("label_missing", "text_empty")), "label"].nunique()
     return FileAccount(
         key=file.source.key,

@@ -48,33 +48,41 @@ def judge(
     golden_keys: "np.ndarray[Any, Any]",
     known: Known,
 ) -> dict[int, str]:
-    """Fills ``label``, ``rule`` and ``reason`` in place; the first rule that a row breaks is the one it is given.
+    """Fills ``label``, ``rule``, ``reason`` and ``good`` in place; a row is given the first rule that it breaks.
 
-    ``rows`` has the columns file (an index of ``files``), row, key, label (as written), rule and reason, in the order
-    of files and rows, and a plain index. Returns warnings by file: those whose rows are set aside as a whole.
+    ``rows`` has the columns file (an index of ``files``), row, key, label (as written; categorical afterwards), rule
+    and reason, in the order of files and rows, and a plain index. Returns warnings by file: those whose rows are set
+    aside as a whole.
     """
+    rows["good"] = rows["rule"].to_numpy(object) == ""
     _resolve_labels(rows, allowed_labels)
     warnings = _mark_contradictory_files(rows, files)
     _mark_repetitions(rows, files)
     golden = np.isin(rows["key"].to_numpy(), golden_keys)
     _mark(rows, golden, "in_golden_set", "the text is in the frozen golden set, which is never trained on")
     found = known.find(rows["key"].to_numpy())
-    same = (found >= 0) & (known.labels[found] == rows["label"].to_numpy()) if len(known.keys) else found >= 0
+    codes = dict(zip(rows["label"].cat.categories, range(len(rows["label"].cat.categories)), strict=True))
+    trained = np.array([codes.get(label, -1) for label in known.labels], int)
+    same = found >= 0
+    same[same] = trained[found[same]] == rows["label"].cat.codes.to_numpy()[same]
     _mark(rows, same, "already_known", [_known_reason(known.sources[at]) for at in found[same & _good(rows)]])
     _mark_rare_labels(rows, min_rows_per_label, set(known.labels))
     return warnings
 
 
 def _good(rows: pd.DataFrame) -> "np.ndarray[Any, Any]":
-    good: np.ndarray[Any, Any] = rows["rule"].to_numpy() == ""
+    good: np.ndarray[Any, Any] = rows["good"].to_numpy()
     return good
 
 
 def _mark(rows: pd.DataFrame, broken: "np.ndarray[Any, Any]", rule: str, reasons: str | Sequence[str]) -> None:
     """Gives the rule to the broken rows that have none yet; ``reasons`` is one for all, or one for each of those."""
-    chosen = broken & _good(rows)
-    rows.loc[chosen, "rule"] = rule
-    rows.loc[chosen, "reason"] = reasons if isinstance(reasons, str) else np.array(reasons, object)
+    chosen = np.flatnonzero(broken & _good(rows))
+    if not len(chosen):
+        return
+    rows["rule"].array[chosen] = rule
+    rows["reason"].array[chosen] = reasons if isinstance(reasons, str) else np.array(reasons, object)
+    rows["good"].array[chosen] = False
 
 
 def _known_reason(source: str) -> str:
@@ -82,19 +90,23 @@ def _known_reason(source: str) -> str:
 
 
 def _resolve_labels(rows: pd.DataFrame, allowed: Collection[str] | None) -> None:
-    codes, texts = pd.factorize(rows["label"].to_numpy(object))
-    used = np.zeros(len(texts), bool)
-    used[codes[_good(rows)]] = True
-    vocabulary = Vocabulary(texts[used], allowed)
-    meanings = [vocabulary.meanings.get(text) for text in texts]
-    labels = np.array([meaning.label if meaning else text for meaning, text in zip(meanings, texts, strict=True)], object)  # noqa: E501 # fmt: skip
-    broken = np.array([meaning is not None and meaning.rule != "" for meaning in meanings], bool)
+    """Replaces the labels by what they mean, as a categorical column; those of bad rows stay as they were written."""
+    codes, found = pd.factorize(rows["label"])
+    texts = np.asarray(found, object)
     good = _good(rows)
-    rows["label"] = np.where(good & ~broken[codes], labels[codes], rows["label"].to_numpy(object))
-    for at in np.flatnonzero(broken):
-        meaning = meanings[at]
-        assert meaning is not None
-        _mark(rows, codes == at, meaning.rule, meaning.reason)
+    used = np.zeros(len(texts), bool)
+    used[codes[good]] = True
+    vocabulary = Vocabulary(texts[used].tolist(), allowed)
+    names = {text: number for number, text in enumerate(texts)}
+    becomes = np.arange(len(texts))
+    for code in np.flatnonzero(used).tolist():
+        meaning = vocabulary.meanings[texts[code]]
+        if meaning.rule:
+            _mark(rows, codes == code, meaning.rule, meaning.reason)
+        else:
+            becomes[code] = names.setdefault(meaning.label, len(names))
+    codes = np.where(_good(rows), becomes[codes], codes)
+    rows["label"] = pd.Categorical.from_codes(codes, pd.Index(list(names), dtype=object))
 
 
 def _groups(rows: pd.DataFrame) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
@@ -103,7 +115,7 @@ def _groups(rows: pd.DataFrame) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any
     order = good[np.argsort(rows["key"].to_numpy()[good], kind="stable")]
     keys = rows["key"].to_numpy()[order]
     starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.array([], int)
-    return order, starts, pd.factorize(rows["label"].to_numpy(object)[order])[0]
+    return order, starts, rows["label"].cat.codes.to_numpy()[order]
 
 
 def _differs(values: "np.ndarray[Any, Any]", starts: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
@@ -127,12 +139,15 @@ def _mark_repetitions(rows: pd.DataFrame, files: Sequence[str]) -> None:
     contradictory[order[np.repeat(several, sizes)]] = True
     again = np.zeros(len(rows), bool)
     again[order[order != first]] = True
-    labels, numbers, owners = (rows[name].to_numpy() for name in ("label", "row", "file"))
+    names = rows["label"].cat.categories
+    numbers, owners, labels = rows["row"].to_numpy(), rows["file"].to_numpy(), rows["label"].cat.codes.to_numpy()
     reasons: dict[int, str] = {}
     for at in np.flatnonzero(several):
         group = order[starts[at] : starts[at] + sizes[at]]
         firsts = {labels[row]: row for row in reversed(group)}
-        shown = ", ".join(f"{label} (row {numbers[row]} of {files[owners[row]]})" for label, row in firsts.items())
+        shown = ", ".join(
+            f"{names[label]} (row {numbers[row]} of {files[owners[row]]})" for label, row in firsts.items()
+        )
         reasons.update(dict.fromkeys(group.tolist(), f"the same text comes with the labels {shown}"))
     _mark(rows, contradictory, "contradictory_label", [reasons[row] for row in np.flatnonzero(contradictory).tolist()])
     before = np.empty(len(rows), np.int64)
@@ -187,8 +202,8 @@ def _most_contradictory(rows: pd.DataFrame) -> tuple[int, int, int] | None:
 def _mark_rare_labels(rows: pd.DataFrame, minimum: int, trained: set[str]) -> None:
     """Marks labels that are new, and too few to be split into training, validation and golden rows."""
     counts = rows.loc[_good(rows), "label"].value_counts()
-    for label, count in counts[counts < minimum].items():
+    for label, count in counts[(counts > 0) & (counts < minimum)].items():
         if label not in trained:
-            _mark(rows, rows["label"].to_numpy() == label, "label_too_rare", (
+            _mark(rows, (rows["label"] == label).to_numpy(), "label_too_rare", (
                 f"label {str(label)[:80]!r} has {count} good rows; {minimum} are needed (BERT_MIN_ROWS_PER_LABEL)"
             ))  # fmt: skip

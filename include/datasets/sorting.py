@@ -32,26 +32,27 @@ def sort_rows(
     ``kept_out`` go to neither.
     """
     rejected: dict[str, Path] = {}
-    good = (rows["rule"].to_numpy() == "") & ~kept_out
-    bad = (rows["rule"].to_numpy() != "") & ~kept_out
+    good, bad = rows["good"].to_numpy() & ~kept_out, ~rows["good"].to_numpy() & ~kept_out
+    codes, names = rows["label"].cat.codes.to_numpy(), pa.array(rows["label"].cat.categories, pa.string())
     with ExitStack() as stack:
-        accepted = stack.enter_context(pq.ParquetWriter(folder / "accepted.parquet", ACCEPTED))
+        accepted = stack.enter_context(
+            pq.ParquetWriter(folder / "accepted.parquet", ACCEPTED, use_dictionary=["label"], write_statistics=False)
+        )
         writers: dict[str, Any] = {}
         at = 0
         for key, batch_id, job in files:
             for batch in spooled_rows(job):
                 here = slice(at, at + batch.num_rows)
                 at += batch.num_rows
-                table = pa.table(batch)
+                table = pa.Table.from_batches([batch])
                 if good[here].any():
-                    accepted.write_table(
-                        _accepted(table.filter(good[here]), rows["label"].to_numpy()[here][good[here]], key)
-                    )
+                    labels = names.take(pa.array(codes[here][good[here]]))
+                    accepted.write_table(_accepted(_only(table, good[here]), labels, key))
                 if bad[here].any():
                     if batch_id not in writers:
                         rejected[batch_id] = folder / f"rejected-{len(writers)}.parquet"
                         writers[batch_id] = stack.enter_context(pq.ParquetWriter(rejected[batch_id], REJECTED))
-                    writers[batch_id].write_table(_rejected(table.filter(bad[here]), rows[here][bad[here]], key))
+                    writers[batch_id].write_table(_rejected(_only(table, bad[here]), rows[here][bad[here]], key))
     return rejected
 
 
@@ -62,9 +63,13 @@ def accepted_again(dataset: pd.DataFrame, path: Path) -> int:
     return len(dataset)
 
 
-def _accepted(table: pa.Table, labels: "np.ndarray[Any, Any]", key: str) -> pa.Table:
+def _only(table: pa.Table, chosen: "np.ndarray[Any, Any]") -> pa.Table:
+    return table if chosen.all() else table.filter(pa.array(chosen))
+
+
+def _accepted(table: pa.Table, labels: Any, key: str) -> pa.Table:
     source = pc.binary_join_element_wise(f"{key} row ", table["row"].cast(pa.string()), "")
-    return pa.table([table["text"], pa.array(labels, pa.string()), source, table["extra"]], schema=ACCEPTED)
+    return pa.table([table["text"], labels, source, table["extra"]], schema=ACCEPTED)
 
 
 def _rejected(table: pa.Table, rows: pd.DataFrame, key: str) -> pa.Table:

@@ -106,14 +106,15 @@ def _read_clean(block: bytes, dialect: Dialect, places: Places) -> pd.DataFrame 
     if columns is None:
         return None
     size = len(columns[places.text])
-    label = columns[places.label] if places.label is not None else None
+    label = arrow.texts(columns[places.label]) if places.label is not None else [places.label_in_path] * size
+    extra = arrow.json_objects({places.names[at]: columns[at] for at in places.extra}, size)
     frame = {
         "row": np.zeros(size, np.int64),
-        "text": arrow.strings(columns[places.text]),
-        "label": arrow.strings(label) if label is not None else [places.label_in_path] * size,
+        "text": arrow.texts(columns[places.text]),
+        "label": label,
         "rule": "",
         "reason": "",
-        "extra": arrow.json_objects({places.names[at]: columns[at] for at in places.extra}, size),
+        "extra": extra,
     }
     return pd.DataFrame(frame, columns=COLUMNS)
 
