@@ -250,3 +250,11 @@ def test_a_run_can_name_its_columns(file_lake: str, set_env: Callable[..., None]
     content = good(300).replace(b"text,label", b"Betreff,Team")
     assert take_in(plan({"a.csv": content}, text_column="Betreff", label_column="Team")).accepted_rows == 300
     assert "'Frage', which was named, is not there" in take_in(plan({"a.csv": content}, "run:2")).files[0].reason
+
+
+def test_no_first_model_is_trained_without_a_class_whose_bytes_are_odd(file_lake: str) -> None:
+    odd = b"".join(b"odd %d,r\xe9clamation\n" % at for at in range(20))
+    intake = take_in(plan({"a.csv": good(300) + "über,x\n".encode() + odd}))
+    assert intake.files[0].by_rule == {"wrong_encoding": 20}
+    assert "20 rows, would be missing: its bytes in incoming/a.csv" in intake.missing
+    assert intake.rows["waiting"] == 301
