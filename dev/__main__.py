@@ -79,15 +79,27 @@ def env(arguments: argparse.Namespace) -> int:
 def upload(arguments: argparse.Namespace) -> int:
     """Looks at files, and drops them into incoming/ as any S3 client would; 1 if one cannot be read."""
     stack = _stack_that_is_up(arguments)
-    refused = [file for file in arguments.files if not _upload(stack, file, force=arguments.force)]
+    files = [found for file in arguments.files for found in _files_in(file)]
+    refused = [file for file, name in files if not _upload(stack, file, name, force=arguments.force)]
     if refused:
         again = f"make upload FILE={shlex.quote(str(refused[0]))} FORCE=1{_suffix(stack)}"
         console.print(f"To upload it all the same: {again}", markup=False, soft_wrap=True)
     return 1 if refused else 0
 
 
-def _upload(stack: Stack, file: Path, *, force: bool) -> bool:
-    found = look(file, stack.env)
+def _files_in(path: Path) -> list[tuple[Path, str]]:
+    """A file with its name, or a folder's files with theirs below it: partitions are folders (``label=x/``)."""
+    from include.datasets.names import is_debris
+
+    if not path.is_dir():
+        return [(path, path.name)]
+    below = sorted(file for file in path.rglob("*") if file.is_file() and not is_debris(file.as_posix()))
+    return [(file, f"{path.resolve().name}/{file.relative_to(path).as_posix()}") for file in below]
+
+
+def _upload(stack: Stack, file: Path, name: str, *, force: bool) -> bool:
+    key = f"incoming/{name}"
+    found = look(file, key, stack.env)
     if found.unreadable:
         word = "uploaded though it" if force else "not uploaded, since it"
         console.print(f"{file} is {word} cannot be read: {found.unreadable}", style="red", markup=False, soft_wrap=True)
@@ -95,7 +107,6 @@ def _upload(stack: Stack, file: Path, *, force: bool) -> bool:
             return False
     for warning in found.warnings:
         console.print(f"{file}: {warning}", style="yellow", markup=False, soft_wrap=True)
-    key = f"incoming/{file.name}"
     stack.s3.upload_file(str(file), stack.env["BERT_BUCKET"], key)
     told = "".join(f" ({line})" for line in found.told)
     console.print(f"{file} → s3://{stack.env['BERT_BUCKET']}/{key}{told}", markup=False, soft_wrap=True)

@@ -29,20 +29,17 @@ class Look:
     warnings: list[str] = field(default_factory=list)
 
 
-def look(file: Path, environment: Mapping[str, str]) -> Look:
-    """Reads a file as the pipeline of a stack with this environment will. Raises OSError."""
+def look(file: Path, key: str, environment: Mapping[str, str]) -> Look:
+    """Reads a file as the pipeline of a stack with this environment will, under this key. Raises OSError."""
     from include.datasets.reading import UnreadableFileError
 
     if file.stat().st_size > LOOKED_AT_BYTES:
         return Look(told=[f"{file.stat().st_size / 2**20:.0f} MB: the pipeline will look at it"])
     try:
-        rows, whole, warnings = _first_rows(file, environment)
+        rows, whole, warnings = _first_rows(file, key, environment)
     except UnreadableFileError as error:
         return Look(unreadable=str(error))
     read = f"{len(rows)} rows" if whole else f"the first {len(rows)} rows"
-    for row in rows:
-        if not row["rule"] and not str(row["label"] or "").strip():
-            row |= {"rule": "label_missing", "reason": "the label is missing or blank"}
     broken = Counter(row["rule"] for row in rows if row["rule"])
     labels = Counter(str(row["label"]) for row in rows if not row["rule"])
     names = [label for label, _ in labels.most_common(SHOWN_LABELS)]
@@ -53,23 +50,29 @@ def look(file: Path, environment: Mapping[str, str]) -> Look:
     return Look(told=[f"{read}, {len(labels)} labels: {', '.join(names)}{more}"], warnings=warnings)
 
 
-def _first_rows(file: Path, environment: Mapping[str, str]) -> tuple[list[dict[str, Any]], bool, list[str]]:
-    """The first rows as the pipeline reads them, whether they are all, and warnings. Raises UnreadableFileError."""
-    from include.datasets.checks import check_frame
+def _first_rows(file: Path, key: str, environment: Mapping[str, str]) -> tuple[list[dict[str, Any]], bool, list[str]]:
+    """The first rows as the pipeline judges them, whether they are all, and warnings. Raises UnreadableFileError."""
+    import pandas as pd
+
+    from include.datasets.checks import check_rows
     from include.datasets.reading import UnreadableFileError, open_table
 
     columns = (environment.get("BERT_TEXT_COLUMN", ""), environment.get("BERT_LABEL_COLUMN", ""))
-    with open_table(file, file.name, *columns) as table:
+    with open_table(file, key, *columns) as table:
         frames, count = [], 0
-        for frame in table.frames:
-            frames.append(check_frame(frame, settings().max_text_characters))
+        while count < LOOKED_AT_ROWS and (frame := next(table.frames, None)) is not None:
+            frames.append(frame.astype({"text": object, "label": object, "extra": object}))
             count += len(frame)
-            if count >= LOOKED_AT_ROWS:
-                break
         if not count:
             raise UnreadableFileError("it has no rows")
-        rows = [row for frame in frames for row in frame.to_pylist()]
-        return rows, next(table.frames, None) is None, list(table.warnings)
+        rows = check_rows(
+            pd.concat(frames, ignore_index=True).assign(file=key),
+            allowed_labels=None,
+            max_characters=settings().max_text_characters,
+            min_rows_per_label=1,
+        )
+        judged = [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+        return judged, next(table.frames, None) is None, list(table.warnings)
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from dev.__main__ import _files_in
 from dev.uploads import PIPELINE, look, write_rejected
 from include import lake
 from include.datasets.intake import Plan, Source, take_in
@@ -88,15 +89,24 @@ def write(folder: Path, content: str) -> Path:
 
 
 def test_a_file_is_looked_at_before_it_is_uploaded(tmp_path: Path) -> None:
-    found = look(write(tmp_path, "text,label\na,x\nb,y\nc,y\n"), {})
+    found = look(write(tmp_path, "text,label\na,x\nb,y\nc,y\n"), "incoming/f.csv", {})
     assert (found.unreadable, found.told, found.warnings) == ("", ["3 rows, 2 labels: y, x"], [])
-    found = look(write(tmp_path, "Betreff,Team\na,x\n"), {})
+    found = look(write(tmp_path, "Betreff,Team\na,x\n"), "incoming/f.csv", {})
     assert 'no text column and no label column among "Betreff", "Team"' in found.unreadable
     named = {"BERT_TEXT_COLUMN": "Betreff", "BERT_LABEL_COLUMN": "Team"}
-    assert look(write(tmp_path, "Betreff,Team\na,x\n"), named).unreadable == ""
-    found = look(write(tmp_path, "text,label\na,x\nb,y,z,!\nc,y\nd,\n"), {})
+    assert look(write(tmp_path, "Betreff,Team\na,x\n"), "incoming/f.csv", named).unreadable == ""
+    found = look(write(tmp_path, "text,label\na,x\nb,y,z,!\nc,y\nd,\n"), "incoming/f.csv", {})
     assert [line.split(" (")[0] for line in found.warnings] == [
         "1 of 4 rows will be rejected: wrong_column_count",
         "1 of 4 rows will be rejected: label_missing",
     ]
     assert "(row 2: " in found.warnings[0]
+
+
+def test_a_folder_is_uploaded_with_the_columns_in_its_paths(tmp_path: Path) -> None:
+    (tmp_path / "out" / "label=x").mkdir(parents=True)
+    for name in ("_SUCCESS", "label=x/part-0.csv", "label=x/.part-0.csv.crc"):
+        (tmp_path / "out" / name).write_text("text\na\n")
+    (found,) = _files_in(tmp_path / "out")
+    assert found[1] == "out/label=x/part-0.csv"
+    assert look(found[0], f"incoming/{found[1]}", {}).told == ["1 rows, 1 labels: x"]
