@@ -24,6 +24,7 @@ CHECKED = pa.schema(
     ]
 )
 
+IN_LABEL = "in its label"
 _NOT_UTF8 = "bytes that are not UTF-8, or NUL characters; save the file as UTF-8"
 
 # Unicode's category Cf, which nobody sees. Asking for each character's category would take as long as all the rest.
@@ -184,7 +185,7 @@ def _write_labels(labels: "pd.Series[Any]", verdicts: _Verdicts) -> Any:
 def _written(value: str) -> str | Meaning:
     label = written(value)
     if isinstance(label, str) and (_has_bytes(label) or "\x00" in label or "\ufffd" in label):
-        return Meaning(printable(label), "wrong_encoding", f"in its label, {_NOT_UTF8}")
+        return Meaning(printable(label), "wrong_encoding", f"{IN_LABEL}, {_NOT_UTF8}")
     return label
 
 

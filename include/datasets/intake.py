@@ -5,6 +5,7 @@ import fnmatch
 import hashlib
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from include import lake
 from include.datasets import golden, snapshots, warnings
-from include.datasets.checks import normalise, text_keys
+from include.datasets.checks import IN_LABEL, normalise, text_keys
 from include.datasets.judging import Known, Numbers, Rows, judge
 from include.datasets.names import is_debris
 from include.datasets.sorting import accepted_again, sort_rows
@@ -155,7 +156,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         readable, accounts = _read_all(plan, folder, isolated=isolated)
         rows, set_aside = _judge(plan, readable, frozen, parent)
         counts = rows.label_counts()
-        missing = "" if frozen is not None else _missing(counts)
+        missing = "" if frozen is not None else _missing(counts) or _vanishing(rows)
         waiting = np.zeros(len(rows), bool)
         if missing:
             waiting[[place for place, (rule, _) in rows.broken.items() if rule == "label_too_rare"]] = True
@@ -255,6 +256,17 @@ def _missing(counts: Mapping[str, int]) -> str:
     if len(counts) < 2:
         return "all rows have the same label; a classifier needs two"
     return ""
+
+
+def _vanishing(rows: Rows) -> str:
+    """Which class a first model would not know, because it is written in bytes that nobody can read; empty if none."""
+    odd = [place for place, (rule, reason) in rows.broken.items() if rule == "wrong_encoding" and IN_LABEL in reason]
+    counts = Counter(rows.names[rows.label[place]] for place in odd)
+    label, count = counts.most_common(1)[0] if counts else ("", 0)
+    if count < settings().min_rows_per_label:
+        return ""
+    file = rows.files[rows.file[odd[0]]]
+    return f"class {label!r}, {count} rows, would be missing: its bytes in {file} are not UTF-8; mend that file first"
 
 
 def _label_warnings(used: Mapping[str, int], frozen: golden.GoldenSet | None, parent: pd.DataFrame | None) -> list[str]:

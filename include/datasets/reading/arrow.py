@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-
 _UNQUOTED = bytes(code for code in range(32, 256) if code not in b'"\\')  # bytes that stand in JSON as they are
 
 
