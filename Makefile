@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rejected rollback cases bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo up services down status logs upload rejected rollback cases bench bench-quality bench-reading bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +31,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE FORCE RUN REASON TO DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS
+GIVEN := STACK DIR FILE FORCE RUN REASON TO DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -87,6 +87,12 @@ bench: setup ## measures training and scoring on this CPU [DATA= TEST= RUN_CLASS
 
 bench-quality: setup ## accuracy beside run_classification's, 3 seeds, hours; goes on where it stopped [DATA= TEST= EPOCHS=]
 	$(BIN)/python -m dev.bench quality $(BENCH_FILES) $${EPOCHS:+--epochs="$$EPOCHS"}
+
+# What the reader is measured beside is put aside: nothing of it is a package of the project.
+READERS := clevercsv==0.8.5 duckdb==2.0.1 openpyxl==3.1.5 zstandard==0.25.0
+bench-reading: setup ## compares other readers with ours on cases and on many rows [ROWS=5000000 DIR=folder]
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .local/bench-packages $(READERS)
+	$(BIN)/python -m dev.bench reading $${DIR:+--cases="$$DIR"} $${ROWS:+--rows="$$ROWS"}
 
 bench-page: setup ## writes docs/benchmarks.md again from docs/benchmarks/*.json
 	$(BIN)/python -m dev.bench page

