@@ -10,8 +10,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 
@@ -225,6 +226,29 @@ def find(uri: str) -> list[str]:
     """The URIs of all objects below a folder, sorted."""
     files = filesystem(uri)
     return sorted(files.unstrip_protocol(path) for path in files.find(uri))
+
+
+class Stored(NamedTuple):
+    """An object as a listing shows it."""
+
+    uri: str
+    etag: str
+    modified: datetime
+
+
+def listing(uri: str) -> list[Stored]:
+    """All objects below a folder with when they were written, sorted."""
+    files = filesystem(uri)
+    found = files.find(uri, detail=True)
+    return [
+        Stored(files.unstrip_protocol(path), str(info.get("ETag", "")).strip('"'), _modified(info))
+        for path, info in sorted(found.items())
+    ]
+
+
+def _modified(info: dict[str, Any]) -> datetime:
+    known = info.get("LastModified")
+    return known if isinstance(known, datetime) else datetime.fromtimestamp(info["mtime"], UTC)
 
 
 def upload(folder: Path, uri: str) -> str:

@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from include import lake
+from include.datasets.names import is_debris
 from include.settings import settings
 from include.uploads import lifecycle, open_batches, refusals
 from include.uploads.lifecycle import ENDS, State, Who
@@ -70,9 +71,8 @@ def claim_uploads(batch_id: str, sleep: Callable[[float], None] = time.sleep) ->
     if mine is None:
         _wait_for_finished_upload(client, sleep)
     sealed = [] if mine is None else [mine]
-    uploads, known = refusals.split(list(_uploads(client)))
-    refused = list(known)
-    for owner, owned in _by_owner(uploads, batch_id, may_claim=mine is None).items():
+    tried, refused = refusals.split(list(_uploads(client)))
+    for owner, owned in _by_owner(tried, batch_id, may_claim=mine is None).items():
         batch = _seal(client, owner, owned, refused)
         if batch is not None:
             sealed.append(batch)
@@ -87,6 +87,11 @@ def claim_uploads(batch_id: str, sleep: Callable[[float], None] = time.sleep) ->
 def has_uploads() -> bool:
     """Whether anything lies in ``incoming/``, finished or not."""
     return any(True for _ in _list(_client()))
+
+
+def uploads() -> list[Upload]:
+    """What a claim would find now: the finished uploads."""
+    return list(_uploads(_client()))
 
 
 def waiting_batches() -> list[Batch]:
@@ -122,13 +127,13 @@ def _bucket() -> str:
 
 
 def _list(client: Any) -> Iterator[tuple[Upload, datetime]]:
-    """All objects in incoming/ with the server's own time, so that clocks need not agree."""
+    """All data in incoming/, finished or not, with the server's own time, so that clocks need not agree."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=_bucket(), Prefix="incoming/")
     for page in pages:
         now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
         now = now if now.tzinfo else now.replace(tzinfo=UTC)
         for item in page.get("Contents", []):
-            if not item["Key"].endswith("/"):  # a folder marker of some S3 browser
+            if not is_debris(item["Key"]):
                 yield (
                     Upload(
                         key=item["Key"],

@@ -1,6 +1,5 @@
 """What uploads and batches are, and what one round of a listener has read of them."""
 
-import posixpath
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime
@@ -10,10 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from include import lake
+from include.datasets.names import has_unfinished_name
 from include.uploads import lifecycle
 from include.uploads.lifecycle import ENDS, Entry
-
-UNFINISHED_SUFFIXES = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".uploading", "._copying_")
 
 
 class Upload(BaseModel):
@@ -29,8 +27,7 @@ class Upload(BaseModel):
     @property
     def unfinished_name(self) -> bool:
         """Whether the name says that its writer has not finished: ``x.csv.part``, ``.hidden``."""
-        name = posixpath.basename(self.key).lower()
-        return name.endswith(UNFINISHED_SUFFIXES) or name.startswith((".", "~"))
+        return has_unfinished_name(self.key)
 
     @property
     def mark(self) -> str:
