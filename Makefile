@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up services down status logs upload rollback bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
+# Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3.11
 UV_VERSION := 0.13.8
 BIN := .venv/bin
@@ -97,8 +100,7 @@ astro:
 	  echo 'Without Docker: make up, make demo.'; exit 1; }
 
 test: setup ## runs all tests
-	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/unit tests/dags
-	$(BIN)/pytest tests/scenarios
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check: setup ## lints, checks the format and the types, and looks for known vulnerabilities
 	$(BIN)/ruff check .

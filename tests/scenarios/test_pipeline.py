@@ -1,111 +1,30 @@
 """Whole stories against a real Airflow, PostgreSQL, S3 server and MLflow, with a real BERT.
 
-The tests of this file share one stack and tell one story in order: each starts from what the ones before left.
+They go on from the five stories of the demo, in order: each starts from what the ones before left.
 """
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pandas as pd
 import psutil
 import pytest
-import sqlalchemy as sa
-from rich.console import Console
 
-from dev import demo, sample_data
-from dev.observe import OVER, PIPELINE, Observer
+from dev import demo
+from dev.observe import PIPELINE
 from dev.stack import Stack
 from include.lake import slug
-from tests.scenarios.conftest import fresh_stack, wait
+from tests.scenarios.story import Story, csv, messages, wait
 
 pytestmark = pytest.mark.timeout(2400)  # the stories are told by a fixture, in minutes
 
 TASKS = ["validate_data", "load_rows", "preprocess_data", "train_model", "evaluate_model", "upload_model"]
-
-
-def messages(n: int, seed: int) -> pd.DataFrame:
-    """n labelled messages that no other file of these stories has."""
-    rows = sample_data.messages(n, seed)
-    return rows.assign(text=[f"{text} (case {seed}-{at})" for at, text in enumerate(rows["text"])])
-
-
-def csv(rows: pd.DataFrame) -> bytes:
-    return rows.to_csv(index=False).encode()
-
-
-class Story(Observer):
-    """What a user can do with a stack, and see of it."""
-
-    def __init__(self, stack: Stack) -> None:
-        super().__init__(stack)
-        self.stack = stack
-
-    def upload(self, name: str, content: bytes) -> dict[str, Any]:
-        """Drops a file and waits for the end of the run that it starts; returns the run's report."""
-        known = set(self.runs())
-        self.s3.put_object(Bucket=self.bucket, Key=f"incoming/{name}", Body=content)
-        return self.report_of(self.new_run(known))
-
-    def report_of(self, run_id: str) -> dict[str, Any]:
-        """The report of a run, once that has ended well."""
-        assert self.finish(run_id) == "success", self.run(run_id)["note"]
-        return self.report(run_id)
-
-    def finish(self, run_id: str, timeout: float = 600) -> str:
-        return wait(lambda: (s := self.run(run_id)["state"]) in OVER and s, f"the end of {run_id}", timeout)
-
-    def tasks(self, run_id: str) -> dict[str, str]:
-        return {task["task_id"]: task["state"] for task in self.task_instances(run_id)}
-
-    def clear(self, run_id: str, task_id: str) -> None:
-        """Clears a task and all after it, as in the UI, and waits for the run's new end."""
-        body = {
-            "dry_run": False, "task_ids": [task_id], "dag_run_id": run_id, "only_failed": False,
-            "include_downstream": True, "reset_dag_runs": True,
-        }  # fmt: skip
-        self.airflow.post(f"dags/{PIPELINE}/clearTaskInstances", json=body).raise_for_status()
-        assert self.finish(run_id) == "success", self.tasks(run_id)
-
-    def trigger(self, **conf: Any) -> str:
-        """Starts a run as Airflow's documentation of the REST API does."""
-        answer = self.airflow.post(f"dags/{PIPELINE}/dagRuns", json={"conf": conf}).raise_for_status()
-        return str(answer.json()["dag_run_id"])
-
-    def note(self, run_id: str) -> str:
-        return str(self.run(run_id)["note"])
-
-    def read_json(self, key: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.read(key))
-        return content
-
-    def ledger(self) -> list[tuple[str, str]]:
-        with self.warehouse.connect() as connection:
-            rows = connection.execute(sa.text("SELECT verb, version FROM promotion_ledger ORDER BY seq")).all()
-        return [(row[0], row[1]) for row in rows]
-
-    def aliases(self) -> tuple[str | None, str | None]:
-        return self.alias("champion"), self.alias("previous")
-
-
-@pytest.fixture(scope="module")
-def story() -> Iterator[Story]:
-    with fresh_stack({"BERT_EPOCHS": "2", "BERT_UPLOAD_SETTLE_SECONDS": "0"}) as stack:
-        yield Story(stack)
-
-
-@pytest.fixture(scope="module")
-def told(story: Story) -> dict[str, Any]:
-    """What the demo writes to demo.json, after its five stories."""
-    return demo.run(story.stack, sample_data.uploads(sample_data.messages(500)), Console())
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +97,6 @@ def test_a_run_that_is_cleared_and_repeated_at_any_task_changes_nothing(story: S
         assert (story.aliases(), story.ledger(), story.keys("models/")) == state
 
 
-@pytest.mark.usefixtures("told")
 def test_a_rollback_brings_the_previous_champion_back(story: Story) -> None:
     champion, previous = story.aliases()
     command = [sys.executable, "-m", "include.orchestration.rollback", "--reason", "customers complain"]
@@ -188,7 +106,6 @@ def test_a_rollback_brings_the_previous_champion_back(story: Story) -> None:
     assert story.ledger()[-1] == ("rollback", previous)
 
 
-@pytest.mark.usefixtures("told")
 def test_training_that_is_killed_goes_on_from_its_checkpoint(story: Story) -> None:
     run_id = story.trigger(epochs=6, seed=7)
     trainer = wait(lambda: find_trainer(story.stack), "trainer", 240)
@@ -210,7 +127,6 @@ def find_trainer(stack: Stack) -> psutil.Process | None:
     return None
 
 
-@pytest.mark.usefixtures("told")
 def test_an_outage_of_s3_delays_a_run_and_loses_nothing(story: Story) -> None:
     faults: Path = story.stack.state.s3_faults
     known = set(story.runs())
@@ -226,7 +142,6 @@ def test_an_outage_of_s3_delays_a_run_and_loses_nothing(story: Story) -> None:
     assert report["outcome"] in ("promoted", "rejected")
 
 
-@pytest.mark.usefixtures("told")
 def test_a_run_started_over_rest_trains_on_the_file_it_names_though_nobody_has_made_the_pool(story: Story) -> None:
     story.airflow.delete("pools/gpu").raise_for_status()
     story.s3.put_object(Bucket="bert", Key="mine/some file.csv", Body=csv(messages(50, seed=5)))
