@@ -243,6 +243,7 @@ def listing(uri: str) -> list[Stored]:
     return [
         Stored(files.unstrip_protocol(path), str(info.get("ETag", "")).strip('"'), _modified(info))
         for path, info in sorted(found.items())
+        if info["type"] == "file"
     ]
 
 

@@ -72,11 +72,13 @@ def claim_uploads(batch_id: str, sleep: Callable[[float], None] = time.sleep) ->
         _wait_for_finished_upload(client, sleep)
     sealed = [] if mine is None else [mine]
     tried, refused = refusals.split(list(_uploads(client)))
-    for owner, owned in _by_owner(tried, batch_id, may_claim=mine is None).items():
+    known = Round()
+    for owner, owned in _by_owner(tried, batch_id, known, may_claim=mine is None).items():
         batch = _seal(client, owner, owned, refused)
         if batch is not None:
             sealed.append(batch)
-    sealed += _clear_sealed(client, {batch.batch_id for batch in sealed})
+    known.forget_unsealed()
+    sealed += _clear_sealed(client, {batch.batch_id for batch in sealed}, known)
     if not sealed and refused:
         raise ClaimError("; ".join(refused))
     if not sealed and any(_uploads(client)):
@@ -165,9 +167,8 @@ def _wait_for_finished_upload(client: Any, sleep: Callable[[float], None]) -> No
         sleep(min(min(remaining) + 1.0, LONGEST_WAIT_SECONDS))
 
 
-def _by_owner(uploads: list[Upload], batch_id: str, *, may_claim: bool) -> dict[str, list[Upload]]:
+def _by_owner(uploads: list[Upload], batch_id: str, known: Round, *, may_claim: bool) -> dict[str, list[Upload]]:
     """The unsealed batches this caller is to seal, each with the uploads that belong to it."""
-    known = Round()
     entries = in_parallel(lambda upload: _owner(upload, batch_id if may_claim else None, known), uploads)
     owned: dict[str, list[Upload]] = {}
     others: Counter[str] = Counter()
@@ -192,9 +193,12 @@ def _owner(upload: Upload, batch_id: str | None, known: Round) -> _IndexEntry | 
             entry = _IndexEntry(batch_id=batch_id, key=upload.key, etag=upload.etag, claimed_at=datetime.now(UTC))
             if lake.create_bytes(uri, entry.model_dump_json().encode()):
                 return entry
-        elif not lake.exists(uri):
-            return None
-        entry = _IndexEntry.model_validate_json(lake.read_bytes(uri))
+        try:
+            entry = _IndexEntry.model_validate_json(lake.read_bytes(uri))
+        except FileNotFoundError:
+            if batch_id is None:
+                return None
+            continue  # it has just expired
         if known.batch(entry.batch_id) is None:
             return entry
         if known.holds(entry.batch_id, upload) and not known.may_come_again(entry.batch_id, upload):
@@ -260,15 +264,12 @@ def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
     return ClaimedFile(key=upload.key, etag=upload.etag, size=upload.size, uri=target, claimed_at=datetime.now(UTC))
 
 
-def _clear_sealed(client: Any, mine: set[str]) -> list[Batch]:
+def _clear_sealed(client: Any, mine: set[str], known: Round) -> list[Batch]:
     """Deletes from incoming/ what lies in sealed batches, and returns those of them that have to be told of (again).
 
     Another listener's batch that no run has taken is left to it for the length of a lease. After that it is dead, and
     may have ended before it told anyone. A file of a batch that was released is there because somebody wants it used.
     """
-    known = Round()
-    for batch_id in mine:
-        known.batch(batch_id)
     untold = in_parallel(lambda upload: _clear(client, upload, mine, known), list(_uploads(client)))
     batches = [known.batch(batch_id) for batch_id in sorted({one for one in untold if one is not None})]
     return [batch for batch in batches if batch is not None]

@@ -98,6 +98,16 @@ class Round:
         life = self.life(batch_id)
         return life.state in ENDS and upload.mark in life.again
 
+    def forget_unsealed(self) -> None:
+        """Asks again of the batches that were not sealed: they may be by now."""
+        with self._lock:
+            unsealed = [
+                batch_id for (what, batch_id), one in self._read.items() if what == "batch" and not one.result()
+            ]
+            for batch_id in unsealed:
+                for what in ("batch", "life", "marks"):
+                    self._read.pop((what, batch_id), None)
+
     def _marks(self, batch_id: str) -> frozenset[str]:
         batch = self.batch(batch_id)
         return frozenset(file.mark for file in batch.files) if batch else frozenset()
