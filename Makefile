@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rollback bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo up services down status logs upload rollback cases bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -68,6 +68,9 @@ upload: setup ## drops FILE= into the bucket, which starts training [STACK=]
 rollback: setup ## makes the previous champion the champion again: REASON="…" [TO=version STACK=]
 	@test -n "$(REASON)" || { echo 'Why? make rollback REASON="…"'; exit 1; }
 	$(BIN)/python -m dev rollback $(STATE) --reason "$(REASON)" $(if $(TO),--to "$(TO)")
+
+cases: setup ## takes files in without Airflow, and compares what comes of them with expected.json [DIR=folder]
+	$(BIN)/python -m dev cases $(if $(DIR),"$(DIR)")
 
 BENCH_FILES = $(if $(DATA),--data "$(DATA)") $(if $(TEST),--test "$(TEST)") $(if $(RUN_CLASSIFICATION),--script "$(RUN_CLASSIFICATION)")
 

@@ -105,6 +105,13 @@ def demo(arguments: argparse.Namespace) -> int:
     )
 
 
+def cases(arguments: argparse.Namespace) -> int:
+    """Takes a folder's files in as uploads would be, and compares what comes of them with its expected.json."""
+    from dev import cases as folder_of_cases
+
+    return folder_of_cases.run(arguments.folder or folder_of_cases.OWN_CASES, console)
+
+
 def docker_check(arguments: argparse.Namespace) -> int:
     """Builds and starts the Docker stack with the Astro CLI, and tries what may happen to it."""
     from dev.docker_check import check
@@ -148,7 +155,7 @@ def _print_start_of_airflow(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (up, down, status, logs, env, upload, rollback, demo, docker_check):
+    for function in (up, down, status, logs, env, upload, rollback, demo, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
         )
@@ -157,6 +164,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--state", type=Path, default=state, help="the stack's folder (%(default)s)")
         if function is up:
             command.add_argument("--services-only", action="store_true", help="no Airflow: start that otherwise")
+        if function is cases:
+            command.add_argument("folder", nargs="?", type=Path, help="by default the project's own")
         if function is logs:
             command.add_argument("program", nargs="?", help="only this program's")
         if function is upload:

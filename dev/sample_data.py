@@ -151,14 +151,14 @@ def _spoil(rows: pd.DataFrame, names: dict[str, str]) -> tuple[bytes, dict[str, 
     bad = {
         "text_empty": [("", some), ("   ", some), ("\t", other)],
         "label_missing": [(f"nobody labelled this one, number {at}", "") for at in range(4)],
-        "label_unknown": [(f"a label that nobody knows, number {at}", "no such label") for at in range(6)],
+        "label_unknown": [(f"a label that nobody knows, number {at}", "déjà inconnu") for at in range(6)],
         "duplicate": list(zip(copied[text], copied[label], strict=True)),
         "contradictory_label": [(f"both ways, number {at}", chosen) for at in range(3) for chosen in (some, other)],
         "text_too_long": [("all work and no play " * 50_000, some)],
     }
     spoilt = pd.DataFrame([pair for pairs in bad.values() for pair in pairs], columns=[text, label])
     content = pd.concat([rows, spoilt], ignore_index=True)[[text, label]].to_csv(index=False).encode()
-    # Written by a program that thinks in Latin-1: not valid UTF-8.
+    # Written by a program that thinks in Latin-1: not valid UTF-8, which the file is by a label above.
     latin = f"où est ma carte,{some}\nmeine Überweisung,{some}\n".encode("latin-1")
     return content + latin, {rule: len(pairs) for rule, pairs in bad.items()} | {"wrong_encoding": 2}
 

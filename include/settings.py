@@ -5,6 +5,7 @@ own standard variables (``AWS_ENDPOINT_URL``, ``MLFLOW_TRACKING_URI``). Credenti
 connections or the AWS credential chain.
 """
 
+import json
 import os
 import re
 from functools import lru_cache
@@ -17,7 +18,7 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti
 """An amount of bytes as Kubernetes writes it: ``16Gi``."""
 
 Names = Annotated[tuple[str, ...], NoDecode]
-"""Comma-separated in the environment."""
+"""Comma-separated in the environment, or a JSON list if a name has a comma."""
 
 SECRET_NAME = re.compile(
     r"SECRET|PASSWORD|PASSWD|(_|^)(PASS|PWD)$|TOKEN(_|$)|CREDENTIAL|WEBHOOK|(ACCESS|API|FERNET|PRIVATE)_KEY"
@@ -42,7 +43,14 @@ TrackingUri = Annotated[str, AfterValidator(_without_login)]
 
 
 def _split(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return tuple(json.loads(value))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"it begins like a JSON list and is none ({error})") from error
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 class Pod(BaseModel):
@@ -216,8 +224,11 @@ class Settings(Place):
     # The data contract.
     text_column: str = Field("", description="name of the text column; empty: found by name")
     label_column: str = Field("", description="name of the label column; empty: found by name")
-    labels: Names = Field((), description="allowed labels, comma-separated; empty: those of the first accepted data")
+    labels: Names = Field(
+        (), description="allowed labels, comma-separated or a JSON list; empty: those of the first accepted data"
+    )
     max_text_characters: int = Field(20_000, ge=1)
+    max_unpacked_gib: float = Field(4.0, gt=0, description="a compressed file that unpacks to more is not read")
     min_rows_per_label: int = Field(5, ge=3, description="a new label with fewer rows cannot be split and is rejected")
     validation_fraction: float = Field(0.1, gt=0, lt=0.5)
     golden_fraction: float = Field(0.15, gt=0, lt=0.5)

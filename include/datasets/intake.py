@@ -1,24 +1,27 @@
 """Takes files in for one run: every row of every file ends as accepted, rejected with a reason, or waiting."""
 # ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
 
+import fnmatch
 import hashlib
-import io
 import logging
-from collections.abc import Iterable
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from include import lake
-from include.datasets import golden, snapshots
-from include.datasets.checks import check_rows, normalise
-from include.datasets.reading import UnreadableFileError, read_rows
+from include.datasets import golden, snapshots, warnings
+from include.datasets.checks import normalise, text_keys
+from include.datasets.judging import Known, judge
+from include.datasets.names import is_debris
+from include.datasets.sorting import accepted_again, sort_rows
+from include.datasets.spool import Spooled, SpoolJob, judged_columns, spool, spool_alone
 from include.settings import settings
 
 logger = logging.getLogger(__name__)
-
-REJECTED_COLUMNS = ["file", "row", "text", "label", "rule", "reason"]
 
 
 class Source(BaseModel):
@@ -41,6 +44,8 @@ class Plan(BaseModel):
     sources: list[Source]
     parent_dataset_id: str | None
     golden_sha256: str | None
+    text_column: str = ""  # the run's; empty: the setting's, or found by name
+    label_column: str = ""
 
     def pin(self) -> "Plan":
         """Writes the plan unless this run has one already; returns the one that counts."""
@@ -65,7 +70,7 @@ class FileAccount(BaseModel):
 
 
 class Intake(BaseModel):
-    """What a run took in; ``accepted_uri`` is a Parquet file with the columns text and label."""
+    """What a run took in; ``accepted_uri`` is a Parquet file with the columns text, label, source and extra."""
 
     files: list[FileAccount]
     accepted_uri: str
@@ -84,21 +89,40 @@ class Intake(BaseModel):
         }
 
 
+class _Readable(BaseModel):
+    """A file that was read: its number among the plan's, its source, and its rows on the local disk."""
+
+    number: int
+    source: Source
+    job: SpoolJob
+    spooled: Spooled
+
+
 def sources_at(uri: str) -> list[Source]:
-    """The files at a URI: one object, a folder, or a pattern with ``*``. Raises FileNotFoundError if there are none."""
+    """The files at a URI: one object, a folder, or a pattern in which ``*``, and nothing else, stands for anything.
+
+    Raises FileNotFoundError if there are none.
+    """
     files = lake.filesystem(uri)
     if files.isfile(uri):
         paths = [uri]
-    elif any(character in uri for character in "*?["):
-        paths = [path for path, info in files.glob(uri, detail=True).items() if info["type"] == "file"]
+    elif "*" in uri:
+        below = files.find(uri.split("*", 1)[0].rsplit("/", 1)[0])
+        paths = [path for path in below if _matches(files.unstrip_protocol(path), uri)]
     else:
         paths = files.find(uri)
-    # _SUCCESS, .part.crc: what programs leave in folders beside their data.
-    uris = sorted(files.unstrip_protocol(path) for path in paths if not path.rsplit("/", 1)[-1].startswith(("_", ".")))
+    uris = sorted(files.unstrip_protocol(path) for path in paths if not is_debris(path))
     if not uris:
         raise FileNotFoundError(f"no file at {uri}: give a file, a folder that ends in /, or a pattern with *")
     batch_id = f"uri-{hashlib.sha256(chr(10).join(uris).encode()).hexdigest()[:16]}"
     return [Source(batch_id=batch_id, key=path.split("://", 1)[1].split("/", 1)[1], uri=path) for path in uris]
+
+
+def _matches(uri: str, pattern: str) -> bool:
+    """As a shell does it: a ``*`` stands for no slash. But a folder that matches brings all that lies in it."""
+    literal = "".join(f"[{character}]" if character in "[?" else character for character in pattern.rstrip("/"))
+    parts, wanted = uri.split("/"), literal.split("/")
+    return len(parts) >= len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def stage(sources: list[Source], run_id: str) -> list[Source]:
@@ -111,33 +135,47 @@ def stage(sources: list[Source], run_id: str) -> list[Source]:
     return staged
 
 
-def take_in(plan: Plan) -> Intake:
+def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
     """Reads and judges all of a plan's files; writes accepted rows to staging and rejected ones to quarantine.
 
-    A plan without files is to train on the champion's rows again: they are what is accepted then. As long as the rows
-    have to wait for more, all of them wait, also those that would be rejected: with more rows, a label is not rare.
+    A plan without files is to train on the champion's rows again: they are what is accepted then. As long as the good
+    rows have to wait for more, those of rare labels wait with them: with more rows, a label is not rare. ``isolated``
+    reads each file in a process of its own, and a file that kills it counts as one that cannot be read.
     """
     frozen = golden.read(plan.model_name) if plan.golden_sha256 else None
     parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
-    frames, unreadable = _read_all(plan.sources)
-    rows = _judge(frames, frozen, parent)
-    accepted = rows.loc[rows["rule"] == "", ["text", "label"]]
-    if not plan.sources and parent is not None:
-        accepted = parent[["text", "label"]]
-    missing = "" if frozen is not None else _missing(accepted)
     accepted_uri = lake.staging(plan.run_id, "accepted.parquet")
-    lake.write_bytes(accepted_uri, _parquet(accepted))
-    quarantines = {} if missing else _quarantine_rows(rows[rows["rule"] != ""])
-    files = [
-        unreadable.get(source.uri) or _account(source, rows, quarantines, waiting=bool(missing))
-        for source in plan.sources
-    ]
-    for file in files:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if not plan.sources and parent is not None:
+            size = accepted_again(parent, folder / "accepted.parquet")
+            lake.upload_file(folder / "accepted.parquet", accepted_uri)
+            return Intake(files=[], accepted_uri=accepted_uri, accepted_rows=size)
+        readable, accounts = _read_all(plan, folder, isolated=isolated)
+        rows, set_aside = _judge(plan, readable, frozen, parent)
+        counts = rows.loc[rows["rule"] == "", "label"].value_counts()
+        missing = "" if frozen is not None else _missing(counts)
+        waiting = ((rows["rule"] == "label_too_rare") & bool(missing)).to_numpy(bool)
+        files = [(file.source.key, file.source.batch_id, file.job) for file in readable]
+        rejected = sort_rows(rows, files, folder, waiting)
+        lake.upload_file(folder / "accepted.parquet", accepted_uri)
+        for batch_id, path in rejected.items():
+            lake.upload_file(path, lake.quarantine(batch_id, "rejected.parquet"))
+    for file in readable:
+        mine = rows["file"].to_numpy() == file.number
+        accounts[file.number] = _account(file, rows[mine], waiting[mine], bool(missing), set_aside.get(file.number))
+    for account in accounts.values():
         logger.info(
-            "%s: %d rows, %d accepted, %d rejected %s",
-            file.key, file.rows_in, file.used + file.waiting, file.rejected, file.by_rule or "",
+            "%s: %d rows, %d good, %d rejected %s",
+            account.key, account.rows_in, account.used + account.waiting, account.rejected, account.by_rule or "",
         )  # fmt: skip
-    return Intake(files=files, accepted_uri=accepted_uri, accepted_rows=len(accepted), missing=missing)
+    return Intake(
+        files=[accounts[number] for number in sorted(accounts)],
+        accepted_uri=accepted_uri,
+        accepted_rows=int(counts.sum()),
+        missing=missing,
+        warnings=_label_warnings(counts, frozen, parent),
+    )
 
 
 def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
@@ -167,87 +205,103 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
     return manifest
 
 
-def _read_all(sources: Iterable[Source]) -> tuple[list[pd.DataFrame], dict[str, FileAccount]]:
-    """The rows of all readable files, and the accounts of the others by URI."""
+def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readable], dict[int, FileAccount]]:
+    """The files that can be read, and the accounts of the others by their number."""
     config = settings()
-    frames, unreadable = [], {}
-    for source in sources:
-        content = lake.read_bytes(source.uri)
-        try:
-            frame = read_rows(content, source.key, config.text_column, config.label_column)
-        except UnreadableFileError as error:
-            unreadable[source.uri] = _quarantine_file(source, content, str(error))
-        except Exception as error:  # one odd file must not stop the others, whatever it does to a parser
-            logger.exception("%s cannot be read", source.key)
-            unreadable[source.uri] = _quarantine_file(source, content, f"{type(error).__name__}: {error}")
+    readable, unreadable = [], {}
+    for number, source in enumerate(plan.sources):
+        job = SpoolJob(
+            path=lake.download_file(source.uri, folder / f"{number}.upload"),
+            key=source.key,
+            target=folder / f"{number}.parquet",
+            text_column=plan.text_column or config.text_column,
+            label_column=plan.label_column or config.label_column,
+            max_characters=config.max_text_characters,
+        )
+        spooled = spool_alone(job) if isolated else spool(job)
+        if spooled.reason:
+            unreadable[number] = _quarantine_file(source, job.path, spooled.reason)
         else:
-            frames.append(frame.assign(uri=source.uri, batch_id=source.batch_id))
-    return frames, unreadable
+            readable.append(_Readable(number=number, source=source, job=job, spooled=spooled))
+        job.path.unlink()
+    return readable, unreadable
 
 
-def _judge(frames: list[pd.DataFrame], frozen: golden.GoldenSet | None, parent: pd.DataFrame | None) -> pd.DataFrame:
-    if not frames:
-        return pd.DataFrame(columns=[*REJECTED_COLUMNS, "uri", "batch_id"])
+def _judge(
+    plan: Plan, readable: list[_Readable], frozen: golden.GoldenSet | None, parent: pd.DataFrame | None
+) -> tuple[pd.DataFrame, dict[int, str]]:
+    """All files' rows with their rules and reasons, and which files are set aside as a whole, by their number."""
     config = settings()
-    allowed = config.labels or (frozen.labels if frozen is not None else None)
-    known = None if parent is None else parent.set_index(parent["text"].map(normalise))["label"]
-    return check_rows(
-        pd.concat(frames, ignore_index=True),
-        allowed_labels=allowed,
-        max_characters=config.max_text_characters,
+    columns = [judged_columns(file.job).assign(file=np.int32(file.number)) for file in readable]
+    if not columns:
+        return pd.DataFrame(columns=["row", "key", "label", "rule", "reason", "file"]), {}
+    rows = pd.concat(columns, ignore_index=True)
+    set_aside = judge(
+        rows,
+        [source.key for source in plan.sources],
+        allowed_labels=config.labels or (frozen.labels if frozen is not None else None),
         min_rows_per_label=config.min_rows_per_label,
-        golden_texts=frozen.normalised if frozen is not None else (),
-        known=known,
+        golden_keys=text_keys(frozen.rows["text"]) if frozen is not None else np.array([], np.uint64),
+        known=Known.of([], []) if parent is None else Known.of(parent["text"], parent["label"], parent.get("source")),
     )
+    return rows, set_aside
 
 
-def _missing(accepted: pd.DataFrame) -> str:
-    """Why a first model cannot be trained and tested on these rows yet; empty if it can."""
+def _missing(counts: "pd.Series[int]") -> str:
+    """Why a first model cannot be trained and tested on these good rows by label yet; empty if it can."""
     config = settings()
     needed = round(config.golden_min_rows / config.golden_fraction)
-    if len(accepted) < needed:
-        return f"{len(accepted)} good rows so far, and the first model needs {needed} (BERT_GOLDEN_MIN_ROWS)"
-    if accepted["label"].nunique() < 2:
+    if counts.sum() < needed:
+        return f"{counts.sum()} good rows so far, and the first model needs {needed} (BERT_GOLDEN_MIN_ROWS)"
+    if len(counts) < 2:
         return "all rows have the same label; a classifier needs two"
     return ""
 
 
-def _account(source: Source, rows: pd.DataFrame, quarantines: dict[str, str], *, waiting: bool) -> FileAccount:
-    mine = rows[rows["uri"] == source.uri]
-    if waiting:
-        return FileAccount(
-            key=source.key, batch_id=source.batch_id, rows_in=len(mine), used=0, rejected=0, waiting=len(mine)
-        )
-    by_rule = mine.loc[mine["rule"] != "", "rule"].value_counts().sort_index().to_dict()
-    good = int((mine["rule"] == "").sum())
+def _label_warnings(
+    counts: "pd.Series[int]", frozen: golden.GoldenSet | None, parent: pd.DataFrame | None
+) -> list[str]:
+    if not len(counts):
+        return []
+    config = settings()
+    used = {str(label): int(count) for label, count in counts.items()}
+    if frozen is not None:
+        judged = {str(label): float(count) for label, count in frozen.rows["label"].value_counts().items()}
+    else:
+        share = min(config.golden_fraction, config.golden_max_rows / sum(used.values()))
+        judged = {label: round(count * share) for label, count in used.items()}
+    trained = {} if parent is None else {str(label): int(n) for label, n in parent["label"].value_counts().items()}
+    return warnings.of_labels(used, trained, judged, config.min_class_rows)
+
+
+def _account(
+    file: _Readable, mine: pd.DataFrame, too_rare_yet: "np.ndarray[Any, Any]", waiting: bool, set_aside: str | None
+) -> FileAccount:
+    """``too_rare_yet`` says which of the file's rows wait with the good ones for more of their label."""
+    rules = mine["rule"].to_numpy()
+    by_rule = mine.loc[(rules != "") & ~too_rare_yet, "rule"].value_counts().sort_index().to_dict()
+    rejected, good = sum(by_rule.values()), int((rules == "").sum())
+    labels = mine.loc[~mine["rule"].isin(("label_missing", "text_empty")), "label"].nunique()
     return FileAccount(
-        key=source.key,
-        batch_id=source.batch_id,
+        key=file.source.key,
+        batch_id=file.source.batch_id,
         rows_in=len(mine),
-        used=good,
-        rejected=len(mine) - good,
+        used=0 if waiting else good,
+        waiting=len(mine) - rejected if waiting else 0,
+        rejected=rejected,
         by_rule=by_rule,
-        quarantine=quarantines.get(source.batch_id) if by_rule else None,
+        quarantine=lake.quarantine(file.source.batch_id, "rejected.parquet") if by_rule else None,
+        warnings=[
+            *file.spooled.warnings,
+            *([set_aside] if set_aside else warnings.of_file(len(mine), labels, by_rule)),
+        ],
     )
 
 
-def _quarantine_rows(rejected: pd.DataFrame) -> dict[str, str]:
-    """Writes each batch's rejected rows as Parquet; returns the URIs by batch."""
-    uris = {}
-    for batch_id, rows in rejected.groupby("batch_id"):
-        # Undecodable bytes are kept readable (\udce9); Parquet takes valid UTF-8 only.
-        printable = rows[REJECTED_COLUMNS].assign(
-            text=rows["text"].map(_printable), label=rows["label"].map(_printable)
-        )
-        uri = lake.quarantine(str(batch_id), "rejected.parquet")
-        uris[str(batch_id)] = lake.write_bytes(uri, _parquet(printable))
-    return uris
-
-
-def _quarantine_file(source: Source, content: bytes, reason: str) -> FileAccount:
+def _quarantine_file(source: Source, path: Path, reason: str) -> FileAccount:
     """Keeps a file that is no table, whole, with the reason beside it."""
     name = lake.plain(source.key.removeprefix("incoming/"))
-    uri = lake.write_bytes(lake.quarantine(source.batch_id, f"files/{name}"), content)
+    uri = lake.upload_file(path, lake.quarantine(source.batch_id, f"files/{name}"))
     lake.write_json(f"{uri}.reason.json", {"file": source.key, "rule": "unreadable_file", "reason": reason})
     logger.warning("%s is quarantined whole: %s", source.key, reason)
     return FileAccount(
@@ -260,13 +314,3 @@ def _quarantine_file(source: Source, content: bytes, reason: str) -> FileAccount
         quarantine=uri,
         reason=reason,
     )
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _parquet(rows: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    rows.reset_index(drop=True).to_parquet(buffer, index=False)
-    return buffer.getvalue()

@@ -11,6 +11,9 @@ from include import lake
 from include.datasets.checks import normalise
 
 SPLITS = ("train", "validation")
+ROWS = ["text", "label", "source", "extra"]
+"""A snapshot's columns. ``source`` says which file and row a text came from, ``extra`` has the file's other columns as
+a JSON object; both are empty in rows from before they were kept."""
 
 
 def stratified_share(rows: pd.DataFrame, fraction: float, salt: str, *, at_most: int | None = None) -> pd.Series:
@@ -31,31 +34,33 @@ def stratified_share(rows: pd.DataFrame, fraction: float, salt: str, *, at_most:
 def combine(parent: pd.DataFrame | None, new: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Old and new rows together; a text that comes again with another label takes the new one.
 
-    Both have the columns text and label. Returns the rows and how many old ones were relabelled.
+    Both have the columns ``ROWS``, or text and label alone. Returns the rows and how many old ones were relabelled.
     """
-    new = new[["text", "label"]]
+    new = new.reindex(columns=ROWS, fill_value="")
     if parent is None:
         return new.reset_index(drop=True), 0
+    parent = parent.reindex(columns=ROWS, fill_value="")
     labels = new.set_index(new["text"].map(normalise))["label"]
     label_now = parent["text"].map(normalise).map(labels)
-    kept = parent.loc[label_now.isna(), ["text", "label"]]
+    kept = parent[label_now.isna()]
     relabelled = label_now.notna() & (label_now != parent["label"])
     return pd.concat([kept, new], ignore_index=True), int(relabelled.sum())
 
 
 def write(rows: pd.DataFrame, validation_fraction: float, facts: dict[str, Any]) -> dict[str, Any]:
-    """Splits rows (text, label) and writes them as a snapshot, manifest last; returns the manifest.
+    """Splits rows (``ROWS``, or text and label) and writes them as a snapshot, manifest last; returns the manifest.
 
     ``facts`` (where the rows came from) go into the manifest but not into the id.
     """
     validation = stratified_share(rows, validation_fraction, "validation")
-    ordered = rows.assign(split=validation.map({True: "validation", False: "train"}))
-    ordered = ordered.sort_values(["split", "text", "label"], ignore_index=True)[["split", "text", "label"]]
+    ordered = rows.reindex(columns=ROWS, fill_value="").fillna({"source": "", "extra": ""})
+    ordered = ordered.assign(split=validation.map({True: "validation", False: "train"}))
+    ordered = ordered.sort_values(["split", "text", "label"], ignore_index=True)
     dataset_id = _content_hash(ordered)
     manifest_uri = lake.dataset(dataset_id, "manifest.json")
     if not lake.exists(manifest_uri):
         for split in SPLITS:
-            _write_parquet(ordered.loc[ordered["split"] == split, ["text", "label"]], dataset_id, split)
+            _write_parquet(ordered.loc[ordered["split"] == split, ROWS], dataset_id, split)
         manifest = {
             "dataset_id": dataset_id,
             "dataset_uri": lake.dataset(dataset_id),
@@ -68,18 +73,24 @@ def write(rows: pd.DataFrame, validation_fraction: float, facts: dict[str, Any])
 
 
 def read(dataset_id: str) -> pd.DataFrame:
-    """All rows of a snapshot: columns text, label, split."""
+    """All rows of a snapshot: columns ``ROWS`` and split."""
     frames = [
         pd.read_parquet(io.BytesIO(lake.read_bytes(lake.dataset(dataset_id, f"{split}.parquet")))).assign(split=split)
         for split in SPLITS
     ]
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True).reindex(columns=[*ROWS, "split"], fill_value="")
 
 
 def _content_hash(ordered: pd.DataFrame) -> str:
-    """16 hex digits over every split, text and label; the lengths keep neighbouring cells apart."""
+    """16 hex digits over every split, text and label, and extra where there is any.
+
+    Where a text came from does not change what it is. The lengths keep neighbouring cells apart.
+    """
     digest = hashlib.sha256()
-    for row in ordered.itertuples(index=False):
+    columns = ["split", "text", "label"]
+    if "extra" in ordered and (ordered["extra"] != "").any():
+        columns.append("extra")
+    for row in ordered[columns].itertuples(index=False):
         for cell in row:
             encoded = cell.encode()
             digest.update(f"{len(encoded)}:".encode() + encoded)

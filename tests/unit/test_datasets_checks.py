@@ -35,7 +35,9 @@ def test_good_rows_pass() -> None:
         ("a", None, "label_missing"),
         ("a", float("nan"), "label_missing"),
         ("a", "z", "label_unknown"),
-        ("a", ["x"], "label_not_a_value"),
+        ("a", ["x", "y"], "label_not_single"),
+        ("a", [], "label_not_single"),
+        ("a", {"id": [1]}, "label_not_a_value"),
         ("a", pd.NaT, "label_missing"),
     ],
 )

@@ -41,11 +41,11 @@ def test_every_row_of_every_file_is_accounted_for(file_lake: str) -> None:
 
 
 def test_rejected_rows_lie_in_quarantine_with_rule_and_reason(file_lake: str) -> None:
-    intake = take_in(plan({"a.csv": good(300) + b"caf\xe9,x\n,y\n"}))
+    intake = take_in(plan({"a.csv": good(300) + "über,x\n".encode() + b"caf\xe9,x\n,y\n"}))
     assert intake.files[0].quarantine == lake.quarantine("b1", "rejected.parquet")
     rejected = accepted(intake.files[0].quarantine)
     assert list(rejected["rule"]) == ["wrong_encoding", "text_empty"]
-    assert list(rejected["row"]) == [301, 302]
+    assert list(rejected["row"]) == [302, 303]
     assert rejected["text"][0] == "caf\\udce9"
 
 
@@ -102,10 +102,11 @@ def test_labels_can_be_set(file_lake: str, set_env: Callable[..., None]) -> None
     assert intake.files[0].by_rule == {"label_unknown": 1}
 
 
-def test_rows_that_wait_are_not_judged_yet(file_lake: str) -> None:
-    intake = take_in(plan({"a.csv": good(50) + b",x\n"}))
-    assert intake.rows == {"in": 51, "used": 0, "rejected": 0, "waiting": 51}
-    assert not lake.exists(lake.quarantine("b1", "rejected.parquet"))
+def test_only_good_rows_wait_and_those_that_are_too_few_yet(file_lake: str) -> None:
+    intake = take_in(plan({"a.csv": good(50) + b",x\na rare one,z\n"}))
+    assert intake.rows == {"in": 52, "used": 0, "rejected": 1, "waiting": 51}
+    assert intake.files[0].by_rule == {"text_empty": 1}
+    assert list(accepted(str(intake.files[0].quarantine))["rule"]) == ["text_empty"]
 
 
 def test_one_label_is_not_enough_for_a_first_model(file_lake: str) -> None:

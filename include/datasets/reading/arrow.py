@@ -1,0 +1,68 @@
+"""What pyarrow does for the readers: CSV blocks, strings and JSON objects, a column at a time."""
+# ruff: noqa: TID253 - only imported inside tasks; numpy is what it is about
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+
+def read_block(block: bytes, delimiter: str, width: int) -> list[Any] | None:
+    """A block's columns as binary arrays; None if a row has not ``width`` cells."""
+    odd: list[object] = []
+
+    def note(row: object) -> str:
+        odd.append(row)
+        return "skip"
+
+    names = [str(at) for at in range(width)]
+    try:
+        table = pacsv.read_csv(
+            pa.BufferReader(block),
+            read_options=pacsv.ReadOptions(column_names=names, block_size=len(block) + 1),
+            parse_options=pacsv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note, ignore_empty_lines=True
+            ),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False, check_utf8=False
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return None if odd else [table.column(at).combine_chunks() for at in range(width)]
+
+
+def strings(column: Any) -> "np.ndarray[Any, Any]":
+    """A binary or string array as Python strings; bytes that are not UTF-8 stay, as surrogates."""
+    try:
+        return np.asarray(column.cast(pa.string()).to_pandas(deduplicate_objects=False), object)
+    except pa.ArrowInvalid:
+        return np.array([value.as_buffer().to_pybytes().decode("utf-8", "surrogateescape") for value in column], object)
+
+
+def json_objects(columns: Mapping[str, Any], size: int) -> "np.ndarray[Any, Any]":
+    """Rows of binary columns as JSON objects, without what is empty; an empty string if nothing is left."""
+    if not columns:
+        return np.full(size, "", object)
+    objects = pa.array([""] * size, pa.string())
+    for name, column in columns.items():
+        try:
+            values = column.cast(pa.string())
+        except pa.ArrowInvalid:
+            values = pa.array([text.encode("utf-8", "replace").decode() for text in strings(column)], pa.string())
+        members = pc.binary_join_element_wise(json.dumps(name, ensure_ascii=False) + ": ", _quoted(values), "")
+        members = pc.if_else(pc.equal(values, ""), "", members)
+        comma = pc.if_else(pc.or_(pc.equal(objects, ""), pc.equal(members, "")), "", ", ")
+        objects = pc.binary_join_element_wise(objects, comma, members, "")
+    whole = pc.if_else(pc.equal(objects, ""), "", pc.binary_join_element_wise("{", objects, "}", ""))
+    return np.asarray(whole.to_pandas(deduplicate_objects=False), object)
+
+
+def _quoted(values: Any) -> Any:
+    if pc.any(pc.match_substring_regex(values, r'["\\\x00-\x1f]')).as_py():
+        return pa.array([json.dumps(value, ensure_ascii=False) for value in values.to_pylist()], pa.string())
+    return pc.binary_join_element_wise('"', values, '"', "")

@@ -1,0 +1,145 @@
+"""Reads CSV files of any dialect and size, some megabytes at a time.
+
+pyarrow reads what is clean, ten times as fast as Python's csv module. Whether a block is clean is seen from where its
+quotes stand; one that is not, and any dialect but the plain one, goes to ``records``, where each row is judged by
+itself. Both give the same rows for a clean block.
+"""
+# ruff: noqa: TID253 - only imported inside tasks; pandas and numpy are what it is about
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from include.datasets.reading import arrow
+from include.datasets.reading.dialect import Dialect, find_dialect
+from include.datasets.reading.encodings import to_utf8
+from include.datasets.reading.records import Record, fits, records
+from include.datasets.reading.table import (
+    COLUMNS,
+    Places,
+    Row,
+    Table,
+    Wanted,
+    extra_json,
+    find_places,
+    frames_of,
+)
+
+BLOCK = 8 << 20  # bytes
+LONGEST_RECORD = 32 << 20  # bytes; a longer piece without an end of a row has a quote that nobody closed
+
+
+def read_csv(path: Path, folder: Path, wanted: Wanted, partitions: Mapping[str, str | None]) -> Table:
+    """The rows of a CSV file. ``folder`` is for what has to be transcoded. Raises UnreadableFileError."""
+    path, warnings = to_utf8(path, folder)
+    dialect = find_dialect(path, wanted, partitions)
+    places = find_places(dialect.names, wanted, partitions)
+    return Table(_frames(path, dialect, places), warnings)
+
+
+def _frames(path: Path, dialect: Dialect, places: Places) -> Iterator[pd.DataFrame]:
+    before = 0
+    for frame in _unnumbered(path, dialect, places):
+        yield frame.assign(row=np.arange(before + 1, before + len(frame) + 1))
+        before += len(frame)
+
+
+def _unnumbered(path: Path, dialect: Dialect, places: Places) -> Iterator[pd.DataFrame]:
+    rest = b""
+    with path.open("rb") as file:
+        file.seek(dialect.start)
+        while True:
+            read = file.read(BLOCK)
+            piece, is_last = rest + read, not read
+            if not piece:
+                return
+            end = _clean_end(piece, dialect, is_last=is_last)
+            if end is None:
+                rows, rest = _read_damaged(piece, dialect, places, is_last=is_last)
+                yield from frames_of(rows)
+            else:
+                block, rest = piece[:end], piece[end:]
+                frame = _read_clean(block, dialect, places) if block else None
+                yield from [frame] if frame is not None else frames_of(_read_damaged(block, dialect, places)[0])
+
+
+def _clean_end(piece: bytes, dialect: Dialect, *, is_last: bool) -> int | None:
+    """Where the last whole row in a piece ends; None if its quotes do not stand where they should."""
+    if not dialect.is_plain:
+        return None
+    content = np.frombuffer(piece, np.uint8)
+    quotes = np.flatnonzero(content == ord('"'))
+    if len(quotes) and not _quotes_are_right(content, quotes, dialect):
+        return None
+    if is_last:
+        end = len(piece)
+    else:
+        ends = np.flatnonzero(content == ord("\n"))
+        ends = ends[np.searchsorted(quotes, ends) % 2 == 0] if len(quotes) else ends
+        end = int(ends[-1]) + 1 if len(ends) else 0
+        if end == 0 and len(piece) >= LONGEST_RECORD:
+            return None
+    is_open = is_last and len(quotes) % 2
+    lone_returns = piece.count(b"\r", 0, end) != piece.count(b"\r\n", 0, end)
+    return None if is_open or lone_returns else end
+
+
+def _quotes_are_right(content: "np.ndarray[tuple[int], np.dtype[np.uint8]]", quotes: "np.ndarray[tuple[int], np.dtype[np.intp]]", dialect: Dialect) -> bool:  # fmt: skip # noqa: E501
+    """Whether each run of quotes opens a cell at its start, closes it at its end, or is doubled inside of it."""
+    starts = np.flatnonzero(np.diff(quotes, prepend=-2) != 1)
+    lengths = np.diff(starts, append=len(quotes))
+    first, last = quotes[starts], quotes[starts + lengths - 1]
+    outside_before, outside_after = starts % 2 == 0, (starts + lengths) % 2 == 0
+    edges = np.zeros(256, bool)
+    edges[[ord(dialect.delimiter), ord("\n"), ord("\r")]] = True
+    opens = (first == 0) | edges[content[first - 1]]
+    closes = (last == len(content) - 1) | edges[content[np.minimum(last + 1, len(content) - 1)]]
+    return bool(np.all(opens[outside_before]) and np.all(closes[outside_after]))
+
+
+def _read_clean(block: bytes, dialect: Dialect, places: Places) -> pd.DataFrame | None:
+    """A block's rows by pyarrow; None if a row has not the header's number of cells."""
+    columns = arrow.read_block(block, dialect.delimiter, len(dialect.names))
+    if columns is None:
+        return None
+    size = len(columns[places.text])
+    label = columns[places.label] if places.label is not None else None
+    frame = {
+        "row": np.zeros(size, np.int64),
+        "text": arrow.strings(columns[places.text]),
+        "label": arrow.strings(label) if label is not None else [places.label_in_path] * size,
+        "rule": "",
+        "reason": "",
+        "extra": arrow.json_objects({places.names[at]: columns[at] for at in places.extra}, size),
+    }
+    return pd.DataFrame(frame, columns=COLUMNS)
+
+
+def _read_damaged(piece: bytes, dialect: Dialect, places: Places, *, is_last: bool = True) -> tuple[list[Row], bytes]:
+    """A piece's rows one by one, whatever is wrong with them, and what is left of it for the next piece."""
+    lines = io.StringIO(piece.decode("utf-8", "surrogateescape"), newline="").readlines()
+    cut = [] if is_last or lines[-1].endswith("\n") else [lines.pop()]
+    width = len(dialect.names)
+    needed = 1 + max(places.text, places.label if places.label is not None else 0)
+    rows, end = [], 0
+    for record in records(lines, dialect, needed, width, is_last=is_last):
+        rows.append(_row(record, dialect, places, needed))
+        end = record.end
+    left = "" if is_last else "".join(lines[end:] + cut)
+    return rows, left.encode("utf-8", "surrogateescape")
+
+
+def _row(record: Record, dialect: Dialect, places: Places, needed: int) -> Row:
+    cells, width = record.cells, len(dialect.names)
+    if cells is None:
+        return 0, record.raw, None, "wrong_quotes", record.problem, ""
+    if not fits(cells, needed, width):
+        hint = "is a line broken, or the separator missing?" if len(cells) < needed else "a text with it needs quotes"
+        reason = f"{len(cells)} cells where the header has {width} (separator {dialect.delimiter!r}): {hint}"
+        return 0, dialect.delimiter.join(cells), None, "wrong_column_count", reason, ""
+    label = cells[places.label] if places.label is not None else places.label_in_path
+    extra = extra_json({places.names[at]: cells[at] for at in places.extra if at < len(cells)})
+    return 0, cells[places.text], label, "", "", extra

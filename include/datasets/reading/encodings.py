@@ -1,0 +1,148 @@
+"""Brings a text file into UTF-8, whatever program wrote it."""
+
+import codecs
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from include.datasets.reading.table import UnreadableFileError
+
+BLOCK = 4 << 20  # bytes
+SAMPLE = 64 << 10  # bytes around odd ones, which tell Windows from Mac
+
+_BOMS = (  # UTF-32's begins like UTF-16's
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
+)  # fmt: skip
+_MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_ODD = re.compile(rb"[\x80-\xff]+")
+_AROUND = 16  # bytes
+# What É… or ß” in Windows-1252 happen to be as UTF-8, and nobody writes in it: phonetic signs, N'Ko.
+_CHANCE = re.compile(r"[\u0240-\u02ff\u07c0-\u07ff]")
+
+_SUFFIX = re.compile(r"(?:s|t|ll|re|ve|m|d)\b")  # of an English word, behind an apostrophe
+_EIGHT_BITS = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
+_USUAL = set("àâäáãåæçèéêëìíîïñòóôöõøùúûüýÿßœ") | set("àâäáãåæçèéêëìíîïñòóôöõøùúûüýœ".upper())
+_APOSTROPHES = set("\u2018\u2019\u201c\u201d")
+_OUTSIDE_WORDS = _APOSTROPHES | set("„«»…\u2013—€£§°•·¿¡©®™\xa0½¼²³")
+
+
+def to_utf8(path: Path, folder: Path) -> tuple[Path, list[str]]:
+    """The file as UTF-8 without a byte order mark, and warnings; a new file in ``folder`` unless it is that already.
+
+    By its byte order mark, or by where its zeros stand, it is UTF-16 or UTF-32. What is valid UTF-8 is UTF-8; with at
+    least one valid sequence of several bytes it is UTF-8 too, and its invalid bytes stay for their rows to be rejected.
+    What has none is Windows-1252 or Mac Roman, whichever gives the likelier text, and a warning says which. Raises
+    UnreadableFileError if the content is binary.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+    for bom, encoding in _BOMS:
+        if head.startswith(bom):
+            return _transcode(path, folder, encoding, skip=len(bom)), []
+    if wide := _by_zeros(head):
+        return _transcode(path, folder, wide), []
+    if head.count(b"\x00") > len(head) // 100:
+        raise UnreadableFileError("the content is binary, not text; save it as CSV, JSONL, Parquet or .xlsx")
+    odd = _odd_if_not_utf8(path)
+    if odd is None:
+        return path, []
+    likeliest = max(_EIGHT_BITS, key=lambda name: _likelihood(odd, name))  # the first if they are equal
+    warning = (
+        f"the file is not UTF-8 and was read as {_EIGHT_BITS[likeliest]}: look at its accents, and save it as UTF-8 "
+        "next time"
+    )
+    return _transcode(path, folder, likeliest), [warning]
+
+
+def _by_zeros(head: bytes) -> str | None:
+    """UTF-16 or UTF-32 without a mark: Western text has zeros at every second byte, or at three of four."""
+    if len(head) < 8 or b"\x00" not in head:
+        return None
+    zeros = [head[at::4].count(0) / max(1, len(head[at::4])) for at in range(4)]
+    patterns = {
+        "utf-32-le": (False, True, True, True), "utf-32-be": (True, True, True, False),
+        "utf-16-le": (False, True, False, True), "utf-16-be": (True, False, True, False),
+    }  # fmt: skip
+    for encoding, pattern in patterns.items():
+        if all((share > 0.6) if zero else (share < 0.3) for share, zero in zip(zeros, pattern, strict=True)):
+            return encoding
+    return None
+
+
+def _blocks(path: Path, skip: int = 0) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(skip)
+        while block := file.read(BLOCK):
+            yield block
+
+
+def _odd_if_not_utf8(path: Path) -> bytes | None:
+    """None if the file is UTF-8, with some bad bytes perhaps; else a sample of what is not ASCII in it."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    valid, multibyte, odd, before = True, False, bytearray(), b""
+    for block in _blocks(path):
+        if block.isascii() and not before:
+            continue
+        if valid:
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError:
+                valid = False
+        whole = before + block
+        multibyte = multibyte or any(not _CHANCE.search(_decoded(match[0])) for match in _MULTIBYTE.finditer(whole))
+        if len(odd) < SAMPLE:
+            for match in _ODD.finditer(whole):
+                odd += whole[max(0, match.start() - _AROUND) : match.end() + _AROUND] + b"\n"
+                if len(odd) >= SAMPLE:
+                    break
+        if multibyte and not valid:
+            return None
+        before = block[-3:] if not block[-3:].isascii() else b""
+    if valid:
+        try:
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            valid = False
+    return None if valid or multibyte else bytes(odd)
+
+
+def _decoded(sequence: bytes) -> str:
+    return sequence.decode("utf-8", "replace")
+
+
+def _likelihood(odd: bytes, encoding: str) -> float:
+    """How much a text looks like one that somebody wrote: accents inside words, signs outside of them."""
+    text = odd.decode(encoding, "replace")
+    score = 0.0
+    for at, character in enumerate(text):
+        if character.isascii():
+            continue
+        before, after = text[at - 1] if at else " ", text[at + 1] if at + 1 < len(text) else " "
+        if character == "\ufffd":
+            score -= 5
+        elif character in _USUAL:
+            odd_capital = character.isupper() and (before.islower() or (after.islower() and before.isalpha()))
+            score += -1 if odd_capital else 1
+        elif character in _APOSTROPHES and (before.isalpha() or after.isalpha()):
+            score += 1.1 if _SUFFIX.match(text, at + 1) else 0.9
+        elif before.isalpha() and after.isalpha():
+            score -= 0.2 if character.isalpha() else 1
+        elif character in _OUTSIDE_WORDS:
+            score += 0.5
+        else:
+            score -= 0.3
+    return score
+
+
+def _transcode(path: Path, folder: Path, encoding: str, skip: int = 0) -> Path:
+    """The file in UTF-8. A byte that the encoding does not have stays as it is, for its row to be rejected."""
+    decoder = codecs.getincrementaldecoder(encoding)("surrogateescape" if encoding == "cp1252" else "replace")
+    if encoding == "utf-8":
+        decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+    target = folder / "utf8"
+    with target.open("wb") as file:
+        for block in _blocks(path, skip):
+            file.write(decoder.decode(block).encode("utf-8", "surrogateescape"))
+        file.write(decoder.decode(b"", final=True).encode("utf-8", "surrogateescape"))
+    return target

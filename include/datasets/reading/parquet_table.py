@@ -1,0 +1,74 @@
+"""Reads Parquet files, some rows at a time."""
+# ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from include.datasets.reading.table import (
+    COLUMNS,
+    FRAME_ROWS,
+    Places,
+    Table,
+    UnreadableFileError,
+    Wanted,
+    extra_json,
+    find_places,
+)
+
+
+def read_parquet(path: Path, wanted: Wanted, partitions: Mapping[str, str | None], limit: int) -> Table:
+    """The rows of a Parquet file, as long as they take at most ``limit`` bytes. Raises UnreadableFileError."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableFileError(f"the file is not Parquet, or it is cut off: {error}") from error
+    names = file.schema_arrow.names
+    return Table(_frames(file, find_places(names, wanted, partitions), limit))
+
+
+def _frames(file: Any, places: Places, limit: int) -> Iterator[pd.DataFrame]:
+    before, left = 0, limit
+    wanted = [at for at in (places.text, places.label, *places.extra) if at is not None]
+    try:
+        for batch in file.iter_batches(FRAME_ROWS, columns=[places.names[at] for at in wanted]):
+            left -= batch.nbytes
+            if left < 0:
+                raise UnreadableFileError(
+                    f"the file unpacks to more than {limit / 2**30:.3g} GiB (BERT_MAX_UNPACKED_GIB); split it"
+                )
+            yield _frame(batch, places, before)
+            before += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableFileError(f"the file is damaged from row {before + 1} on: {error}") from error
+
+
+def _frame(batch: Any, places: Places, before: int) -> pd.DataFrame:
+    size = batch.num_rows
+    label = None if places.label is None else _values(batch.column(places.names[places.label]))
+    others = {places.names[at]: _values(batch.column(places.names[at])) for at in places.extra}
+    return pd.DataFrame(
+        {
+            "row": np.arange(before + 1, before + size + 1),
+            "text": pd.Series(_values(batch.column(places.names[places.text])), dtype=object),
+            "label": pd.Series(label if label is not None else [places.label_in_path] * size, dtype=object),
+            "rule": "",
+            "reason": "",
+            "extra": [extra_json({name: some[at] for name, some in others.items()}) for at in range(size)],
+        },
+        columns=COLUMNS,
+    )
+
+
+def _values(column: Any) -> list[Any]:
+    """A column as Python values; bytes are text, and those that are not valid UTF-8 stay, as surrogates."""
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [None if not one.is_valid else one.as_buffer().to_pybytes() for one in column]
+    return [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in values]
