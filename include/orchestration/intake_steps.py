@@ -92,7 +92,7 @@ def _take_in(plan: Plan) -> Intake:
     mine = uuid4().hex
     lake.write_json(f"{marks}{mine}.begun.json", {"at": datetime.now(UTC)})
     try:
-        intake = take_in(plan, isolated=True) if isolated else take_in(plan)  # type: ignore[call-arg]
+        intake = take_in(plan, isolated=isolated)
     except MemoryError:
         raise
     except BaseException:
