@@ -14,7 +14,7 @@ from astro.table import Table
 
 from include.orchestration.defaults import AWS, START, TASK_DEFAULTS, WAREHOUSE
 from include.orchestration.events import INCOMING
-from include.orchestration.handover import restore, table_name
+from include.orchestration.handover import LoadRows, restore, table_name
 from include.orchestration.params import data_bucket, data_pattern, training_params
 from include.orchestration.training_task import training_task
 from include.settings import settings
@@ -59,14 +59,14 @@ def bert_model_training_pipeline() -> None:
 
         return intake_steps.validate(dag_run, params)
 
-    load_rows = aql.load_file(
+    load_rows = LoadRows(
         task_id="load_rows",
         input_file=File(
             path="{{ ti.xcom_pull(task_ids='validate_data')['accepted_uri'] }}", conn_id=AWS, filetype=FileType.PARQUET
         ),
         output_table=Table(name="{{ accepted_table(run_id) }}", conn_id=WAREHOUSE),
         if_exists="replace",
-    )
+    ).output
 
     @aql.dataframe(task_id="preprocess_data", pre_execute=restore)
     def preprocess_data(rows: pd.DataFrame, accepted_hash: str, run_id: str) -> dict[str, Any]:
