@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rollback cases bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo up services down status logs upload rejected rollback cases bench bench-quality bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -9,7 +9,7 @@ PYTHON ?= python3.11
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 STACK ?= stack
-STATE := --state .local/$(STACK)
+STATE = --state=".local/$$STACK"
 ENGINE ?= docker
 ASTRO ?= astro dev
 ASTRO_WAIT ?= 10m
@@ -29,6 +29,11 @@ else
 IMAGE_TORCH := --no-cache --build-context wheels=$(UV_FIND_LINKS)
 endif
 
+# What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
+# a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
+GIVEN := STACK DIR FILE FORCE RUN REASON TO DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS
+$(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
+
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -43,8 +48,8 @@ setup: .venv/installed ## makes .venv with everything pinned
 	touch $@
 
 demo: setup ## uploads five files to a fresh stack and shows what happens [DATA= TEXT= LABEL= TEST=]
-	$(BIN)/python -m dev demo $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") \
-	  $(if $(LABEL),--label "$(LABEL)") $(if $(TEST),--test "$(TEST)")
+	$(BIN)/python -m dev demo $${DATA:+--data="$$DATA"} $${TEXT:+--text="$$TEXT"} $${LABEL:+--label="$$LABEL"} \
+	  $${TEST:+--test="$$TEST"}
 
 up: setup ## starts the local stack and leaves it running [STACK=demo: with the demo's data]
 	$(BIN)/python -m dev up $(STATE)
@@ -61,24 +66,27 @@ status: setup ## says what runs [STACK=]
 logs: setup ## follows all logs [STACK=]
 	$(BIN)/python -m dev logs $(STATE)
 
-upload: setup ## drops FILE= into the bucket, which starts training [STACK=]
-	@test -n "$(FILE)" || { echo 'Which file? make upload FILE=path.csv'; exit 1; }
-	$(BIN)/python -m dev upload $(STATE) "$(FILE)"
+upload: setup ## looks at FILE= and drops it into the bucket, which starts training [STACK= FORCE=1]
+	@test -n "$$FILE" || { echo 'Which file? make upload FILE=path.csv'; exit 1; }
+	$(BIN)/python -m dev upload $(STATE) $${FORCE:+--force} -- "$$FILE"
+
+rejected: setup ## writes rejected rows as a CSV file to mend and upload [RUN=run id, else the newest; STACK=]
+	$(BIN)/python -m dev rejected $(STATE) $${RUN:+--run="$$RUN"}
 
 rollback: setup ## makes the previous champion the champion again: REASON="…" [TO=version STACK=]
-	@test -n "$(REASON)" || { echo 'Why? make rollback REASON="…"'; exit 1; }
-	$(BIN)/python -m dev rollback $(STATE) --reason "$(REASON)" $(if $(TO),--to "$(TO)")
+	@test -n "$$REASON" || { echo 'Why? make rollback REASON="…"'; exit 1; }
+	$(BIN)/python -m dev rollback $(STATE) --reason="$$REASON" $${TO:+--to="$$TO"}
 
 cases: setup ## takes files in without Airflow, and compares what comes of them with expected.json [DIR=folder]
-	$(BIN)/python -m dev cases $(if $(DIR),"$(DIR)")
+	$(BIN)/python -m dev cases $${DIR:+"$$DIR"}
 
-BENCH_FILES = $(if $(DATA),--data "$(DATA)") $(if $(TEST),--test "$(TEST)") $(if $(RUN_CLASSIFICATION),--script "$(RUN_CLASSIFICATION)")
+BENCH_FILES = $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"} $${RUN_CLASSIFICATION:+--script="$$RUN_CLASSIFICATION"}
 
 bench: setup ## measures training and scoring on this CPU [DATA= TEST= RUN_CLASSIFICATION=path SAMPLES= TEXTS=]
-	$(BIN)/python -m dev.bench cpu $(BENCH_FILES) $(if $(SAMPLES),--samples $(SAMPLES)) $(if $(TEXTS),--texts $(TEXTS))
+	$(BIN)/python -m dev.bench cpu $(BENCH_FILES) $${SAMPLES:+--samples="$$SAMPLES"} $${TEXTS:+--texts="$$TEXTS"}
 
 bench-quality: setup ## accuracy beside run_classification's, 3 seeds, hours; goes on where it stopped [DATA= TEST= EPOCHS=]
-	$(BIN)/python -m dev.bench quality $(BENCH_FILES) $(if $(EPOCHS),--epochs $(EPOCHS))
+	$(BIN)/python -m dev.bench quality $(BENCH_FILES) $${EPOCHS:+--epochs="$$EPOCHS"}
 
 bench-page: setup ## writes docs/benchmarks.md again from docs/benchmarks/*.json
 	$(BIN)/python -m dev.bench page
@@ -88,11 +96,11 @@ docker-up: astro ## starts the stack in Docker, with a small base model unless .
 	$(ASTRO) start --wait $(ASTRO_WAIT)
 
 docker-demo: astro setup ## tells the demo's stories on a fresh stack in Docker [STORIES=1 DATA=]
-	$(BIN)/python -m dev demo --docker --engine $(ENGINE) $(if $(STORIES),--stories $(STORIES)) $(if $(DATA),--data "$(DATA)")
+	$(BIN)/python -m dev demo --docker --engine $(ENGINE) $${STORIES:+--stories="$$STORIES"} $${DATA:+--data="$$DATA"}
 
 docker-check: astro setup ## builds and starts a fresh stack in Docker and tries stories, a restart, a crash [STORIES=]
 	test -f .env || cp .env.example .env
-	$(BIN)/python -m dev docker-check --astro "$(ASTRO)" --wait $(ASTRO_WAIT) --engine $(ENGINE) $(if $(STORIES),--stories $(STORIES))
+	$(BIN)/python -m dev docker-check --astro "$(ASTRO)" --wait $(ASTRO_WAIT) --engine $(ENGINE) $${STORIES:+--stories="$$STORIES"}
 
 docker-down: astro ## stops it; its data stays
 	$(ASTRO) stop

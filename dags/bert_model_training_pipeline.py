@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd  # noqa: TID253 - the Astro SDK imports it anyway, and reads the annotation below
 from airflow.decorators import dag, task
-from airflow.providers.amazon.aws.sensors.s3 import S3KeySensor
 from astro import sql as aql
 from astro.constants import FileType
 from astro.files import File
@@ -15,8 +14,10 @@ from astro.table import Table
 from include.orchestration.defaults import AWS, START, TASK_DEFAULTS, WAREHOUSE
 from include.orchestration.events import INCOMING
 from include.orchestration.handover import LoadRows, restore, table_name
+from include.orchestration.key_sensor import TrainingDataSensor
 from include.orchestration.params import data_bucket, data_pattern, training_params
 from include.orchestration.training_task import training_task
+from include.orchestration.turn_sensor import TurnSensor
 from include.settings import settings
 
 
@@ -25,7 +26,7 @@ from include.settings import settings
     schedule=[INCOMING],
     start_date=START,
     catchup=False,
-    max_active_runs=1,
+    max_active_runs=16,  # they wait for their data side by side; wait_for_turn lets one at a time go on
     is_paused_upon_creation=False,
     dagrun_timeout=timedelta(days=2),
     default_args=TASK_DEFAULTS,
@@ -42,7 +43,7 @@ move. The run's note says how it ended and links the report.
 """,
 )
 def bert_model_training_pipeline() -> None:
-    wait_for_data = S3KeySensor(
+    wait_for_data = TrainingDataSensor(
         task_id="wait_for_data",
         bucket_name="{{ data_bucket(params.dataset_uri) }}",
         bucket_key="{{ data_pattern(params.dataset_uri) }}",
@@ -51,6 +52,9 @@ def bert_model_training_pipeline() -> None:
         aws_conn_id=AWS,
         poke_interval=settings().upload_poll_seconds,
         timeout=timedelta(minutes=settings().data_timeout_minutes).total_seconds(),
+    )
+    wait_for_turn = TurnSensor(
+        task_id="wait_for_turn", after="wait_for_data", poke_interval=2, timeout=timedelta(days=1).total_seconds()
     )
 
     @task
@@ -92,7 +96,7 @@ def bert_model_training_pipeline() -> None:
         task_id="train_model",
         dataset_uri="{{ ti.xcom_pull(task_ids='preprocess_data')['dataset_uri'] }}",
     )
-    wait_for_data >> validate_data() >> load_rows
+    wait_for_data >> wait_for_turn >> validate_data() >> load_rows
     snapshot >> train_model
     upload_model(evaluate_model(train_model.output))
 

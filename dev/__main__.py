@@ -11,11 +11,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dev import chosen
 from dev.containers import AstroProject
 from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
 from dev.stack import Stack
 from dev.state import DEFAULT_STATE, DEMO_STATE, REPOSITORY
+from dev.uploads import look, write_rejected
+from include.evaluation.data_report import ADVICE
 
 console = Console(highlight=False)
 
@@ -26,7 +29,10 @@ def up(arguments: argparse.Namespace) -> int:
     started = stack.up(lambda line: console.print(f"  {line}", style="dim", markup=False))
     took = time.monotonic() - begun
     console.print(f"The stack is up after {took:.0f} s." if started else "The stack is already up.", style="bold green")
+    if not started:
+        _print_what_is_not_in_force(stack)
     _print_addresses(stack, with_airflow=not arguments.services_only)
+    _print_settings(stack)
     return 0
 
 
@@ -71,21 +77,64 @@ def env(arguments: argparse.Namespace) -> int:
 
 
 def upload(arguments: argparse.Namespace) -> int:
-    """Drops files into incoming/, as any S3 client would."""
+    """Looks at files, and drops them into incoming/ as any S3 client would; 1 if one cannot be read."""
+    stack = _stack_that_is_up(arguments)
+    refused = [file for file in arguments.files if not _upload(stack, file, force=arguments.force)]
+    if refused:
+        again = f"make upload FILE={shlex.quote(str(refused[0]))} FORCE=1{_suffix(stack)}"
+        console.print(f"To upload it all the same: {again}", markup=False, soft_wrap=True)
+    return 1 if refused else 0
+
+
+def _upload(stack: Stack, file: Path, *, force: bool) -> bool:
+    found = look(file, stack.env)
+    if found.unreadable:
+        word = "uploaded though it" if force else "not uploaded, since it"
+        console.print(f"{file} is {word} cannot be read: {found.unreadable}", style="red", markup=False, soft_wrap=True)
+        if not force:
+            return False
+    for warning in found.warnings:
+        console.print(f"{file}: {warning}", style="yellow", markup=False, soft_wrap=True)
+    key = f"incoming/{file.name}"
+    stack.s3.upload_file(str(file), stack.env["BERT_BUCKET"], key)
+    told = "".join(f" ({line})" for line in found.told)
+    console.print(f"{file} → s3://{stack.env['BERT_BUCKET']}/{key}{told}", markup=False, soft_wrap=True)
+    return True
+
+
+def rejected(arguments: argparse.Namespace) -> int:
+    """Writes a run's rejected rows as a CSV file that can be mended and uploaded as it is."""
+    stack = _stack_that_is_up(arguments)
+    found = write_rejected(stack, arguments.run_id, arguments.folder)
+    console.print(f"The run {found.run_id} rejected:", markup=False, soft_wrap=True)
+    for rule, count in found.by_rule.most_common():
+        console.print(f"  {count:>7,} {rule:<20} {ADVICE.get(rule, '')}", markup=False, soft_wrap=True)
+    for file in found.unreadable:
+        line = f"{file['key']} as a whole: {file['reason']} ({file['quarantine']})"
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+        console.print("    Mend it and upload it again; the same name will do.")
+    if not found.by_rule:
+        found.path.unlink()
+        return 0
+    path = os.path.relpath(found.path)
+    console.print(
+        f"\nThe rows are in {path}, with rule and reason. Mend text and label there, and upload it:", soft_wrap=True
+    )
+    console.print(f"  make upload FILE={shlex.quote(path)}{_suffix(stack)}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _stack_that_is_up(arguments: argparse.Namespace) -> Stack:
     stack = Stack(arguments.state)
     if not stack.is_healthy("s3"):
-        raise StartError("The stack is not up; start it with: make up")
-    for file in arguments.files:
-        key = f"incoming/{file.name}"
-        stack.s3.upload_file(str(file), stack.env["BERT_BUCKET"], key)
-        console.print(f"{file} → s3://{stack.env['BERT_BUCKET']}/{key}", markup=False)
-    return 0
+        raise StartError(f"The stack is not up; start it with: make up{_suffix(stack)}")
+    return stack
 
 
 def rollback(arguments: argparse.Namespace) -> int:
     """Makes the previous champion, or the version named, the champion again."""
-    target = ["--to", arguments.to] if arguments.to else []
-    command = [sys.executable, "-m", "include.orchestration.rollback", "--reason", arguments.reason, *target]
+    target = [f"--to={arguments.to}"] if arguments.to else []
+    command = [sys.executable, "-m", "include.orchestration.rollback", f"--reason={arguments.reason}", *target]
     return subprocess.call(command, env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
@@ -138,12 +187,35 @@ def _print_addresses(stack: Stack, *, with_airflow: bool) -> None:
     if not with_airflow:
         _print_start_of_airflow(stack)
     target = f"s3://{bucket}/incoming/"
-    default = stack.state.folder == DEFAULT_STATE.resolve()
-    suffix = "" if default else f" STACK={stack.state.folder.name}"
     console.print("\nDrop a labelled file, and training starts:", markup=False)
-    console.print(f"  make upload FILE=my.csv{suffix}", markup=False)
+    console.print(f"  make upload FILE=my.csv{_suffix(stack)}", markup=False)
     keys = "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local"
     console.print(f"  {keys} aws s3 cp my.csv {target} --endpoint-url {stack.s3_url}", markup=False, soft_wrap=True)
+
+
+def _print_settings(stack: Stack) -> None:
+    console.print("\nSettings in force, beside the defaults of include/settings.py:")
+    for line in chosen.described(stack.state, stack.env):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    if kept := next(iter(stack.state.settings or {}), None):
+        back = f"make down{_suffix(stack)} && {kept}= make up{_suffix(stack)}"
+        console.print(f"The stack keeps them. Back to a default: {back}", markup=False, soft_wrap=True)
+
+
+def _print_what_is_not_in_force(stack: Stack) -> None:
+    if others := chosen.not_in_force(stack.state):
+        given = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(others.items()))
+        console.print(
+            f"It runs with other settings, and these are not in force: {given}\n"
+            f"To change them: make down{_suffix(stack)} && {given} make up{_suffix(stack)}",
+            style="bold yellow",
+            markup=False,
+        )
+
+
+def _suffix(stack: Stack) -> str:
+    """What make needs to mean this stack."""
+    return "" if stack.state.folder == DEFAULT_STATE.resolve() else f" STACK={stack.state.folder.name}"
 
 
 def _print_start_of_airflow(stack: Stack) -> None:
@@ -155,7 +227,7 @@ def _print_start_of_airflow(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (up, down, status, logs, env, upload, rollback, demo, cases, docker_check):
+    for function in (up, down, status, logs, env, upload, rejected, rollback, demo, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
         )
@@ -170,6 +242,14 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("program", nargs="?", help="only this program's")
         if function is upload:
             command.add_argument("files", nargs="+", type=Path)
+            command.add_argument("--force", action="store_true", help="upload also what cannot be read")
+        if function is rejected:
+            command.add_argument(
+                "--run", dest="run_id", default="", help="a run; by default the newest that rejected any"
+            )
+            command.add_argument(
+                "--folder", type=Path, default=REPOSITORY / ".local", help="where to write (%(default)s)"
+            )
         if function is rollback:
             command.add_argument("--reason", required=True, help="why; kept in the ledger")
             command.add_argument("--to", help="a version; by default the previous champion")
@@ -202,7 +282,7 @@ def main() -> int:
         console.print("Interrupted.", style="bold red")
         return 130
     except (StartError, OSError, ValueError) as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
 
 

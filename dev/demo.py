@@ -19,13 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from dev import sample_data
+from dev.chosen import choose
 from dev.containers import AstroProject
 from dev.docker import DockerStack
 from dev.observe import Observer
 from dev.processes import StartError
 from dev.sample_data import Upload
 from dev.stack import Stack
-from dev.state import REPOSITORY
+from dev.state import REPOSITORY, State
 
 RESULT = REPOSITORY / ".local" / "demo.json"
 
@@ -197,6 +198,7 @@ def demo(
 def _fresh_stack(state: Path, overrides: dict[str, str], console: Console) -> Iterator[Stack]:
     """A stack without a past, stopped at the end whatever happens; its data stays for a look at it."""
     stack = Stack(state, overrides)
+    choose(State(state / "fresh"), overrides)  # before anything is deleted
     stack.down()
     shutil.rmtree(stack.state.folder, ignore_errors=True)
     with console.status("starting PostgreSQL, S3, MLflow and Airflow") as status:

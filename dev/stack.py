@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from dev import postgres, processes, services
+from dev import chosen, postgres, processes, services
 from dev.airflow_settings import import_settings
 from dev.environment import airflow_env, environment, postgres_url
 from dev.processes import StartError
@@ -90,11 +90,13 @@ class Stack:
             report: called with a line for each step.
 
         Returns:
-            False if it was up already. Raises StartError with the failed program's log.
+            False if it was up already. Raises StartError with the failed program's log, or with the settings that are
+            not right.
         """
         with self._locked():
             if self._is_healthy():
                 return False
+            self.state.keep_settings(chosen.choose(self.state, self._overrides))
             self._stop(report)
             try:
                 self._start(report)

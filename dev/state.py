@@ -3,7 +3,7 @@
 import json
 import secrets
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -66,6 +66,7 @@ class State:
         self.supervisor_pid = self.folder / "supervisord.pid"
         self.initialised = self.folder / "airflow.initialised"
         self.lock = self.folder / "lock"
+        self._settings = self.folder / "settings.json"
         self._ports, self._secrets = self.folder / "ports.json", self.folder / "secrets.json"
 
     def make_folders(self) -> None:
@@ -81,6 +82,17 @@ class State:
         ports = Ports.free(promised, self.ports if self._ports.exists() else None)
         self._ports.write_text(json.dumps(asdict(ports)))
         return ports
+
+    @property
+    def settings(self) -> dict[str, str] | None:
+        """The ``BERT_*`` variables that the last start kept; None if it was before any were kept."""
+        return dict(json.loads(self._settings.read_text())) if self._settings.exists() else None
+
+    def keep_settings(self, variables: Mapping[str, str]) -> None:
+        """Keeps ``BERT_*`` variables for this start and the next ones."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._settings.touch(mode=0o600)  # as the environment they come from, they are nobody else's
+        self._settings.write_text(json.dumps(dict(variables), indent=2))
 
     @property
     def ports(self) -> Ports:

@@ -3,16 +3,22 @@
 Names are the fields below in capitals behind ``BERT_``: ``BERT_BUCKET``, ``BERT_EPOCHS`` … AWS and MLflow keep their
 own standard variables (``AWS_ENDPOINT_URL``, ``MLFLOW_TRACKING_URI``). Credentials are never settings: they are Airflow
 connections or the AWS credential chain.
+
+``python -m include.settings`` says which variables of the environment are no settings or have values that are not
+allowed, and ends with 1 if there are any.
 """
 
+import difflib
 import json
 import os
 import re
+import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 """An amount of bytes as Kubernetes writes it: ``16Gi``."""
@@ -160,7 +166,8 @@ class PodSettings(Pod, BaseSettings):
             try:
                 self.of(model)
             except ValidationError as error:
-                raise ValueError(f"overrides of {model}: {error}") from error
+                told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+                raise ValueError(f"BERT_POD_OVERRIDES: overrides of {model}: {told}") from error
         return self
 
     def of(self, model_name: str) -> Pod:
@@ -273,3 +280,64 @@ def is_set_for_airflow(section: str, option: str) -> bool:
 def settings() -> Settings:
     """The settings of this process."""
     return Settings()
+
+
+NOT_SETTINGS = ("BERT_AUDIT",)
+"""Variables of this project that are none of its settings: its tools read them."""
+
+
+def faults() -> list[str]:
+    """What is wrong with this process's ``BERT_*`` variables, a sentence each: the variable, and what is allowed."""
+    wrong_pod = list(_wrong_values(PodSettings))
+    # With a pod that is wrong, the rest can still be looked at beside one that is right.
+    stand_in = {"pod": PodSettings.model_construct(image="any")} if wrong_pod else {}
+    return [*_unknown_names(), *wrong_pod, *_wrong_values(Settings, **stand_in)]
+
+
+def variables() -> dict[str, str]:
+    """Every setting's variable, with what it is about."""
+    found = {}
+    for model in (PodSettings, Settings):
+        for name, field in model.model_fields.items():
+            default = None if field.default_factory else f"the default is {field.default!r}"
+            found[_variable(model, name)] = "; ".join(part for part in (field.description, default) if part)
+    return found
+
+
+def _unknown_names() -> Iterator[str]:
+    known = [name.removeprefix("BERT_") for name in variables()]
+    for name, value in sorted(os.environ.items()):
+        upper = name.upper()
+        short = upper.removeprefix("BERT_")
+        if value and short != upper and short not in known and upper not in NOT_SETTINGS:
+            near = difflib.get_close_matches(short, known, n=1)
+            hint = f"did you mean BERT_{near[0]}?" if near else "include/settings.py has them all"
+            yield f"{name} is no setting; {hint}"
+
+
+def _wrong_values(model: type[BaseSettings], **values: Any) -> Iterator[str]:
+    try:
+        model(**values)
+    except ValidationError as error:
+        for one in error.errors():
+            said = one["msg"].removeprefix("Value error, ")
+            said = said.replace("Input should be", "it should be")
+            if not one["loc"]:
+                yield said
+                continue
+            name = _variable(model, str(one["loc"][0]).removeprefix("BERT_").lower())
+            yield f"{name}: {said} ({variables().get(name, '')})"
+    except SettingsError as error:  # pydantic-settings says the field, and nothing of what was wrong
+        field = re.search(r'field "(\w+)"', str(error))
+        name = _variable(model, field[1]) if field else str(error)
+        yield f"{name}: it should be JSON ({variables().get(name, '')})"
+
+
+def _variable(model: type[BaseSettings], field: str) -> str:
+    if field == "mlflow_tracking_uri" and model is Settings:
+        return "MLFLOW_TRACKING_URI"
+    return f"{model.model_config['env_prefix']}{field}".upper()
+
+
+if __name__ == "__main__":
+    sys.exit("\n".join(faults()) or 0)  # to stderr, with 1, if there are any

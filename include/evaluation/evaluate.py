@@ -39,8 +39,11 @@ class FileAccount(BaseModel):
     rows_in: int
     used: int
     rejected: int
+    waiting: int = 0
     by_rule: dict[str, int] = {}
     quarantine: str | None = None
+    reason: str = ""
+    warnings: list[str] = []
 
 
 class Context(BaseModel):
@@ -60,6 +63,7 @@ class Context(BaseModel):
     best_epoch: int | None = None
     history: list[dict[str, float]] = []
     files: list[FileAccount] = []
+    warnings: list[str] = []  # about all files' rows together
 
 
 class ScoredModel(BaseModel):

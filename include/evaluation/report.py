@@ -27,7 +27,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     if context.history:
         curve = charts.learning_curve(context.history, context.best_epoch, folder / "learning_curve.png")
     matrix = charts.confusion_matrix(evaluation.challenger.metrics, folder / "confusion_matrix.png")
-    page = _environment().get_template("report.html.jinja").render(_values(evaluation), curve=curve, matrix=matrix)
+    page = environment().get_template("report.html.jinja").render(_values(evaluation), curve=curve, matrix=matrix)
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -80,7 +80,8 @@ def _version(version: str, uri: str) -> str:
     return f"v{version} · {uri}" if version else uri
 
 
-def _environment() -> "Environment":
+def environment() -> "Environment":
+    """Of all reports' templates: each value is escaped, and one that is missing is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(

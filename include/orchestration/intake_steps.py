@@ -2,6 +2,7 @@
 # Only imported inside tasks.
 
 import logging
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -153,9 +154,12 @@ def _uploaded(run_id: str) -> list[Source]:
 def _why_nothing(intake: Intake) -> str:
     if not intake.files:
         return "an earlier run used the upload already"
-    files = [f"{file.key}: {file.reason or ', '.join(f'{n} {rule}' for rule, n in file.by_rule.items())}"
-             for file in intake.files]  # fmt: skip
-    return f"no row can be trained on. {'; '.join(files)}"
+    counts: Counter[str] = Counter()
+    for file in intake.files:
+        counts.update(file.by_rule)
+    unreadable = counts.pop("unreadable_file", 0)
+    told = [f"{unreadable} {'file' if unreadable == 1 else 'files'} cannot be read"] if unreadable else []
+    return f"no row can be trained on: {', '.join([*told, *(f'{n} {rule}' for rule, n in counts.most_common())])}"
 
 
 def _end_without_training(dag_run: DagRun, plan: Plan, intake: Intake, outcome: str, reason: str) -> None:

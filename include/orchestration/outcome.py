@@ -1,12 +1,23 @@
 """How a training run ended: ``run.json`` among its reports, for programs, and its note, for people."""
 
+import logging
+import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from airflow.stats import Stats
 
 from include import lake
-from include.datasets.intake import Intake, Plan
+from include.datasets.intake import FileAccount, Intake, Plan
+from include.markdown import plain
 from include.orchestration.notes import NOTE_LIMIT, set_note
+
+logger = logging.getLogger(__name__)
+
+UNTRAINED = ("waiting_for_more_data", "nothing_to_train")
+LONGEST_REASON = 400  # characters of it that a note shows
+LONGEST_LINE = 300
 
 
 def conclude(
@@ -21,9 +32,11 @@ def conclude(
     """Writes a run's outcome, and counts it among Airflow's metrics; returns the URI of run.json.
 
     ``outcome`` is promoted, rejected, unchanged (the job's model is the champion already), nothing_to_train or
-    waiting_for_more_data. ``links`` are shown in the note;
+    waiting_for_more_data; the last two get a report here, since nothing was evaluated. ``links`` are shown in the note;
     ``facts`` (gates, versions, ids) go into run.json as they are.
     """
+    if outcome in UNTRAINED:
+        links = _report(dag_id, plan, intake, outcome, reason) | (links or {})
     report = {
         "run_id": plan.run_id,
         "outcome": outcome,
@@ -31,21 +44,106 @@ def conclude(
         "batches": sorted({source.batch_id for source in plan.sources}),
         "rows": intake.rows,
         "files": [file.model_dump() for file in intake.files],
+        "warnings": intake.warnings,
         "parent_dataset_id": plan.parent_dataset_id,
         "links": links or {},
         **facts,
     }
     uri = lake.write_json(lake.report(dag_id, plan.run_id, "run.json"), report)
-    set_note(dag_id, plan.run_id, _note(intake, outcome, reason, links or {}))
+    set_note(dag_id, plan.run_id, note(intake, outcome, reason, links or {}))
     Stats.incr(f"training_outcome.{outcome}")
     return uri
 
 
-def _note(intake: Intake, outcome: str, reason: str, links: dict[str, str]) -> str:
-    rows = intake.rows
-    counts = f"{rows['in']} rows in {len(intake.files)} file(s): {rows['used']} used, {rows['rejected']} rejected"
-    waiting = f", {rows['waiting']} waiting" if rows["waiting"] else ""
-    shown = " · ".join(f"[{name}]({url})" for name, url in links.items())
-    head, tail = f"**{outcome.replace('_', ' ')}** — ", f"\n\n{counts}{waiting}\n\n{shown}".rstrip()
-    room = NOTE_LIMIT - len(head) - len(tail)  # of a long reason the end can go, the links cannot
-    return head + (reason if len(reason) <= room else f"{reason[: room - 1]}…") + tail
+def note(intake: Intake, outcome: str, reason: str, links: dict[str, str]) -> str:
+    """A run's note: how it ended, a line per file and per warning, and links; losses first, as far as there is room."""
+    reason = re.sub(r"\b(Promoted|Rejected): ", "", reason, count=1)  # it begins with the outcome
+    head = f"**{outcome.replace('_', ' ')}** — {_cut(plain(reason), LONGEST_REASON)}"
+    tail = " · ".join(
+        f"[{name}]({url})" if url.startswith("http") else f"{name}: {plain(url)}" for name, url in links.items()
+    )
+    lossy, whole = _split(intake.files)
+    warnings = [*intake.warnings, *(f"{_name(file)}: {warning}" for file in intake.files for warning in file.warnings)]
+    lines = [("file", line) for line in _file_lines(lossy)]
+    lines += [("warning", f"- ⚠ {_cut(plain(warning), LONGEST_LINE)}") for warning in warnings]
+    lines += [("file", line) for line in _file_lines(whole)]
+    if not intake.files and outcome not in UNTRAINED:
+        lines = [("file", "- no new file: trained on the rows that the champion was trained on"), *lines]
+    room = NOTE_LIMIT - len(head) - len(tail) - len("\n\n") * 2
+    return "\n\n".join(part for part in (head, _fitting(lines, room), tail) if part)
+
+
+def _split(files: list[FileAccount]) -> tuple[list[FileAccount], list[FileAccount]]:
+    """The files that lost something, the greatest losses first, and the others."""
+    lossy = sorted((file for file in files if file.rejected), key=lambda file: (not file.reason, -file.rejected))
+    return lossy, [file for file in files if not file.rejected]
+
+
+def _file_lines(files: list[FileAccount]) -> list[str]:
+    """A line per file; where rejected rows lie is said once for all files of which they lie there."""
+    lines, said = [], set()
+    for file in files:
+        where = "" if file.quarantine is None or file.quarantine in said else f" → {plain(file.quarantine)}"
+        said.add(file.quarantine)
+        lines.append(f"- {_file_line(file)}{where}")
+    return lines
+
+
+def _file_line(file: FileAccount) -> str:
+    if file.reason:
+        return f"{plain(_name(file))} cannot be read: {_cut(plain(file.reason), LONGEST_LINE)}"
+    parts = [f"{file.used} used"] if file.used or not file.waiting else []
+    parts += [f"{file.waiting} waiting"] if file.waiting else []
+    rules = ", ".join(f"{n} {plain(rule)}" for rule, n in sorted(file.by_rule.items(), key=lambda one: -one[1]))
+    parts += [f"{file.rejected} rejected ({rules})"] if file.rejected else []
+    return f"{plain(_name(file))}: {file.rows_in} row{'' if file.rows_in == 1 else 's'}, {', '.join(parts)}"
+
+
+def _name(file: FileAccount) -> str:
+    return _cut(file.key.removeprefix("incoming/"), 80)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1].rstrip(chr(92))}…"  # no escape without its character
+
+
+def _fitting(lines: list[tuple[str, str]], room: int) -> str:
+    """As many lines as there is room for, and how many are left out; at least one, shortened if it has to be."""
+    for count in range(len(lines), 0, -1):
+        left_out = [kind for kind, _ in lines[count:]]
+        counts = [(left_out.count(kind), kind) for kind in ("file", "warning")]
+        more = " and ".join(f"{n} more {kind}{'' if n == 1 else 's'}" for n, kind in counts if n)
+        text = "\n".join([line for _, line in lines[:count]] + ([f"- and {more}: see the report"] if more else []))
+        if len(text) <= room:
+            return text
+    return _cut(lines[0][1], room) if lines else ""
+
+
+def _report(dag_id: str, plan: Plan, intake: Intake, outcome: str, reason: str) -> dict[str, str]:
+    """Writes the report of a run without an evaluation, beside run.json and in MLflow; returns its link.
+
+    Without MLflow the run still ends well: the page lies in the bucket, and a link to it leads nobody astray.
+    """
+    from include.datasets.rejected import examples
+    from include.evaluation.data_report import Rejected, write_data_report
+    from include.evaluation.evaluate import FileAccount as Shown
+    from include.registry import mlflow_runs
+
+    uri = lake.report(dag_id, plan.run_id, "report.html")
+    with tempfile.TemporaryDirectory() as folder:
+        page = write_data_report(
+            Path(folder) / "report.html",
+            outcome=outcome,
+            reason=reason,
+            model_name=plan.model_name,
+            run_id=f"{dag_id} {plan.run_id}",
+            files=[Shown(**file.model_dump(include=set(Shown.model_fields))) for file in intake.files],
+            warnings=intake.warnings,
+            examples=[Rejected(**row) for row in examples(intake.files)],
+        )
+        lake.upload_file(page, uri)
+        try:
+            return {"report": mlflow_runs.log_page(plan.model_name, plan.run_id, outcome, page)}
+        except Exception:  # whatever keeps MLflow from it, the data was looked at and the run is over
+            logger.exception("MLflow does not take the report; it lies at %s", uri)
+            return {"report": uri}

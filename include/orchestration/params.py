@@ -1,5 +1,8 @@
 """The typed form of a training run: what the UI's form shows and what ``conf`` of the REST API is checked against."""
 
+import difflib
+from collections.abc import Collection, Iterable
+
 from airflow.models.param import Param
 
 from include import lake
@@ -18,6 +21,8 @@ def training_params() -> dict[str, Param]:
             description="A labelled file, a folder ending in / or a pattern with *. Empty: what was uploaded and not "
             "used yet; if there is nothing, the champion's own dataset is trained on again.",
         ),
+        "text_column": _column("Text column", config.text_column, "BERT_TEXT_COLUMN", "text, message, review …"),
+        "label_column": _column("Label column", config.label_column, "BERT_LABEL_COLUMN", "label, category, intent …"),
         "base_model": Param(
             config.base_model,
             type="string",
@@ -37,14 +42,35 @@ def training_params() -> dict[str, Param]:
     }
 
 
+def _column(title: str, default: str, setting: str, usual: str) -> Param:
+    return Param(
+        default or None,
+        type=["null", "string"],
+        title=title,
+        description=f"Its name in the files of this run. Empty: found by the usual names ({usual}). The default is the "
+        f"setting {setting}.",
+    )
+
+
+def misspelt(conf: Iterable[str], params: Collection[str]) -> str:
+    """What is wrong with the names in a run's ``conf``, and which were meant; empty if each is a parameter.
+
+    Airflow checks the values of parameters, and lets names through that are none.
+    """
+    unknown = [name for name in conf if name not in params]
+    hints = {name: difflib.get_close_matches(name.lower(), params, n=1) for name in unknown}
+    shown = [f"{name!r}{f' (did you mean {hint[0]!r}?)' if hint else ''}" for name, hint in hints.items()]
+    return f"conf names what is no parameter: {', '.join(shown)}. There are: {', '.join(params)}." if unknown else ""
+
+
 def data_bucket(dataset_uri: str | None) -> str:
     """The bucket in which a run waits for its data."""
     return _awaited(dataset_uri).split("/", 3)[2]
 
 
 def data_pattern(dataset_uri: str | None) -> str:
-    """The wildcard for which a run waits there: its data, or without a URI any claimed batch."""
-    key = _awaited(dataset_uri).split("/", 3)[3]
+    """The wildcard for which a run waits there: its data, or without a URI any claimed batch. Only ``*`` is one."""
+    key = _awaited(dataset_uri).split("/", 3)[3].replace("[", "[[]").replace("?", "[?]")
     return f"{key}*" if key.endswith("/") or not key else key
 
 

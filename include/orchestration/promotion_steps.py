@@ -132,6 +132,7 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
             files=[
                 FileAccount(**file.model_dump(include=set(FileAccount.model_fields))) for file in _intake(plan).files
             ],
+            warnings=_intake(plan).warnings,
         ),
     )
 
@@ -194,12 +195,15 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
     _drop_table(plan)
     champion = version if outcome == "promoted" else evaluation.context.champion_version
     metrics = evaluation.challenger.metrics
+    reason = f"version {version}: {evaluation.decision.reason}"
+    if outcome == "unchanged":
+        reason = f"version {version} is the champion already; these rows and parameters make the same model again"
     conclude(
         dag_run.dag_id,
         plan,
         _intake(plan),
         outcome,
-        f"version {version}: {evaluation.decision.reason}",
+        reason,
         links=mlflow_runs.links(result.mlflow_run_id),
         gates=[gate.model_dump() for gate in evaluation.decision.gates],
         model_version=version,

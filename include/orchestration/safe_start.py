@@ -6,6 +6,7 @@ exception that Airflow catches would only be logged.
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from airflow.configuration import conf
 from pydantic import ValidationError
 from werkzeug.security import check_password_hash
 
-from include.settings import Place, is_set_for_airflow
+from include.settings import Place, faults, is_set_for_airflow
 
 WELL_KNOWN_KEYS = {
     # Fernet keys
@@ -50,6 +51,20 @@ def refuse_unsafe_logins(app: Any) -> None:
     """
     if _environment() != "local":
         _refuse(list(_login_faults(app)))
+
+
+def alerts_about_settings() -> list[Any]:
+    """What Airflow's home page shows of ``BERT_*`` variables that are wrong; each process's output has it, too.
+
+    They stop nothing here: one misspelt name must not take a whole Airflow down.
+    """
+    found = [f"The environment has a setting that is wrong. {fault}" for fault in faults()]
+    if not found:
+        return []
+    from airflow.www.utils import UIAlert  # takes its time to import
+
+    print("\n".join(found), file=sys.stderr, flush=True)  # Airflow's logging is not set up yet
+    return [UIAlert(message, category="error") for message in found]
 
 
 def _environment() -> str:

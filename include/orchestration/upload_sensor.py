@@ -5,7 +5,6 @@ from typing import Any
 
 from airflow.exceptions import AirflowException, AirflowSkipException, TaskDeferralError
 from airflow.models import BaseOperator
-from airflow.providers.amazon.aws.sensors.s3 import S3KeySensor
 from airflow.providers.amazon.aws.sensors.sqs import SqsSensor
 from airflow.providers.amazon.aws.triggers.sqs import SqsSensorTrigger
 from airflow.utils import timezone
@@ -13,13 +12,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from include import lake
 from include.orchestration.defaults import AWS
+from include.orchestration.key_sensor import TIMED_OUT, DataKeySensor
 from include.settings import settings
 
 LONGEST_RUN = timedelta(days=1)
 LONG_POLL_SECONDS = 20  # SQS's longest; a message that arrives meanwhile is handed over at once
 MESSAGES_AT_ONCE = 10  # SQS's most
 DRAINED_REQUESTS = 100  # at most, before each wait
-TIMED_OUT = "Trigger/execution timeout"  # how the scheduler says that a deferred task's timeout has passed
 
 
 def upload_sensor(*, task_id: str) -> BaseOperator:
@@ -40,7 +39,7 @@ def upload_sensor(*, task_id: str) -> BaseOperator:
             **arguments,
         )
     return IncomingSensor(
-        bucket_key=lake.incoming("*[!/]"),  # not the folder markers that some S3 browsers leave
+        bucket_key=lake.incoming("*"),
         wildcard_match=True,
         timeout=LONGEST_RUN.total_seconds(),
         soft_fail=True,
@@ -48,7 +47,7 @@ def upload_sensor(*, task_id: str) -> BaseOperator:
     )
 
 
-class IncomingSensor(S3KeySensor):
+class IncomingSensor(DataKeySensor):
     """Waits until something lies in ``incoming/``, or a batch wants the listener: one whose run failed, for example.
 
     As long as a batch is open it looks after them every ``BERT_BATCHES_LOOK_SECONDS``, in the same run of the listener.

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from include.lake import slug
+from include.markdown import plain
 from include.settings import settings
 
 if TYPE_CHECKING:
@@ -22,7 +24,27 @@ def log_report(run_id: str, folder: Path, airflow_url: str, evaluation: "Evaluat
     client.log_metric(run_id, "golden_macro_f1", metrics.macro_f1)
     client.set_tag(run_id, "airflow_run", airflow_url)
     see = f"[Evaluation report]({links(run_id)['report']}) · [Airflow run]({airflow_url})"
-    client.set_tag(run_id, "mlflow.note.content", f"{evaluation.decision.reason}\n\n{see}")
+    client.set_tag(run_id, "mlflow.note.content", f"{plain(evaluation.decision.reason)}\n\n{see}")
+
+
+def log_page(model_name: str, dag_run_id: str, outcome: str, page: Path) -> str:
+    """Keeps the report of a DAG run that trained nothing, in an experiment of its own; returns the page's address.
+
+    A DAG run that is repeated gets the same MLflow run. Raises MlflowException if MLflow is not there, soon.
+    """
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)  # by default it is minutes, and nobody waits for this one
+    client, name, run = _client(), f"{model_name}-data", slug(dag_run_id)
+    experiment = client.get_experiment_by_name(name)
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
+    found = client.search_runs([experiment_id], f"tags.dag_run = '{run}'", max_results=1)
+    run_id = (found[0] if found else client.create_run(experiment_id, run_name=dag_run_id)).info.run_id
+    client.set_tag(run_id, "dag_run", run)
+    client.set_tag(run_id, "outcome", outcome)
+    client.log_artifact(run_id, str(page), FOLDER)
+    client.set_terminated(run_id)
+    return links(run_id)["report"]
 
 
 def links(run_id: str) -> dict[str, str]:

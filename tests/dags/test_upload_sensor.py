@@ -29,7 +29,7 @@ def listener(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_without_a_queue_it_lists_incoming(listener: Any) -> None:
     task = listener.get_task("wait_for_upload")
     assert isinstance(task, S3KeySensor)
-    assert task.bucket_key == "s3://bert/incoming/*[!/]"
+    assert task.bucket_key == "s3://bert/incoming/*"
     assert (task.wildcard_match, task.deferrable, task.soft_fail) == (True, True, True)
     assert task.timeout == timedelta(days=1).total_seconds()
 

@@ -19,6 +19,7 @@ def chain(dag: Any) -> list[str]:
 def test_the_training_pipeline_is_a_chain(bag: Any) -> None:
     assert chain(bag.dags["bert_model_training_pipeline"]) == [
         "wait_for_data",
+        "wait_for_turn",
         "validate_data",
         "load_rows",
         "preprocess_data",
@@ -56,6 +57,7 @@ def test_preprocess_gets_its_table_as_a_frame(bag: Any) -> None:
         ("s3://other/a/b.csv", "other", "a/b.csv"),
         ("s3://other/a/", "other", "a/*"),
         ("s3://other/a/*.jsonl", "other", "a/*.jsonl"),
+        ("s3://other/a [1]?.csv", "other", "a [[]1][?].csv"),
     ],
 )
 def test_the_run_waits_for_its_own_data_or_for_any_claim(bag: Any, uri: str | None, bucket: str, pattern: str) -> None:
@@ -81,6 +83,7 @@ def validated(bag: Any, conf: dict[str, Any]) -> dict[str, Any]:
         {"batch_size": 1.5},
         {"base_model": ""},
         {"dataset_uri": "not a uri"},
+        {"text_column": 3},
         {"seed": -1},
     ],
     ids=str,
@@ -92,7 +95,8 @@ def test_a_wrong_parameter_is_refused_before_anything_runs(bag: Any, conf: dict[
 
 def test_the_documented_parameters_are_accepted(bag: Any) -> None:
     conf = {
-        "dataset_uri": "s3://bert/incoming/a.csv", "base_model": "models:/bert@champion", "epochs": 3,
+        "dataset_uri": "s3://bert/incoming/a.csv", "text_column": "Betreff", "label_column": "Team",
+        "base_model": "models:/bert@champion", "epochs": 3,
         "learning_rate": 2e-5, "batch_size": 16, "max_length": 256, "seed": 7,
     }  # fmt: skip
     dag = bag.dags["bert_model_training_pipeline"]

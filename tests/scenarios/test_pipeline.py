@@ -155,3 +155,11 @@ def test_a_wrong_parameter_is_refused_over_rest(story: Story) -> None:
     answer = story.airflow.post(f"dags/{PIPELINE}/dagRuns", json={"conf": {"epochs": 0}})
     assert answer.status_code == 400
     assert "epochs" in answer.text
+
+
+def test_a_run_that_waits_for_its_data_holds_nobody_up_and_a_misspelt_parameter_fails_at_once(story: Story) -> None:
+    waiting, misspelt = story.trigger(dataset_uri="s3://bert/nowhere/"), story.trigger(epoch=1)
+    assert story.finish(misspelt) == "failed"
+    assert "'epoch' (did you mean 'epochs'?)" in story.note(misspelt)
+    assert story.run(waiting)["state"] == "running"
+    story.airflow.patch(f"dags/{PIPELINE}/dagRuns/{waiting}", json={"state": "failed"}).raise_for_status()

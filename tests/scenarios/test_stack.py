@@ -80,18 +80,25 @@ def test_everything_is_healthy_after_up(stack: Stack) -> None:
     assert stack.airflow.get("/importErrors").json()["import_errors"] == []
 
 
-def test_a_second_up_says_that_it_is_up(stack: Stack) -> None:
+def test_a_second_up_says_that_it_is_up_and_what_is_not_in_force(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     before = stack.pids()
+    monkeypatch.setenv("BERT_EPOCHS", "9")
     done = dev("up", "--state", str(stack.state.folder))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "already up" in done.stdout
+    assert "these are not in force: BERT_EPOCHS=9" in done.stdout
     assert f"--endpoint-url {stack.s3_url}" in done.stdout
     assert stack.pids() == before
 
 
 def test_a_file_is_uploaded_and_the_environment_suits_any_client(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "odd ü+.txt").write_text("no table")
-    assert dev("upload", "--state", str(stack.state.folder), str(tmp_path / "odd ü+.txt")).returncode == 0
+    command = ("upload", "--state", str(stack.state.folder), str(tmp_path / "odd ü+.txt"))
+    refused = dev(*command)
+    assert refused.returncode == 1
+    assert "not uploaded, since it cannot be read" in refused.stdout
+    assert "FORCE=1" in refused.stdout
+    assert dev(*command, "--force").returncode == 0
     lines = dev("env", "--state", str(stack.state.folder)).stdout.splitlines()
     exports = dict(line.removeprefix("export ").split("=", 1) for line in lines)
     assert exports["MLFLOW_TRACKING_URI"] == stack.mlflow_uri

@@ -156,3 +156,15 @@ def test_the_report_of_a_first_model_without_history_says_so(tmp_path: Path) -> 
 def test_the_same_evaluation_gives_the_same_page(tmp_path: Path) -> None:
     result = evaluation(7, 140)
     assert write_report(result, tmp_path / "one").read_bytes() == write_report(result, tmp_path / "two").read_bytes()
+
+
+def test_the_report_shows_warnings_and_why_a_file_could_not_be_read(tmp_path: Path) -> None:
+    found = evaluation(classes=3, rows=60)
+    file = FileAccount(
+        key="incoming/<b>.csv", rows_in=1, used=0, rejected=1, reason="it is a <PDF>", warnings=["read as Mac Roman"]
+    )
+    context = found.context.model_copy(update={"files": [file], "warnings": ["'Login' and 'login' look <alike>"]})
+    page = write_report(found.model_copy(update={"context": context}), tmp_path).read_text()
+    for words in ("read as Mac Roman", "look &lt;alike&gt;", "it is a &lt;PDF&gt;", "incoming/&lt;b&gt;.csv"):
+        assert words in page
+    assert "Warnings" not in write_report(found, tmp_path).read_text()

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from include.orchestration.safe_start import WELL_KNOWN_KEYS, refuse_unsafe_configuration, refuse_unsafe_logins
@@ -77,3 +82,29 @@ def test_everyone_having_a_role_is_refused(configured) -> None:
     configured()
     with pytest.raises(SystemExit, match="gives everyone the role Admin"):
         refuse_unsafe_logins(App())
+
+
+def test_a_wrong_setting_is_said_in_the_output_and_on_the_home_page_and_stops_nothing(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("BERT_", "AIRFLOW"))} | {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
+        "PYTHONPATH": str(root),
+        "BERT_EPOCH": "3",
+        "BERT_SEED": "<b>x</b>",
+    }
+    code = (
+        "from airflow import settings; settings.initialize(); print([a.message for a in settings.DASHBOARD_UIALERTS])"
+    )
+
+    def started(**more: str) -> tuple[str, str]:
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        done = subprocess.run(command, env=env | more, capture_output=True, text=True, check=True, timeout=120)
+        return done.stdout, done.stderr
+
+    shown, output = started()
+    for words in ("BERT_EPOCH is no setting; did you mean BERT_EPOCHS?", "BERT_SEED: it should be a valid integer"):
+        assert words in shown
+        assert words in output
+    assert started(BERT_EPOCH="", BERT_SEED="")[0].splitlines()[-1] == "[]"

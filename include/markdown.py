@@ -1,0 +1,12 @@
+"""Anybody's words in Markdown: file names, labels and reasons are shown as they are."""
+
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # a database takes no NUL
+# Within a word an underscore means nothing, and names of settings and rules are to stay readable.
+_MARKUP = re.compile(r"[\\`*\[\]<>~&|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def plain(text: str) -> str:
+    """A text that is shown as it is, on one line."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(_CONTROL.sub(" ", text).split()))
