@@ -152,7 +152,8 @@ def _superseded(plan: Plan, evaluation: Evaluation, actor: str) -> str:
         return ""
     if made is not None:
         entry = ledger.Entry.of(evaluation, version=made.version, actor=actor, code_hash="")
-        if made.version == champion.version or ledger.find(settling.warehouse(), entry.decision_id):
+        was_champion = made.version in (champion.version, evaluation.context.champion_version)
+        if was_champion or ledger.find(settling.warehouse(), entry.decision_id):
             return ""
     return (
         f"the champion is version {champion.version} now, trained on dataset {champion.tags.get('dataset_id')}; this "
