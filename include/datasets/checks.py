@@ -4,7 +4,6 @@
 """
 # ruff: noqa: TID253 - only imported inside tasks; pandas and numpy are what it is about
 
-import re
 import unicodedata
 from collections.abc import Callable, Collection
 from typing import Any
@@ -13,27 +12,40 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from xxhash import xxh3_64_intdigest
 
 from include.datasets.labels import Meaning, written
 
-CHECKED = ["row", "text", "label", "rule", "reason", "extra", "key"]
-
-Keys = "np.ndarray[tuple[int], np.dtype[np.uint64]]"
-
-# Unicode's category Cf, which nobody sees. A set of ranges, since asking for each character's category takes as long as
-# all the rest.
-_INVISIBLE = re.compile(
-    "[\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
-    "\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U00013438\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
-    "\U000e0020-\U000e007f]"
+CHECKED = pa.schema(
+    [
+        ("row", pa.int64()),
+        *((name, pa.string()) for name in ("text", "label", "rule", "reason", "extra")),
+        ("key", pa.uint64()),
+    ]
 )
-_NOT_ONE_SPACE = r"\s\s|[\t\n\v\f\r\x1c-\x1f]|^ | $"
+
+_NOT_UTF8 = "bytes that are not UTF-8, or NUL characters; save the file as UTF-8"
+
+# Unicode's category Cf, which nobody sees. Asking for each character's category would take as long as all the rest.
+_INVISIBLE = frozenset(
+    chr(code)
+    for first, last in (
+        (0xAD, 0xAD), (0x600, 0x605), (0x61C, 0x61C), (0x6DD, 0x6DD), (0x70F, 0x70F), (0x890, 0x891), (0x8E2, 0x8E2),
+        (0x180E, 0x180E), (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x2064), (0x2066, 0x206F), (0xFEFF, 0xFEFF),
+        (0xFFF9, 0xFFFB), (0x110BD, 0x110BD), (0x110CD, 0x110CD), (0x13430, 0x13438), (0x1BCA0, 0x1BCA3),
+        (0x1D173, 0x1D17A), (0xE0001, 0xE0001), (0xE0020, 0xE007F),
+    )
+    for code in range(first, last + 1)
+)  # fmt: skip
+_TIDY = b" " + bytes(range(33, 256))  # bytes of texts whose white space is all spaces
 
 
 def normalise(text: str) -> str:
     """The form in which two texts count as the same: Unicode NFKC, case folded, one space for any white space."""
     if not text.isascii():
-        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+        text = unicodedata.normalize("NFKC", text)
+        if not _INVISIBLE.isdisjoint(text):
+            text = "".join(character for character in text if character not in _INVISIBLE)
     return " ".join(text.casefold().split())
 
 
@@ -43,83 +55,136 @@ def text_keys(texts: Any) -> "np.ndarray[Any, Any]":
     Among ten million texts, two different ones have the same number with a probability of 3 in a million.
     """
     array = texts if isinstance(texts, pa.Array) else pa.array(np.asarray(texts, object), pa.string())
-    # Most texts are plain ASCII: for those it is enough to make them small, all at once.
-    odd = pc.or_(pc.invert(pc.string_is_ascii(array)), pc.match_substring_regex(array, _NOT_ONE_SPACE))
-    normalised = pc.ascii_lower(array).to_numpy(zero_copy_only=False)
-    positions = np.flatnonzero(odd.to_numpy(zero_copy_only=False))
-    normalised[positions] = [normalise(text) for text in array.take(pa.array(positions)).to_pylist()]
-    keys = pd.util.hash_array(normalised, categorize=False)
-    return np.where(normalised == "", np.uint64(0), keys)
+    everything = content(array)
+    # Most texts are plain ASCII with single spaces: for those it is enough to make them small, all at once.
+    odd = pc.or_(pc.starts_with(array, " "), pc.ends_with(array, " "))
+    if not everything.isascii():
+        odd = pc.or_(odd, pc.invert(pc.string_is_ascii(array)))
+    if b"  " in everything:
+        odd = pc.or_(odd, pc.match_substring(array, "  "))
+    if everything.translate(None, _TIDY):
+        odd = pc.or_(odd, pc.match_substring_regex(array, r"[\x00-\x1f]"))
+    normalised = pc.ascii_lower(array).cast(pa.binary()).to_numpy(zero_copy_only=False)
+    for at in np.flatnonzero(odd.to_numpy(zero_copy_only=False)).tolist():
+        normalised[at] = normalise(array[at].as_py()).encode()
+    return np.fromiter((xxh3_64_intdigest(text) if text else 0 for text in normalised), np.uint64, len(normalised))
 
 
-def check_frame(frame: pd.DataFrame, max_characters: int) -> pd.DataFrame:
+def content(array: Any) -> bytes:
+    """The bytes of all strings of an Arrow array, one after the other."""
+    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+    return bytes(array.buffers()[2][int(offsets[0]) : int(offsets[-1])]) if array.buffers()[2] and len(array) else b""
+
+
+def check_frame(frame: pd.DataFrame, max_characters: int) -> pa.Table:
     """Judges rows as ``reading`` gives them, each by itself; the first rule that a row breaks is the one it is given.
 
-    Returns the columns ``CHECKED``: ``text`` as a clean string, ``label`` as written (``labels.written``), ``rule`` and
-    ``reason`` empty for a row that is good so far, and ``key`` (``text_keys``).
+    Returns the columns of ``CHECKED``: ``text`` as a clean string, ``label`` as written (``labels.written``), ``rule``
+    and ``reason`` empty for a row that is good so far, and ``key`` (``text_keys``).
     """
-    frame = frame.reset_index(drop=True)
-    texts = _clean_texts(frame)
-    garbled = pc.or_(pc.match_substring(texts, "\x00"), pc.match_substring(texts, "\ufffd"))
-    _mark(frame, garbled, "wrong_encoding", "bytes that are not UTF-8, or NUL characters; save the file as UTF-8")
-    limit = f"at most {max_characters:,} (BERT_MAX_TEXT_CHARACTERS)"
-    too_long = pc.greater(pc.utf8_length(texts), max_characters)
-    _mark(frame, too_long, "text_too_long", lambda row: f"{len(row.text):,} characters; {limit}")
-    frame["key"] = text_keys(texts)
-    _mark(frame, frame["key"].to_numpy() == 0, "text_empty", "the text is missing or blank")
-    _write_labels(frame)
-    return frame[CHECKED]
+    verdicts = _Verdicts(frame)
+    texts = _clean_texts(frame["text"], verdicts)
+    everything = content(texts)
+    if b"\x00" in everything or b"\xef\xbf\xbd" in everything:
+        garbled = pc.or_(pc.match_substring(texts, "\x00"), pc.match_substring(texts, "\ufffd"))
+        verdicts.mark(garbled, "wrong_encoding", _NOT_UTF8)
+    if len(frame) and pc.max(pc.binary_length(texts)).as_py() > max_characters:
+        lengths = pc.utf8_length(texts)
+        limit = f"at most {max_characters:,} (BERT_MAX_TEXT_CHARACTERS)"
+        verdicts.mark(
+            pc.greater(lengths, max_characters),
+            "text_too_long",
+            lambda at: f"{lengths[at].as_py():,} characters; {limit}",
+        )
+    keys = text_keys(texts)
+    verdicts.mark(keys == 0, "text_empty", "the text is missing or blank")
+    labels = _write_labels(frame["label"], verdicts)
+    columns = [frame["row"].to_numpy(), texts, labels, *verdicts.columns(), pa.array(frame["extra"], pa.string()), keys]
+    return pa.table(columns, schema=CHECKED)
 
 
-def _clean_texts(frame: pd.DataFrame) -> Any:
+class _Verdicts:
+    """The rule and reason of each row; most have none."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.size = len(frame)
+        rules, reasons = frame["rule"].to_numpy(object), frame["reason"].to_numpy(object)
+        broken = np.flatnonzero(rules != "").tolist()
+        self.found: dict[int, tuple[str, str]] = {at: (rules[at], reasons[at]) for at in broken}
+
+    def mark(self, broken: Any, rule: str, reason: str | Callable[[int], str]) -> None:
+        """Gives the rule to the broken rows that have none yet; ``reason`` is a text, or makes one from a number."""
+        mask = broken.to_numpy(zero_copy_only=False) if isinstance(broken, pa.Array) else np.asarray(broken)
+        for at in np.flatnonzero(mask).tolist():
+            self.give(at, rule, reason)
+
+    def give(self, at: int, rule: str, reason: str | Callable[[int], str]) -> None:
+        """Gives a row the rule if it has none yet."""
+        if at not in self.found:
+            self.found[at] = (rule, reason if isinstance(reason, str) else reason(at))
+
+    def columns(self) -> list[Any]:
+        """Rules and reasons as Arrow arrays."""
+        if not self.found:
+            return [pa.repeat(pa.scalar("", pa.string()), self.size)] * 2
+        columns = [[""] * self.size, [""] * self.size]
+        for at, verdict in self.found.items():
+            columns[0][at], columns[1][at] = verdict
+        return [pa.array(column, pa.string()) for column in columns]
+
+
+def _clean_texts(texts: "pd.Series[Any]", verdicts: _Verdicts) -> Any:
     """The texts as an Arrow array of valid strings; marks those that are none, and writes them so that one can look."""
     try:
-        texts = pa.array(frame["text"].to_numpy(object), pa.string(), from_pandas=True)
+        array = pa.array(texts, pa.string(), from_pandas=True)
     except (pa.ArrowException, UnicodeEncodeError):
-        odd = [value is not None and (not isinstance(value, str) or _has_bytes(value)) for value in frame["text"]]
-        missing = [isinstance(value, float) and value != value for value in frame["text"]]
-        is_text = frame["text"].map(lambda value: isinstance(value, str))
-        _mark(frame, np.array(odd) & ~np.array(missing) & ~is_text.to_numpy(), "text_not_a_string",
-              lambda row: f"the text is a {type(row.text).__name__}")  # fmt: skip
-        _mark(frame, np.array(odd) & is_text.to_numpy(), "wrong_encoding",
-              "bytes that are not UTF-8, or NUL characters; save the file as UTF-8")  # fmt: skip
-        shown = ["" if value is None or none else printable(str(value)) for value, none in zip(frame["text"], missing, strict=True)]  # noqa: E501 # fmt: skip
-        texts = pa.array(shown, pa.string())
-    texts = pc.fill_null(texts, "")
-    if pc.any(pc.match_substring(texts, "\r")).as_py():
+        array = pa.array([_as_text(at, value, verdicts) for at, value in enumerate(texts)], pa.string())
+    array = pc.fill_null(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array, "")
+    if b"\r" in content(array):
         # PostgreSQL's COPY takes no lone carriage return, and a line end is one whatever program wrote it.
-        texts = pc.replace_substring_regex(texts, "\r\n?", "\n")
-    frame["text"] = texts.to_numpy(zero_copy_only=False)
-    return texts
+        array = pc.replace_substring_regex(array, "\r\n?", "\n")
+    return array
 
 
-def _write_labels(frame: pd.DataFrame) -> None:
+def _as_text(at: int, value: Any, verdicts: _Verdicts) -> str:
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if not isinstance(value, str):
+        verdicts.give(at, "text_not_a_string", f"the text is a {type(value).__name__}")
+    elif _has_bytes(value):
+        verdicts.give(at, "wrong_encoding", _NOT_UTF8)
+    return printable(str(value))
+
+
+def _write_labels(labels: "pd.Series[Any]", verdicts: _Verdicts) -> Any:
+    """The labels as written, as an Arrow array; marks those that cannot be one."""
+    if isinstance(labels.dtype, pd.ArrowDtype):
+        array = pa.array(labels)
+        encoded = (array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array).dictionary_encode()
+        codes, values = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    else:
+        codes, values = np.arange(len(labels)), labels.tolist()
     known: dict[str, str | Meaning] = {}
-    labels: list[str] = []
-    refused: dict[int, Meaning] = {}
-    for at, value in enumerate(frame["label"].tolist()):
+    result = []
+    for code, value in enumerate(values):
         if isinstance(value, str):
-            label = known.get(value)
-            if label is None:
-                label = known[value] = _written(value)
+            if value not in known:
+                known[value] = _written(value)
+            label = known[value]
         else:
             label = written(value)
         if isinstance(label, Meaning):
-            refused[at] = label
-            label = label.label
-        labels.append(label)
-    frame["label"] = np.array(labels, object)
-    for at, meaning in refused.items():
-        if not frame.at[at, "rule"]:
-            frame.at[at, "rule"], frame.at[at, "reason"] = meaning.rule, meaning.reason
-            frame.at[at, "label"] = printable(meaning.label)
+            for at in np.flatnonzero(codes == code).tolist():
+                verdicts.give(at, label.rule, label.reason)
+            label = printable(label.label)
+        result.append(label)
+    return pa.array(result, pa.string()).take(pa.array(codes))
 
 
 def _written(value: str) -> str | Meaning:
     label = written(value)
     if isinstance(label, str) and (_has_bytes(label) or "\x00" in label or "\ufffd" in label):
-        reason = "the label has bytes that are not UTF-8, or NUL characters; save the file as UTF-8"
-        return Meaning(printable(label), "wrong_encoding", reason)
+        return Meaning(printable(label), "wrong_encoding", f"in its label, {_NOT_UTF8}")
     return label
 
 
@@ -131,19 +196,6 @@ def _has_bytes(text: str) -> bool:
 def printable(text: str) -> str:
     r"""A text with undecodable bytes as something to look at: ``\udce9``."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _mark(frame: pd.DataFrame, broken: Any, rule: str, reason: str | Callable[[Any], str]) -> None:
-    """Gives the rule to the broken rows that have none yet; ``reason`` is a text or makes one from a row."""
-    mask = broken.to_numpy(zero_copy_only=False) if isinstance(broken, pa.Array) else np.asarray(broken)
-    rows = frame.index[mask.astype(bool) & (frame["rule"].to_numpy() == "")]
-    if len(rows) == 0:
-        return
-    frame.loc[rows, "rule"] = rule
-    if isinstance(reason, str):
-        frame.loc[rows, "reason"] = reason
-    else:
-        frame.loc[rows, "reason"] = [reason(row) for row in frame.loc[rows].itertuples()]
 
 
 def check_rows(
@@ -162,16 +214,32 @@ def check_rows(
     label it is already trained with. Returns the rows with ``text`` and ``label`` clean, and ``rule`` and ``reason``
     filled; empty, the row is good.
     """
-    from include.datasets.judging import Known, judge
+    from include.datasets.judging import Known, Rows, judge
 
-    checked = check_frame(rows if "extra" in rows else rows.assign(extra=""), max_characters).assign(file=0)
-    trained = Known.of([] if known is None else list(known.index), [] if known is None else list(known))
+    frame = rows if "extra" in rows else rows.assign(extra="")
+    checked: pd.DataFrame = check_frame(frame, max_characters).to_pandas()
+    codes, names = pd.factorize(checked["label"].to_numpy(object))
+    rules, reasons = [str(rule) for rule in checked["rule"]], [str(reason) for reason in checked["reason"]]
+    judged = Rows(
+        files=[str(rows["file"].iloc[0])] if len(rows) else [],
+        file=np.zeros(len(checked), np.int32),
+        number=checked["row"].to_numpy(),
+        key=checked["key"].to_numpy(),
+        label=codes,
+        names=list(names),
+        broken={at: pair for at, pair in enumerate(zip(rules, reasons, strict=True)) if pair[0]},
+    )
     judge(
-        checked,
-        [str(rows["file"].iloc[0])] if len(rows) else [],
+        judged,
         allowed_labels=allowed_labels,
         min_rows_per_label=min_rows_per_label,
         golden_keys=text_keys(list(golden_texts)),
-        known=trained,
+        known=Known.of([] if known is None else list(known.index), [] if known is None else list(known)),
     )
-    return checked.assign(file=rows["file"].to_numpy())
+    verdicts = [judged.broken.get(at, ("", "")) for at in range(len(checked))]
+    return checked.assign(
+        file=rows["file"].to_numpy(),
+        label=[judged.names[code] for code in judged.label],
+        rule=[rule for rule, _ in verdicts],
+        reason=[reason for _, reason in verdicts],
+    )

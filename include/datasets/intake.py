@@ -5,6 +5,7 @@ import fnmatch
 import hashlib
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from pydantic import BaseModel, ConfigDict
 from include import lake
 from include.datasets import golden, snapshots, warnings
 from include.datasets.checks import normalise, text_keys
-from include.datasets.judging import Known, judge
+from include.datasets.judging import Known, Numbers, Rows, judge
 from include.datasets.names import is_debris
 from include.datasets.sorting import accepted_again, sort_rows
-from include.datasets.spool import Spooled, SpoolJob, judged_columns, spool, spool_alone
+from include.datasets.spool import Spooled, SpoolJob, judged_rows, spool, spool_alone
 from include.settings import settings
 
 logger = logging.getLogger(__name__)
@@ -153,17 +154,19 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
             return Intake(files=[], accepted_uri=accepted_uri, accepted_rows=size)
         readable, accounts = _read_all(plan, folder, isolated=isolated)
         rows, set_aside = _judge(plan, readable, frozen, parent)
-        counts = rows.loc[rows["rule"] == "", "label"].value_counts()
+        counts = rows.label_counts()
         missing = "" if frozen is not None else _missing(counts)
-        waiting = ((rows["rule"] == "label_too_rare") & bool(missing)).to_numpy(bool)
+        waiting = np.zeros(len(rows), bool)
+        if missing:
+            waiting[[place for place, (rule, _) in rows.broken.items() if rule == "label_too_rare"]] = True
         files = [(file.source.key, file.source.batch_id, file.job) for file in readable]
         rejected = sort_rows(rows, files, folder, waiting)
         lake.upload_file(folder / "accepted.parquet", accepted_uri)
         for batch_id, path in rejected.items():
             lake.upload_file(path, lake.quarantine(batch_id, "rejected.parquet"))
+    found = _rejections(rows, waiting)
     for file in readable:
-        mine = rows["file"].to_numpy() == file.number
-        accounts[file.number] = _account(file, rows[mine], waiting[mine], bool(missing), set_aside.get(file.number))
+        accounts[file.number] = _account(file, rows, found.get(file.number, {}), bool(missing), set_aside)
     for account in accounts.values():
         logger.info(
             "%s: %d rows, %d good, %d rejected %s",
@@ -172,7 +175,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
     return Intake(
         files=[accounts[number] for number in sorted(accounts)],
         accepted_uri=accepted_uri,
-        accepted_rows=int(counts.sum()),
+        accepted_rows=sum(counts.values()),
         missing=missing,
         warnings=_label_warnings(counts, frozen, parent),
     )
@@ -213,7 +216,7 @@ def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readab
         job = SpoolJob(
             path=lake.download_file(source.uri, folder / f"{number}.upload"),
             key=source.key,
-            target=folder / f"{number}.parquet",
+            target=folder / f"{number}.arrow",
             text_column=plan.text_column or config.text_column,
             label_column=plan.label_column or config.label_column,
             max_characters=config.max_text_characters,
@@ -229,16 +232,12 @@ def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readab
 
 def _judge(
     plan: Plan, readable: list[_Readable], frozen: golden.GoldenSet | None, parent: pd.DataFrame | None
-) -> tuple[pd.DataFrame, dict[int, str]]:
+) -> tuple[Rows, dict[int, str]]:
     """All files' rows with their rules and reasons, and which files are set aside as a whole, by their number."""
     config = settings()
-    columns = [judged_columns(file.job).assign(file=np.int32(file.number)) for file in readable]
-    if not columns:
-        return pd.DataFrame(columns=["row", "key", "label", "rule", "reason", "file"]), {}
-    rows = pd.concat(columns, ignore_index=True)
+    rows = judged_rows([source.key for source in plan.sources], {file.number: file.job for file in readable})
     set_aside = judge(
         rows,
-        [source.key for source in plan.sources],
         allowed_labels=config.labels or (frozen.labels if frozen is not None else None),
         min_rows_per_label=config.min_rows_per_label,
         golden_keys=text_keys(frozen.rows["text"]) if frozen is not None else np.array([], np.uint64),
@@ -247,54 +246,57 @@ def _judge(
     return rows, set_aside
 
 
-def _missing(counts: "pd.Series[int]") -> str:
+def _missing(counts: Mapping[str, int]) -> str:
     """Why a first model cannot be trained and tested on these good rows by label yet; empty if it can."""
     config = settings()
     needed = round(config.golden_min_rows / config.golden_fraction)
-    if counts.sum() < needed:
-        return f"{counts.sum()} good rows so far, and the first model needs {needed} (BERT_GOLDEN_MIN_ROWS)"
+    if (good := sum(counts.values())) < needed:
+        return f"{good} good rows so far, and the first model needs {needed} (BERT_GOLDEN_MIN_ROWS)"
     if len(counts) < 2:
         return "all rows have the same label; a classifier needs two"
     return ""
 
 
-def _label_warnings(
-    counts: "pd.Series[int]", frozen: golden.GoldenSet | None, parent: pd.DataFrame | None
-) -> list[str]:
-    if not len(counts):
+def _label_warnings(used: Mapping[str, int], frozen: golden.GoldenSet | None, parent: pd.DataFrame | None) -> list[str]:
+    if not used:
         return []
     config = settings()
-    used = {str(label): int(count) for label, count in counts.items()}
     if frozen is not None:
         judged = {str(label): float(count) for label, count in frozen.rows["label"].value_counts().items()}
     else:
         share = min(config.golden_fraction, config.golden_max_rows / sum(used.values()))
-        judged = {label: round(count * share) for label, count in used.items()}
+        judged = {label: float(round(count * share)) for label, count in used.items()}
     trained = {} if parent is None else {str(label): int(n) for label, n in parent["label"].value_counts().items()}
     return warnings.of_labels(used, trained, judged, config.min_class_rows)
 
 
+def _rejections(rows: Rows, waiting: Numbers) -> dict[int, dict[str, int]]:
+    """How many rows of each file were rejected by which rule; without those that wait."""
+    found: dict[int, dict[str, int]] = {}
+    for place, (rule, _) in rows.broken.items():
+        if not waiting[place]:
+            by_rule = found.setdefault(int(rows.file[place]), {})
+            by_rule[rule] = by_rule.get(rule, 0) + 1
+    return found
+
+
 def _account(
-    file: _Readable, mine: pd.DataFrame, too_rare_yet: "np.ndarray[Any, Any]", waiting: bool, set_aside: str | None
+    file: _Readable, rows: Rows, by_rule: dict[str, int], waiting: bool, set_aside: dict[int, str]
 ) -> FileAccount:
-    """``too_rare_yet`` says which of the file's rows wait with the good ones for more of their label."""
-    rules = mine["rule"].to_numpy()
-    by_rule = mine.loc[(rules != "") & ~too_rare_yet, "rule"].value_counts().sort_index().to_dict()
-    rejected, good = sum(by_rule.values()), int((rules == "").sum())
-    labels = mine.loc[~mine["rule"].isin(("label_missing", "text_empty")), "label"].nunique()
+    mine = rows.file == file.number
+    size, good, rejected = int(mine.sum()), int((mine & rows.good).sum()), sum(by_rule.values())
+    labels = len(np.unique(rows.label[mine]))
+    whole = set_aside.get(file.number)
     return FileAccount(
         key=file.source.key,
         batch_id=file.source.batch_id,
-        rows_in=len(mine),
+        rows_in=size,
         used=0 if waiting else good,
-        waiting=len(mine) - rejected if waiting else 0,
+        waiting=size - rejected if waiting else 0,
         rejected=rejected,
-        by_rule=by_rule,
+        by_rule=dict(sorted(by_rule.items())),
         quarantine=lake.quarantine(file.source.batch_id, "rejected.parquet") if by_rule else None,
-        warnings=[
-            *file.spooled.warnings,
-            *([set_aside] if set_aside else warnings.of_file(len(mine), labels, by_rule)),
-        ],
+        warnings=[*file.spooled.warnings, *([whole] if whole else warnings.of_file(size, labels, by_rule))],
     )
 
 

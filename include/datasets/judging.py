@@ -1,8 +1,8 @@
 """What only all rows of an intake together show: contradictions, repetitions, what is known, and odd labels."""
-# ruff: noqa: TID253 - only imported inside tasks; pandas and numpy are what it is about
+# ruff: noqa: TID253 - only imported inside tasks; numpy is what it is about
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,57 @@ from include.datasets.labels import Vocabulary
 FEWEST_SHARED = 10  # texts; a file that shares fewer with others is not judged by them
 MOST_DIFFERENT = 0.2  # of the texts that a file shares with others
 
+Numbers = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass
+class Rows:
+    """An intake's n rows in the order of their files, without their texts: some 20 bytes each.
+
+    ``files`` are the files' names and ``file`` (n,) numbers of them; ``number`` (n,) counts the rows in a file; ``key``
+    (n,) is what ``checks.text_keys`` gives; ``names`` are labels and ``label`` (n,) numbers of them. ``broken`` has the
+    rule and reason of each row that is not good, by its place.
+    """
+
+    files: Sequence[str]
+    file: Numbers
+    number: Numbers
+    key: Numbers
+    label: Numbers
+    names: list[str]
+    broken: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.good = np.ones(len(self.key), bool)
+        self.good[list(self.broken)] = False
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def mark(self, chosen: Numbers, rule: str, reasons: str | Iterable[str]) -> None:
+        """Gives the rule to those of the chosen (n,) rows that have none; ``reasons`` is one for all, or one each."""
+        places = np.flatnonzero(chosen & self.good)
+        self.good[places] = False
+        for place, reason in zip(places.tolist(), [reasons] * len(places) if isinstance(reasons, str) else reasons, strict=True):  # noqa: E501 # fmt: skip
+            self.broken[place] = (rule, reason)
+
+    def label_counts(self) -> dict[str, int]:
+        """How many good rows each label has."""
+        counts = np.bincount(self.label[self.good], minlength=len(self.names))
+        return {self.names[code]: int(counts[code]) for code in np.argsort(-counts, kind="stable") if counts[code]}
+
+    def source(self, place: int) -> str:
+        """Where a row stands, for people."""
+        return f"row {self.number[place]} of {self.files[self.file[place]]}"
+
 
 @dataclass(frozen=True)
 class Known:
     """The rows that are trained with already, in the order of their keys; ``sources`` say where each came from."""
 
-    keys: "np.ndarray[Any, Any]"
-    labels: "np.ndarray[Any, Any]"
-    sources: "np.ndarray[Any, Any]"
+    keys: Numbers
+    labels: Numbers
+    sources: Numbers
 
     @classmethod
     def of(cls, texts: Any, labels: Any, sources: Any = None) -> "Known":
@@ -31,151 +74,130 @@ class Known:
         where = np.array(sources if sources is not None else [""] * len(keys), object)
         return cls(keys[order], np.array(labels, object)[order], where[order])
 
-    def find(self, keys: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-        """Where each key stands, -1 if it is not known."""
-        if not len(self.keys):
-            return np.full(len(keys), -1)
-        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[at] == keys, at, -1)
-
 
 def judge(
-    rows: pd.DataFrame,
-    files: Sequence[str],
+    rows: Rows,
     *,
     allowed_labels: Collection[str] | None,
     min_rows_per_label: int,
-    golden_keys: "np.ndarray[Any, Any]",
+    golden_keys: Numbers,
     known: Known,
 ) -> dict[int, str]:
-    """Fills ``label``, ``rule`` and ``reason`` in place; the first rule that a row breaks is the one it is given.
+    """Says in place what each label means, and which rule a row breaks, if any: the first one.
 
-    ``rows`` has the columns file (an index of ``files``), row, key, label (as written), rule and reason, in the order
-    of files and rows, and a plain index. Returns warnings by file: those whose rows are set aside as a whole.
+    Returns warnings by the number of a file: those whose rows are set aside as a whole.
     """
     _resolve_labels(rows, allowed_labels)
-    warnings = _mark_contradictory_files(rows, files)
-    _mark_repetitions(rows, files)
-    golden = np.isin(rows["key"].to_numpy(), golden_keys)
-    _mark(rows, golden, "in_golden_set", "the text is in the frozen golden set, which is never trained on")
-    found = known.find(rows["key"].to_numpy())
-    same = (found >= 0) & (known.labels[found] == rows["label"].to_numpy()) if len(known.keys) else found >= 0
-    _mark(rows, same, "already_known", [_known_reason(known.sources[at]) for at in found[same & _good(rows)]])
+    warnings = _mark_contradictory_files(rows)
+    _mark_repetitions(rows)
+    golden = _places(rows.key, np.sort(golden_keys)) >= 0
+    rows.mark(golden, "in_golden_set", "the text is in the frozen golden set, which is never trained on")
+    _mark_known(rows, known)
     _mark_rare_labels(rows, min_rows_per_label, set(known.labels))
     return warnings
 
 
-def _good(rows: pd.DataFrame) -> "np.ndarray[Any, Any]":
-    good: np.ndarray[Any, Any] = rows["rule"].to_numpy() == ""
-    return good
+def _places(keys: Numbers, ordered: Numbers) -> Numbers:
+    """Where each key stands among ordered ones; -1 if it does not."""
+    if not len(ordered):
+        return np.full(len(keys), -1, np.int8)
+    places = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+    return np.where(ordered[places] == keys, places, -1)
 
 
-def _mark(rows: pd.DataFrame, broken: "np.ndarray[Any, Any]", rule: str, reasons: str | Sequence[str]) -> None:
-    """Gives the rule to the broken rows that have none yet; ``reasons`` is one for all, or one for each of those."""
-    chosen = broken & _good(rows)
-    rows.loc[chosen, "rule"] = rule
-    rows.loc[chosen, "reason"] = reasons if isinstance(reasons, str) else np.array(reasons, object)
+def _resolve_labels(rows: Rows, allowed: Collection[str] | None) -> None:
+    """Replaces the good rows' labels by what they mean; those of others stay as they were written."""
+    if not len(rows):
+        return
+    used = np.flatnonzero(np.bincount(rows.label[rows.good], minlength=len(rows.names))).tolist()
+    vocabulary = Vocabulary([rows.names[code] for code in used], allowed)
+    numbers = {name: code for code, name in enumerate(rows.names)}
+    becomes, refused = np.arange(len(rows.names)), np.zeros(len(rows.names), bool)
+    for code in used:
+        meaning = vocabulary.meanings[rows.names[code]]
+        if meaning.rule:
+            refused[code] = True
+        else:
+            becomes[code] = numbers.setdefault(meaning.label, len(numbers))
+    for place in np.flatnonzero(refused[rows.label] & rows.good).tolist():
+        meaning = vocabulary.meanings[rows.names[rows.label[place]]]
+        rows.broken[place], rows.good[place] = (meaning.rule, meaning.reason), False
+    rows.label = np.where(rows.good, becomes[rows.label], rows.label).astype(np.int32)
+    rows.names = list(numbers)
 
 
-def _known_reason(source: str) -> str:
-    return f"the champion's dataset has this text with this label{f', from {source}' if source else ''}"
+def _repeated(rows: Rows) -> tuple[Numbers, Numbers, Numbers]:
+    """The good rows whose text comes more than once: their places, text by text, and where each text begins and how
+    often it comes."""
+    places = np.flatnonzero(rows.good).astype(np.int32) if not rows.good.all() else None
+    keys = rows.key if places is None else rows.key[places]
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    keys = keys[order]
+    again = np.zeros(len(keys) + 1, bool)
+    np.equal(keys[1:], keys[:-1], out=again[1:-1])
+    several = again[1:] | again[:-1]
+    starts = np.flatnonzero(~again[:-1][several])
+    order = order[several]
+    return order if places is None else places[order], starts, np.diff(starts, append=len(order))
 
 
-def _resolve_labels(rows: pd.DataFrame, allowed: Collection[str] | None) -> None:
-    codes, texts = pd.factorize(rows["label"].to_numpy(object))
-    used = np.zeros(len(texts), bool)
-    used[codes[_good(rows)]] = True
-    vocabulary = Vocabulary(texts[used], allowed)
-    meanings = [vocabulary.meanings.get(text) for text in texts]
-    labels = np.array([meaning.label if meaning else text for meaning, text in zip(meanings, texts, strict=True)], object)  # noqa: E501 # fmt: skip
-    broken = np.array([meaning is not None and meaning.rule != "" for meaning in meanings], bool)
-    good = _good(rows)
-    rows["label"] = np.where(good & ~broken[codes], labels[codes], rows["label"].to_numpy(object))
-    for at in np.flatnonzero(broken):
-        meaning = meanings[at]
-        assert meaning is not None
-        _mark(rows, codes == at, meaning.rule, meaning.reason)
-
-
-def _groups(rows: pd.DataFrame) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
-    """The good rows in order of their texts, where each text begins among them, and the codes of their labels."""
-    good = np.flatnonzero(_good(rows))
-    order = good[np.argsort(rows["key"].to_numpy()[good], kind="stable")]
-    keys = rows["key"].to_numpy()[order]
-    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.array([], int)
-    return order, starts, pd.factorize(rows["label"].to_numpy(object)[order])[0]
-
-
-def _differs(values: "np.ndarray[Any, Any]", starts: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+def _differs(values: Numbers, starts: Numbers) -> Numbers:
     """For each group whether its values are not all the same."""
     if not len(starts):
         return np.array([], bool)
-    lowest, highest = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
-    different: np.ndarray[Any, Any] = lowest != highest
+    different: Numbers = np.minimum.reduceat(values, starts) != np.maximum.reduceat(values, starts)
     return different
 
 
-def _mark_repetitions(rows: pd.DataFrame, files: Sequence[str]) -> None:
+def _mark_repetitions(rows: Rows) -> None:
     """Marks every row of a text that comes with several labels, for nobody can say which is right; else all but one."""
-    order, starts, codes = _groups(rows)
-    if not len(order):
-        return
-    sizes = np.diff(starts, append=len(order))
-    first = order[np.repeat(starts, sizes)]
-    contradictory = np.zeros(len(rows), bool)
-    several = _differs(codes, starts)
+    order, starts, sizes = _repeated(rows)
+    several = _differs(rows.label[order], starts)
+    contradictory, again = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     contradictory[order[np.repeat(several, sizes)]] = True
-    again = np.zeros(len(rows), bool)
-    again[order[order != first]] = True
-    labels, numbers, owners = (rows[name].to_numpy() for name in ("label", "row", "file"))
     reasons: dict[int, str] = {}
-    for at in np.flatnonzero(several):
-        group = order[starts[at] : starts[at] + sizes[at]]
-        firsts = {labels[row]: row for row in reversed(group)}
-        shown = ", ".join(f"{label} (row {numbers[row]} of {files[owners[row]]})" for label, row in firsts.items())
-        reasons.update(dict.fromkeys(group.tolist(), f"the same text comes with the labels {shown}"))
-    _mark(rows, contradictory, "contradictory_label", [reasons[row] for row in np.flatnonzero(contradictory).tolist()])
-    before = np.empty(len(rows), np.int64)
-    before[order] = first
-    repeated = np.flatnonzero(again & _good(rows))
-    _mark(rows, again, "duplicate", [
-        f"the same text and label came in row {numbers[at]} of {files[owners[at]]}" for at in before[repeated]
-    ])  # fmt: skip
+    for at in np.flatnonzero(several).tolist():
+        group = order[starts[at] : starts[at] + sizes[at]].tolist()
+        firsts = {rows.names[rows.label[place]]: place for place in reversed(group)}
+        shown = ", ".join(f"{label} ({rows.source(place)})" for label, place in sorted(firsts.items())[:5])
+        reasons.update(dict.fromkeys(group, f"the same text comes with the labels {shown}"))
+    rows.mark(contradictory, "contradictory_label", [reasons[place] for place in sorted(reasons)])
+    again[order] = True
+    again[order[starts]] = False
+    first = dict(zip(order.tolist(), np.repeat(order[starts], sizes).tolist(), strict=True))
+    repeated = np.flatnonzero(again & rows.good).tolist()
+    rows.mark(
+        again, "duplicate", [f"the same text and label came in {rows.source(first[place])}" for place in repeated]
+    )
 
 
-def _mark_contradictory_files(rows: pd.DataFrame, files: Sequence[str]) -> dict[int, str]:
+def _mark_contradictory_files(rows: Rows) -> dict[int, str]:
     """Sets aside files that label many of the texts they share with others differently.
 
     Otherwise they would take the others' rows along. The one that differs most goes first, and of equal ones the later.
     """
     warnings: dict[int, str] = {}
-    while len(files) - len(warnings) > 1 and (worst := _most_contradictory(rows)):
+    while len(rows.files) - len(warnings) > 1 and (worst := _most_contradictory(rows)):
         file, shared, different = worst
-        reason = (
-            f"{different} of the {shared} texts that {files[file]} shares with other files have another label there: "
-            "all its rows are set aside"
+        warnings[file] = (
+            f"{different} of the {shared} texts that {rows.files[file]} shares with other files have another label "
+            "there: all its rows are set aside"
         )
-        _mark(rows, rows["file"].to_numpy() == file, "contradictory_file", reason)
-        warnings[file] = reason
+        rows.mark(rows.file == file, "contradictory_file", warnings[file])
     return warnings
 
 
-def _most_contradictory(rows: pd.DataFrame) -> tuple[int, int, int] | None:
+def _most_contradictory(rows: Rows) -> tuple[int, int, int] | None:
     """The file to set aside next, how many texts it shares with others, and how many of them it labels differently."""
-    order, starts, codes = _groups(rows)
-    sizes = np.diff(starts, append=len(order))
-    in_several = np.repeat(_differs(rows["file"].to_numpy()[order], starts), sizes)
-    if not in_several.any():
+    order, starts, sizes = _repeated(rows)
+    order = order[np.repeat(_differs(rows.file[order], starts), sizes)]
+    if not len(order):
         return None
-    shared = pd.DataFrame({
-        "file": rows["file"].to_numpy()[order][in_several],
-        "key": rows["key"].to_numpy()[order][in_several],
-        "label": codes[in_several],
-    }).drop_duplicates(["file", "key"])  # fmt: skip
+    shared = pd.DataFrame({"file": rows.file[order], "key": rows.key[order], "label": rows.label[order]})
+    shared = shared.drop_duplicates(["file", "key"])
     others = shared.groupby("key")["file"].transform("size") - 1
     same = shared.groupby(["key", "label"])["file"].transform("size") - 1
-    shared["different"] = others - same > same
-    found = shared.groupby("file")["different"].agg(["size", "sum"])
+    found = shared.assign(different=others - same > same).groupby("file")["different"].agg(["size", "sum"])
     found = found[(found["size"] >= FEWEST_SHARED) & (found["sum"] > MOST_DIFFERENT * found["size"])]
     if not len(found):
         return None
@@ -184,11 +206,23 @@ def _most_contradictory(rows: pd.DataFrame) -> tuple[int, int, int] | None:
     return int(file), int(found.loc[file, "size"]), int(found.loc[file, "sum"])
 
 
-def _mark_rare_labels(rows: pd.DataFrame, minimum: int, trained: set[str]) -> None:
+def _mark_known(rows: Rows, known: Known) -> None:
+    places = _places(rows.key, known.keys)
+    numbers = {name: code for code, name in enumerate(rows.names)}
+    trained = np.array([numbers.get(label, -1) for label in known.labels], int)
+    same = places >= 0
+    same[same] = trained[places[same]] == rows.label[same]
+    sources = [known.sources[place] for place in places[same & rows.good].tolist()]
+    known_too = "the champion's dataset has this text with this label"
+    rows.mark(same, "already_known", [f"{known_too}, from {source}" if source else known_too for source in sources])
+
+
+def _mark_rare_labels(rows: Rows, minimum: int, trained: set[str]) -> None:
     """Marks labels that are new, and too few to be split into training, validation and golden rows."""
-    counts = rows.loc[_good(rows), "label"].value_counts()
-    for label, count in counts[counts < minimum].items():
-        if label not in trained:
-            _mark(rows, rows["label"].to_numpy() == label, "label_too_rare", (
-                f"label {str(label)[:80]!r} has {count} good rows; {minimum} are needed (BERT_MIN_ROWS_PER_LABEL)"
-            ))  # fmt: skip
+    counts = np.bincount(rows.label[rows.good], minlength=len(rows.names))
+    is_new = np.array([name not in trained for name in rows.names], bool)
+    rare = ((counts < minimum) & is_new)[rows.label]
+    rows.mark(rare, "label_too_rare", [
+        f"label {rows.names[code][:80]!r} has {counts[code]} good rows; {minimum} are needed (BERT_MIN_ROWS_PER_LABEL)"
+        for code in rows.label[rare & rows.good].tolist()
+    ])  # fmt: skip

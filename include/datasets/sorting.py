@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from include.datasets.judging import Numbers, Rows
 from include.datasets.spool import SpoolJob, spooled_rows
 
 ACCEPTED = pa.schema([(name, pa.string()) for name in ("text", "label", "source", "extra")])
@@ -24,7 +25,7 @@ REJECTED = pa.schema(
 
 
 def sort_rows(
-    rows: pd.DataFrame, files: Sequence[tuple[str, str, SpoolJob]], folder: Path, kept_out: "np.ndarray[Any, Any]"
+    rows: Rows, files: Sequence[tuple[str, str, SpoolJob]], folder: Path, kept_out: Numbers
 ) -> dict[str, Path]:
     """Writes ``accepted.parquet`` into a folder, and each batch's rejected rows; returns the latter's paths by batch.
 
@@ -32,26 +33,29 @@ def sort_rows(
     ``kept_out`` go to neither.
     """
     rejected: dict[str, Path] = {}
-    good = (rows["rule"].to_numpy() == "") & ~kept_out
-    bad = (rows["rule"].to_numpy() != "") & ~kept_out
+    good, bad = rows.good & ~kept_out, ~rows.good & ~kept_out
+    names = pa.array(rows.names, pa.string())
     with ExitStack() as stack:
-        accepted = stack.enter_context(pq.ParquetWriter(folder / "accepted.parquet", ACCEPTED))
+        accepted = stack.enter_context(
+            pq.ParquetWriter(folder / "accepted.parquet", ACCEPTED, use_dictionary=["label"], write_statistics=False)
+        )
         writers: dict[str, Any] = {}
         at = 0
         for key, batch_id, job in files:
             for batch in spooled_rows(job):
                 here = slice(at, at + batch.num_rows)
                 at += batch.num_rows
-                table = pa.table(batch)
+                table = pa.Table.from_batches([batch])
                 if good[here].any():
-                    accepted.write_table(
-                        _accepted(table.filter(good[here]), rows["label"].to_numpy()[here][good[here]], key)
-                    )
+                    labels = names.take(pa.array(rows.label[here][good[here]]))
+                    accepted.write_table(_accepted(_only(table, good[here]), labels, key))
                 if bad[here].any():
                     if batch_id not in writers:
                         rejected[batch_id] = folder / f"rejected-{len(writers)}.parquet"
                         writers[batch_id] = stack.enter_context(pq.ParquetWriter(rejected[batch_id], REJECTED))
-                    writers[batch_id].write_table(_rejected(table.filter(bad[here]), rows[here][bad[here]], key))
+                    verdicts = [rows.broken[place] for place in (here.start + np.flatnonzero(bad[here])).tolist()]
+                    labels = names.take(pa.array(rows.label[here][bad[here]]))
+                    writers[batch_id].write_table(_rejected(_only(table, bad[here]), labels, verdicts, key))
     return rejected
 
 
@@ -62,12 +66,17 @@ def accepted_again(dataset: pd.DataFrame, path: Path) -> int:
     return len(dataset)
 
 
-def _accepted(table: pa.Table, labels: "np.ndarray[Any, Any]", key: str) -> pa.Table:
+def _only(table: pa.Table, chosen: Numbers) -> pa.Table:
+    return table if chosen.all() else table.filter(pa.array(chosen))
+
+
+def _accepted(table: pa.Table, labels: Any, key: str) -> pa.Table:
     source = pc.binary_join_element_wise(f"{key} row ", table["row"].cast(pa.string()), "")
-    return pa.table([table["text"], pa.array(labels, pa.string()), source, table["extra"]], schema=ACCEPTED)
+    return pa.table([table["text"], labels, source, table["extra"]], schema=ACCEPTED)
 
 
-def _rejected(table: pa.Table, rows: pd.DataFrame, key: str) -> pa.Table:
-    judged = [pa.array(rows[name].to_numpy(object), pa.string()) for name in ("label", "rule", "reason")]
-    file = pa.array([key] * len(rows), pa.string())
-    return pa.table([file, table["row"], table["text"], *judged], schema=REJECTED)
+def _rejected(table: pa.Table, labels: Any, verdicts: Sequence[tuple[str, str]], key: str) -> pa.Table:
+    rules, reasons = zip(*verdicts, strict=True)
+    file = pa.array([key] * len(verdicts), pa.string())
+    columns = [file, table["row"], table["text"], labels, pa.array(rules, pa.string()), pa.array(reasons, pa.string())]
+    return pa.table(columns, schema=REJECTED)

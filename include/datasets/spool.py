@@ -7,34 +7,25 @@
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from include.datasets.checks import CHECKED, check_frame
+from include.datasets.checks import CHECKED, check_frame, content
+from include.datasets.judging import Rows
 from include.datasets.reading import UnreadableFileError, open_table
 
 logger = logging.getLogger(__name__)
 
-_REPEATING = ["label", "rule", "reason"]
-_SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("text", pa.string()),
-        *((name, pa.string()) for name in _REPEATING),
-        ("extra", pa.string()),
-        ("key", pa.uint64()),
-    ]
-)
-assert set(_SCHEMA.names) == set(CHECKED)
-
 
 class SpoolJob(BaseModel):
-    """A file to read: ``path`` where it lies, ``key`` as it was uploaded, ``target`` the Parquet file to write."""
+    """A file to read: ``path`` where it lies, ``key`` as it was uploaded, ``target`` the Arrow file to write."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,12 +56,12 @@ def spool(job: SpoolJob) -> Spooled:
     try:
         with (
             open_table(job.path, job.key, job.text_column, job.label_column) as table,
-            pq.ParquetWriter(job.target, _SCHEMA, compression="lz4", use_dictionary=_REPEATING) as writer,
+            pa.ipc.new_file(str(job.target), CHECKED, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer,
         ):
-            for frame in table.frames:
+            for frame in _read_ahead(table.frames):
                 checked = check_frame(frame, job.max_characters)
                 rows += len(checked)
-                writer.write_table(pa.Table.from_pandas(checked, _SCHEMA, preserve_index=False))
+                writer.write_table(checked)
         if not rows:
             raise UnreadableFileError("the file has no rows")
         return Spooled(rows=rows, warnings=table.warnings)
@@ -79,6 +70,15 @@ def spool(job: SpoolJob) -> Spooled:
     except Exception as error:  # one odd file must not stop the others, whatever it does to a parser
         logger.exception("%s cannot be read", job.key)
         return Spooled(reason=f"{type(error).__name__}: {error}")
+
+
+def _read_ahead(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """The same frames, the next one read on another core while one is judged."""
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, frames, None)
+        while (frame := following.result()) is not None:
+            following = reader.submit(next, frames, None)
+            yield frame
 
 
 def spool_alone(job: SpoolJob) -> Spooled:
@@ -93,19 +93,39 @@ def spool_alone(job: SpoolJob) -> Spooled:
     )
 
 
-def judged_columns(job: SpoolJob) -> pd.DataFrame:
-    """Of a spooled file what all rows are judged by together: row, key, label, rule, reason; no texts."""
-    columns = ["row", "key", *_REPEATING]
-    table = pq.read_table(job.target, columns=columns, read_dictionary=_REPEATING)
-    frame: pd.DataFrame = table.to_pandas()
-    for name in _REPEATING:
-        frame[name] = frame[name].astype(object)
-    return frame
+def judged_rows(keys: Sequence[str], jobs: Mapping[int, SpoolJob]) -> Rows:
+    """What all rows of spooled files are judged by together; ``jobs`` are the files', by their number in ``keys``."""
+    parts: dict[str, list[Any]] = {"file": [], "number": [], "key": [], "label": []}
+    codes: dict[str, int] = {}
+    broken: dict[int, tuple[str, str]] = {}
+    size = 0
+    for number, job in jobs.items():
+        for batch in _batches(job, ["row", "label", "rule", "reason", "key"]):
+            encoded = batch["label"].dictionary_encode()
+            here = np.array([codes.setdefault(name, len(codes)) for name in encoded.dictionary.to_pylist()], np.int32)
+            parts["file"].append(np.full(batch.num_rows, number, np.int32))
+            parts["number"].append(batch["row"].to_numpy().astype(np.int32))
+            parts["key"].append(batch["key"].to_numpy())
+            parts["label"].append(here[encoded.indices.to_numpy()])
+            if content(batch["rule"]):
+                verdicts = zip(batch["rule"].to_pylist(), batch["reason"].to_pylist(), strict=True)
+                broken.update((size + at, verdict) for at, verdict in enumerate(verdicts) if verdict[0])
+            size += batch.num_rows
+    joined = {name: np.concatenate(some) if some else np.array([], np.int32) for name, some in parts.items()}
+    return Rows(files=keys, **joined, names=list(codes), broken=broken)
 
 
 def spooled_rows(job: SpoolJob) -> Iterator[pa.RecordBatch]:
     """A spooled file's rows, in order, with the columns row, text and extra."""
-    yield from pq.ParquetFile(job.target).iter_batches(columns=["row", "text", "extra"])
+    yield from _batches(job, ["row", "text", "extra"])
+
+
+def _batches(job: SpoolJob, names: list[str]) -> Iterator[pa.RecordBatch]:
+    fields = [CHECKED.get_field_index(name) for name in names]
+    with pa.OSFile(str(job.target)) as file:
+        reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=fields))
+        for at in range(reader.num_record_batches):
+            yield reader.get_batch(at)
 
 
 def main() -> None:

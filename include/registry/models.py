@@ -11,6 +11,8 @@ Look-ups by alias know ready versions only. Cut off anywhere, ``register`` finis
 
 import hashlib
 import json
+import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -176,6 +178,7 @@ def _create(model_name: str, mlflow_run_id: str, tags: Mapping[str, str]) -> Mod
     client = _client()
     numbers = [int(found.version) for found in client.search_model_versions(f"name='{model_name}'")]
     expected = str(max(numbers, default=0) + 1)
+    misses = 0
     while True:
         made = _version(
             client.create_model_version(
@@ -190,6 +193,9 @@ def _create(model_name: str, mlflow_run_id: str, tags: Mapping[str, str]) -> Mod
         # Another one came between, or the newest was deleted: those numbers are not given again.
         client.delete_model_version(model_name, made.version)
         expected = str(int(made.version) + 1)
+        misses += 1
+        if misses % 2 == 0:  # Or several that register at once take the numbers from each other, again and again.
+            time.sleep(random.uniform(0, 0.1 * misses))
 
 
 def _is_at_home(version: ModelVersion) -> bool:

@@ -59,11 +59,13 @@ def _train(options: argparse.Namespace, stop: StopRequest) -> int:
         logger.info("the job is done already")
     else:
         job = _read_job(options.job_uri)
-        from include.training import processes, train
+        from include.training import processes
 
         if not STARTED_BY_LAUNCHER and (number := processes.count(options.processes)) > 1:
             arguments = [options.job_uri, "--log-level", options.log_level, "--stop-with-parent"]
             return processes.launch(number, ["include.training", *arguments])
+        from include.training import train
+
         train.run(job, folder, stop)
     if os.environ.get("RANK", "0") == "0":
         print(result, flush=True)

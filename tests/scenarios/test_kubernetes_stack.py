@@ -31,8 +31,8 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def stack(cluster: Cluster) -> Iterator[Stack]:
-    settings = {
+def stack(cluster: Cluster, small_bert: dict[str, str]) -> Iterator[Stack]:
+    settings = small_bert | {
         "BERT_TRAINING_BACKEND": "kubernetes",
         "BERT_POD_IMAGE": "registry.example.com/trainer:1",
         "BERT_POD_ENV_SECRETS": "s3-keys",

@@ -1,4 +1,7 @@
-"""The local stack itself: up, up again, down, and everything that may crash. The tests share one stack, in order."""
+"""The local stack itself: up, up again, down, and everything that may crash.
+
+The tests go last over the stack that the other scenarios have used, in order.
+"""
 
 import os
 import signal
@@ -110,7 +113,8 @@ def test_a_file_is_uploaded_and_the_environment_suits_any_client(stack: Stack, t
         aws_secret_access_key=exports["AWS_SECRET_ACCESS_KEY"],
     )
     # The listener may have claimed it already: then it lies elsewhere, under its own name.
-    names = [item["Key"] for item in client.list_objects_v2(Bucket=exports["BERT_BUCKET"])["Contents"]]
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=exports["BERT_BUCKET"])
+    names = [item["Key"] for page in pages for item in page["Contents"]]
     assert any(name.endswith("/odd ü+.txt") for name in names)
 
 
@@ -120,7 +124,8 @@ def test_artifacts_are_served_from_s3(stack: Stack, tmp_path: Path, monkeypatch:
     client = MlflowClient(stack.mlflow_uri)
     run = client.create_run(client.create_experiment("artifacts"))
     client.log_artifact(run.info.run_id, str(tmp_path / "report.html"))
-    [key] = [item["Key"] for item in stack.s3.list_objects_v2(Bucket="mlflow")["Contents"]]
+    prefix = f"{run.info.experiment_id}/{run.info.run_id}/"
+    [key] = [item["Key"] for item in stack.s3.list_objects_v2(Bucket="mlflow", Prefix=prefix)["Contents"]]
     assert key.endswith("/report.html")
     assert "<h1>" in mlflow.artifacts.load_text(f"{run.info.artifact_uri}/report.html")
 

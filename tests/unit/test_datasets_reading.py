@@ -59,9 +59,16 @@ def test_what_is_no_table_says_why(content: bytes, name: str, message: str) -> N
         read_rows(content, name)
 
 
-def test_a_named_column_that_is_missing_names_the_setting_and_the_columns() -> None:
-    with pytest.raises(UnreadableFileError, match=r"BERT_TEXT_COLUMN names the column 'q', but the columns are 'text'"):
-        read_rows(b"text,label\na,b\n", "f.csv", "q")
+def test_a_named_column_that_is_missing_is_said_beside_the_nearest_one() -> None:
+    with pytest.raises(
+        UnreadableFileError, match=r"'Betref', which was named, is not there \(do you mean 'Betreff'\?\)"
+    ):
+        read_rows(b"Betreff,label\na,b\n", "f.csv", "Betref")
+
+
+def test_where_there_are_none_of_the_named_columns_the_usual_names_count() -> None:
+    assert pairs(read_rows(b"text,label\na,x\n", "f.csv", "Betreff", "Team")) == [("a", "x")]
+    assert pairs(read_rows(b"Betreff,team\na,x\n", "f.csv", "Betreff", "Team")) == [("a", "x")]
 
 
 def test_rows_with_too_many_cells_are_marked_and_the_others_kept() -> None:
@@ -70,9 +77,9 @@ def test_rows_with_too_many_cells_are_marked_and_the_others_kept() -> None:
 
 
 def test_undecodable_bytes_stay_in_their_row() -> None:
-    rows = read_rows(b"text,label\ncaf\xe9,x\nb,y\n", "f.csv")
-    assert rows["text"][0] == "caf\udce9"
-    assert pairs(rows)[1] == ("b", "y")
+    rows = read_rows("text,label\nü,y\n".encode() + b"caf\xe9,x\n", "f.csv")
+    assert rows["text"][1] == "caf\udce9"
+    assert pairs(rows)[0] == ("ü", "y")
 
 
 def test_a_megabyte_cell_is_read() -> None:

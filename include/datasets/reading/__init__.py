@@ -57,7 +57,7 @@ def read_rows(content: bytes, key: str, text_column: str = "", label_column: str
         path = Path(folder) / "content"
         path.write_bytes(content)
         with open_table(path, key, text_column, label_column) as table:
-            frames = list(table.frames)
+            frames = [frame.astype({"text": object, "label": object, "extra": object}) for frame in table.frames]
     if not any(map(len, frames)):
         raise UnreadableFileError(f"{posixpath.basename(key)} has no rows")
     return pd.concat(frames, ignore_index=True).assign(file=key)

@@ -1,14 +1,16 @@
 """What pyarrow does for the readers: CSV blocks, strings and JSON objects, a column at a time."""
-# ruff: noqa: TID253 - only imported inside tasks; numpy is what it is about
+# ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+
+_UNQUOTED = bytes(code for code in range(32, 256) if code not in b'"\\')  # bytes that stand in JSON as they are
 
 
 def read_block(block: bytes, delimiter: str, width: int) -> list[Any] | None:
@@ -36,33 +38,34 @@ def read_block(block: bytes, delimiter: str, width: int) -> list[Any] | None:
     return None if odd else [table.column(at).combine_chunks() for at in range(width)]
 
 
-def strings(column: Any) -> "np.ndarray[Any, Any]":
-    """A binary or string array as Python strings; bytes that are not UTF-8 stay, as surrogates."""
+def texts(column: Any) -> "pd.Series[Any]":
+    """A binary array as strings, Arrow's if all are valid; if not, Python's, with the odd bytes as surrogates."""
     try:
-        return np.asarray(column.cast(pa.string()).to_pandas(deduplicate_objects=False), object)
+        return pd.Series(column.cast(pa.string()), dtype=pd.ArrowDtype(pa.string()))
     except pa.ArrowInvalid:
-        return np.array([value.as_buffer().to_pybytes().decode("utf-8", "surrogateescape") for value in column], object)
+        values = [value.as_buffer().to_pybytes().decode("utf-8", "surrogateescape") for value in column]
+        return pd.Series(values, dtype=object)
 
 
-def json_objects(columns: Mapping[str, Any], size: int) -> "np.ndarray[Any, Any]":
+def json_objects(columns: Mapping[str, Any], size: int) -> "pd.Series[Any]":
     """Rows of binary columns as JSON objects, without what is empty; an empty string if nothing is left."""
-    if not columns:
-        return np.full(size, "", object)
-    objects = pa.array([""] * size, pa.string())
+    objects = pa.repeat(pa.scalar("", pa.string()), size)
     for name, column in columns.items():
         try:
             values = column.cast(pa.string())
         except pa.ArrowInvalid:
-            values = pa.array([text.encode("utf-8", "replace").decode() for text in strings(column)], pa.string())
+            values = pa.array([text.encode("utf-8", "replace").decode() for text in texts(column)], pa.string())
         members = pc.binary_join_element_wise(json.dumps(name, ensure_ascii=False) + ": ", _quoted(values), "")
         members = pc.if_else(pc.equal(values, ""), "", members)
         comma = pc.if_else(pc.or_(pc.equal(objects, ""), pc.equal(members, "")), "", ", ")
         objects = pc.binary_join_element_wise(objects, comma, members, "")
-    whole = pc.if_else(pc.equal(objects, ""), "", pc.binary_join_element_wise("{", objects, "}", ""))
-    return np.asarray(whole.to_pandas(deduplicate_objects=False), object)
+    if columns:
+        objects = pc.if_else(pc.equal(objects, ""), "", pc.binary_join_element_wise("{", objects, "}", ""))
+    return pd.Series(objects, dtype=pd.ArrowDtype(pa.string()))
 
 
 def _quoted(values: Any) -> Any:
-    if pc.any(pc.match_substring_regex(values, r'["\\\x00-\x1f]')).as_py():
+    buffer = values.buffers()[2]
+    if buffer is not None and len(buffer.to_pybytes().translate(None, _UNQUOTED)):
         return pa.array([json.dumps(value, ensure_ascii=False) for value in values.to_pylist()], pa.string())
     return pc.binary_join_element_wise('"', values, '"', "")

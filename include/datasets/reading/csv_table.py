@@ -77,13 +77,13 @@ def _clean_end(piece: bytes, dialect: Dialect, *, is_last: bool) -> int | None:
     if is_last:
         end = len(piece)
     else:
-        ends = np.flatnonzero(content == ord("\n"))
-        ends = ends[np.searchsorted(quotes, ends) % 2 == 0] if len(quotes) else ends
-        end = int(ends[-1]) + 1 if len(ends) else 0
+        end = piece.rfind(b"\n") + 1
+        while end and np.searchsorted(quotes, end) % 2:  # a line end inside quotes
+            end = piece.rfind(b"\n", 0, end - 1) + 1
         if end == 0 and len(piece) >= LONGEST_RECORD:
             return None
     is_open = is_last and len(quotes) % 2
-    lone_returns = piece.count(b"\r", 0, end) != piece.count(b"\r\n", 0, end)
+    lone_returns = b"\r" in piece and piece.count(b"\r", 0, end) != piece.count(b"\r\n", 0, end)
     return None if is_open or lone_returns else end
 
 
@@ -106,14 +106,15 @@ def _read_clean(block: bytes, dialect: Dialect, places: Places) -> pd.DataFrame 
     if columns is None:
         return None
     size = len(columns[places.text])
-    label = columns[places.label] if places.label is not None else None
+    label = arrow.texts(columns[places.label]) if places.label is not None else [places.label_in_path] * size
+    extra = arrow.json_objects({places.names[at]: columns[at] for at in places.extra}, size)
     frame = {
         "row": np.zeros(size, np.int64),
-        "text": arrow.strings(columns[places.text]),
-        "label": arrow.strings(label) if label is not None else [places.label_in_path] * size,
+        "text": arrow.texts(columns[places.text]),
+        "label": label,
         "rule": "",
         "reason": "",
-        "extra": arrow.json_objects({places.names[at]: columns[at] for at in places.extra}, size),
+        "extra": extra,
     }
     return pd.DataFrame(frame, columns=COLUMNS)
 

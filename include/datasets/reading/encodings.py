@@ -17,8 +17,13 @@ _BOMS = (  # UTF-32's begins like UTF-16's
 _MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _ODD = re.compile(rb"[\x80-\xff]+")
 _AROUND = 16  # bytes
-# What É… or ß” in Windows-1252 happen to be as UTF-8, and nobody writes in it: phonetic signs, N'Ko.
-_CHANCE = re.compile(r"[\u0240-\u02ff\u07c0-\u07ff]")
+# What É… in Windows-1252, and an apostrophe before é in Mac Roman, happen to be as UTF-8: phonetic signs, N'Ko, rare
+# Cyrillic, Armenian. One such letter among other bytes that are no UTF-8 does not make a file UTF-8; all of them do.
+_CHANCE = re.compile(r"[\u0240-\u02ff\u0480-\u058f\u07c0-\u07ff]")
+_ALMOST_ALL = 0.9
+_ASCII = bytes(range(128))
+_WRITTEN = b"\t\n\v\f\r\x1b" + bytes(range(32, 256))  # all but control characters
+_WORDS = set("àèéóôåÀÈÉÓÅ")  # that are one letter
 
 _SUFFIX = re.compile(r"(?:s|t|ll|re|ve|m|d)\b")  # of an English word, behind an apostrophe
 _EIGHT_BITS = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
@@ -42,7 +47,7 @@ def to_utf8(path: Path, folder: Path) -> tuple[Path, list[str]]:
             return _transcode(path, folder, encoding, skip=len(bom)), []
     if wide := _by_zeros(head):
         return _transcode(path, folder, wide), []
-    if head.count(b"\x00") > len(head) // 100:
+    if len(head.translate(None, _WRITTEN)) > len(head) // 100:
         raise UnreadableFileError("the content is binary, not text; save it as CSV, JSONL, Parquet or .xlsx")
     odd = _odd_if_not_utf8(path)
     if odd is None:
@@ -80,31 +85,33 @@ def _blocks(path: Path, skip: int = 0) -> Iterator[bytes]:
 def _odd_if_not_utf8(path: Path) -> bytes | None:
     """None if the file is UTF-8, with some bad bytes perhaps; else a sample of what is not ASCII in it."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    valid, multibyte, odd, before = True, False, bytearray(), b""
+    valid, odd, before = True, bytearray(), b""
+    in_sequences, beyond_ascii = 0, 0
     for block in _blocks(path):
         if block.isascii() and not before:
             continue
+        whole = before + block
+        for match in _MULTIBYTE.finditer(whole):
+            if not _CHANCE.search(_decoded(match[0])):
+                return None
+            in_sequences += len(match[0])
+        beyond_ascii += len(block.translate(None, _ASCII))
         if valid:
             try:
                 decoder.decode(block)
             except UnicodeDecodeError:
                 valid = False
-        whole = before + block
-        multibyte = multibyte or any(not _CHANCE.search(_decoded(match[0])) for match in _MULTIBYTE.finditer(whole))
         if len(odd) < SAMPLE:
             for match in _ODD.finditer(whole):
                 odd += whole[max(0, match.start() - _AROUND) : match.end() + _AROUND] + b"\n"
                 if len(odd) >= SAMPLE:
                     break
-        if multibyte and not valid:
-            return None
-        before = block[-3:] if not block[-3:].isascii() else b""
-    if valid:
-        try:
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            valid = False
-    return None if valid or multibyte else bytes(odd)
+        before = b"" if block[-3:].isascii() else block[-3:]
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        valid = False
+    return None if valid or in_sequences > _ALMOST_ALL * beyond_ascii else bytes(odd)
 
 
 def _decoded(sequence: bytes) -> str:
@@ -123,9 +130,12 @@ def _likelihood(odd: bytes, encoding: str) -> float:
             score -= 5
         elif character in _USUAL:
             odd_capital = character.isupper() and (before.islower() or (after.islower() and before.isalpha()))
-            score += -1 if odd_capital else 1
-        elif character in _APOSTROPHES and (before.isalpha() or after.isalpha()):
+            alone = not before.isalpha() and not after.isalpha() and character not in _WORDS
+            score += -1 if odd_capital or alone else 1
+        elif character in _APOSTROPHES and before.isalpha() and after.isalpha():
             score += 1.1 if _SUFFIX.match(text, at + 1) else 0.9
+        elif character in _APOSTROPHES and before.isalpha() != after.isalpha():
+            score += 1.1 if after.isalpha() == (character in "\u2018\u201c") else 0.9
         elif before.isalpha() and after.isalpha():
             score -= 0.2 if character.isalpha() else 1
         elif character in _OUTSIDE_WORDS:

@@ -122,8 +122,8 @@ def _nothing_found(names: Sequence[str], wanted: Wanted, no_text: bool, no_label
     usual = " and ".join("/".join((TEXT_COLUMNS if what == "text" else LABEL_COLUMNS)[:3]) for what in missing)
     beside = f"; {' '.join(named)}" if named else ""
     return (
-        f"no {' column and no '.join(missing)} column among {shown}{beside}: name it for all files ({settings} make up, "
-        f"or in .env), for one run ({params} in its form or conf), or call it {usual} …"
+        f"no {' column and no '.join(missing)} column among {shown}{beside}: name it for all files "
+        f"({settings} make up, or in .env), for one run ({params} in its form or conf), or call it {usual} …"
     )
 
 
