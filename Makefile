@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rejected rollback cases bench bench-quality bench-reading bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo up services down status logs upload rejected rollback readmit cases bench bench-quality bench-reading bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -76,6 +76,10 @@ rejected: setup ## writes rejected rows as a CSV file to mend and upload [RUN=ru
 rollback: setup ## makes the previous champion the champion again: REASON="…" [TO=version STACK=]
 	@test -n "$$REASON" || { echo 'Why? make rollback REASON="…"'; exit 1; }
 	$(BIN)/python -m dev rollback $(STATE) --reason="$$REASON" $${TO:+--to="$$TO"}
+
+readmit: setup ## takes the rows back that a run has set aside: RUN="run id" [REASON="…" STACK=]
+	@test -n "$$RUN" || { echo 'Of which run? make readmit RUN="manual__2026-…"'; exit 1; }
+	$(BIN)/python -m dev readmit $(STATE) $${REASON:+--reason="$$REASON"} -- "$$RUN"
 
 cases: setup ## takes files in without Airflow, and compares what comes of them with expected.json [DIR=folder]
 	$(BIN)/python -m dev cases $${DIR:+"$$DIR"}

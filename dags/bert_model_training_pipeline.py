@@ -13,6 +13,7 @@ from astro.table import Table
 
 from include.orchestration.defaults import AWS, START, TASK_DEFAULTS, WAREHOUSE
 from include.orchestration.events import INCOMING
+from include.orchestration.handover import LoadRows, restore, table_name
 from include.orchestration.key_sensor import TrainingDataSensor
 from include.orchestration.params import data_bucket, data_pattern, training_params
 from include.orchestration.training_task import training_task
@@ -30,7 +31,7 @@ from include.settings import settings
     dagrun_timeout=timedelta(days=2),
     default_args=TASK_DEFAULTS,
     params=training_params(),
-    user_defined_macros={"data_bucket": data_bucket, "data_pattern": data_pattern},
+    user_defined_macros={"data_bucket": data_bucket, "data_pattern": data_pattern, "accepted_table": table_name},
     tags=["bert", "training"],
     doc_md="""
 Starts by itself when `s3_upload_listener` has claimed uploads, by the form (*Trigger DAG w/ config*), or by
@@ -60,22 +61,22 @@ def bert_model_training_pipeline() -> None:
     def validate_data(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
         from include.orchestration import intake_steps
 
-        return intake_steps.validate(dag_run, params["dataset_uri"])
+        return intake_steps.validate(dag_run, params)
 
-    load_rows = aql.load_file(
+    load_rows = LoadRows(
         task_id="load_rows",
         input_file=File(
             path="{{ ti.xcom_pull(task_ids='validate_data')['accepted_uri'] }}", conn_id=AWS, filetype=FileType.PARQUET
         ),
-        output_table=Table(name="accepted_rows", conn_id=WAREHOUSE),
+        output_table=Table(name="{{ accepted_table(run_id) }}", conn_id=WAREHOUSE),
         if_exists="replace",
-    )
+    ).output
 
-    @aql.dataframe(task_id="preprocess_data")
-    def preprocess_data(rows: pd.DataFrame, run_id: str) -> dict[str, Any]:
+    @aql.dataframe(task_id="preprocess_data", pre_execute=restore)
+    def preprocess_data(rows: pd.DataFrame, accepted_hash: str, run_id: str) -> dict[str, Any]:
         from include.orchestration import intake_steps
 
-        return intake_steps.preprocess(rows, run_id)
+        return intake_steps.preprocess(rows, run_id, accepted_hash)
 
     @task
     def evaluate_model(result_uri: str, dag_run: Any = None) -> dict[str, Any]:
@@ -89,7 +90,8 @@ def bert_model_training_pipeline() -> None:
 
         return promotion_steps.decide(dag_run, evaluation)
 
-    snapshot = preprocess_data(load_rows, run_id="{{ run_id }}")
+    accepted_hash = "{{ ti.xcom_pull(task_ids='validate_data')['accepted_hash'] }}"
+    snapshot = preprocess_data(load_rows, accepted_hash=accepted_hash, run_id="{{ run_id }}")
     train_model = training_task(
         task_id="train_model",
         dataset_uri="{{ ti.xcom_pull(task_ids='preprocess_data')['dataset_uri'] }}",

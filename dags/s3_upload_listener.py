@@ -26,16 +26,19 @@ Drop a `.csv`, `.jsonl` or `.parquet` file below `incoming/` in the bucket; sub-
 listener that creates its entry in `claims/index/` first, moves to `claims/<batch_id>/`, and starts
 `bert_model_training_pipeline` through the Dataset `incoming`. A file that is still being written, or is overwritten
 meanwhile, is left for the next round.
+
+As long as a batch has not reached its end, the listener looks after it every minute: it tells of it again if no run
+came of it, or its run failed. What somebody should look at stands in the run's note. `docs/uploads.md` shows the table.
 """,
 )
 def s3_upload_listener() -> None:
     @task(outlets=[INCOMING])
-    def claim_uploads(run_id: Any = None, ts_nodash: Any = None, outlet_events: Any = None) -> list[str]:
-        from include.uploads.claims import batch_id_of, claim_uploads
+    def claim_uploads(dag_run: Any = None, ts_nodash: Any = None, outlet_events: Any = None) -> list[str]:
+        from include.orchestration.listening import listen
 
-        batches = [batch.batch_id for batch in claim_uploads(batch_id_of(ts_nodash, run_id))]
+        batches = listen(dag_run.dag_id, dag_run.run_id, ts_nodash)
         if not batches:
-            raise AirflowSkipException("no finished upload to claim")
+            raise AirflowSkipException("nothing that the pipeline has to be told of now")
         outlet_events[INCOMING].extra = {"batches": batches}
         return batches
 

@@ -149,6 +149,12 @@ def rollback(arguments: argparse.Namespace) -> int:
     return subprocess.call(command, env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
+def readmit(arguments: argparse.Namespace) -> int:
+    """Takes the rows back that a run has set aside; they join the next run."""
+    command = [sys.executable, "-m", "include.orchestration.readmit", f"--reason={arguments.reason}", "--"]
+    return subprocess.call([*command, arguments.run_id], env=Stack(arguments.state).env, cwd=REPOSITORY)
+
+
 def demo(arguments: argparse.Namespace) -> int:
     """Runs the main job end to end on a fresh stack, and checks how it ended."""
     from dev.demo import demo as tell  # pandas and MLflow are slow to import, and the other commands need neither
@@ -238,7 +244,7 @@ def _print_start_of_airflow(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (up, down, status, logs, env, upload, rejected, rollback, demo, cases, docker_check):
+    for function in (up, down, status, logs, env, upload, rejected, rollback, readmit, demo, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
         )
@@ -264,6 +270,9 @@ def _parser() -> argparse.ArgumentParser:
         if function is rollback:
             command.add_argument("--reason", required=True, help="why; kept in the ledger")
             command.add_argument("--to", help="a version; by default the previous champion")
+        if function is readmit:
+            command.add_argument("run_id", help="the run that set them aside")
+            command.add_argument("--reason", default="", help="why; kept with the batch")
         if function is demo:
             command.add_argument("--data", type=Path, help="your own labelled .csv, .jsonl or .parquet file")
             command.add_argument("--test", type=Path, help="a labelled file to score the champion on at the end")

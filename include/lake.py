@@ -7,14 +7,18 @@ import hashlib
 import json
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 
 from include.settings import settings
+
+CREATE_ATTEMPTS = 6
 
 
 def root() -> str:
@@ -37,6 +41,16 @@ def claim_index(key: str, etag: str, generation: int = 0) -> str:
     """The object written once per upload, with If-None-Match: whoever writes it owns the upload."""
     digest = hashlib.sha256(f"{key}{etag}".encode()).hexdigest()
     return f"{root()}/claims/index/{digest}{f'.{generation}' if generation else ''}"
+
+
+def open_batch(batch_id: str = "") -> str:
+    """The mark of a batch that has not reached an end; without an id the folder of all of them."""
+    return f"{root()}/claims/open/{batch_id}"
+
+
+def refused(key: str = "", etag: str = "") -> str:
+    """What is known of an upload that cannot be copied; without arguments the folder of all of that."""
+    return f"{root()}/claims/refused/" + (f"{hashlib.sha256(f'{key}{etag}'.encode()).hexdigest()}.json" if key else "")
 
 
 def quarantine(batch_id: str, name: str = "") -> str:
@@ -112,12 +126,77 @@ def write_bytes(uri: str, content: bytes) -> str:
 
 
 def create_bytes(uri: str, content: bytes) -> bool:
-    """Writes an object only if none is there (If-None-Match: *); False if there was one."""
+    """Writes an object only if none is there (If-None-Match: *); False if there was another.
+
+    True says that what lies there is this content. An answer may get lost after the object was written: the client's
+    own retry then meets the object (412), or the caller gets an error. So what lies there is compared, and content
+    that only one caller may write has to differ from the others'. Two at once (409) is tried again.
+    """
+    for attempt in range(CREATE_ATTEMPTS):
+        try:
+            filesystem(uri).pipe_file(uri, content, mode="create")
+        except Exception as error:
+            lies_there = _content(uri)
+            if lies_there is not None:
+                return lies_there == content
+            if not _is_conflict(error) or attempt == CREATE_ATTEMPTS - 1:
+                raise
+            time.sleep(0.1 * 2**attempt)
+        else:
+            return True
+    raise AssertionError("unreachable")
+
+
+def _content(uri: str) -> bytes | None:
+    """An object's content; None if there is none, or if that cannot be told."""
     try:
-        filesystem(uri).pipe_file(uri, content, mode="create")
-    except FileExistsError:
-        return False
+        return read_bytes(uri)
+    except Exception:
+        return None
+
+
+def _is_conflict(error: Exception) -> bool:
+    """Whether S3 says that somebody else changed the object just now, and it is gone again (409, 412)."""
+    codes = ("ConditionalRequestConflict", "OperationAborted", "PreconditionFailed", "409", "412")
+    return isinstance(error, FileExistsError) or _error_code(error) in codes
+
+
+def _error_code(error: BaseException) -> str:
+    """S3's own code for an error that s3fs has translated; empty if there is none."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def etag(uri: str) -> str | None:
+    """What an object's content is told by; None if there is no object."""
+    try:
+        info = filesystem(uri).info(uri)
+    except FileNotFoundError:
+        return None
+    return str(info.get("ETag", "")).strip('"') if info["type"] == "file" else None
+
+
+def delete(uri: str, etag: str = "") -> bool:
+    """Deletes an object, with an ``etag`` only if it is still that one; False if it is another, or gone."""
+    files = filesystem(uri)
+    if not uri.startswith("s3://"):
+        if found := files.isfile(uri):
+            files.rm_file(uri)
+        return bool(found)
+    bucket, key = place(uri)
+    try:
+        files.call_s3("delete_object", Bucket=bucket, Key=key, **({"IfMatch": f'"{etag}"'} if etag else {}))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or _error_code(error) in ("PreconditionFailed", "412", "404"):
+            return False
+        raise
     return True
+
+
+def place(uri: str) -> tuple[str, str]:
+    """The bucket and the key of an ``s3://`` URI."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
 
 
 def read_json(uri: str) -> dict[str, Any]:
@@ -147,6 +226,30 @@ def find(uri: str) -> list[str]:
     """The URIs of all objects below a folder, sorted."""
     files = filesystem(uri)
     return sorted(files.unstrip_protocol(path) for path in files.find(uri))
+
+
+class Stored(NamedTuple):
+    """An object as a listing shows it."""
+
+    uri: str
+    etag: str
+    modified: datetime
+
+
+def listing(uri: str) -> list[Stored]:
+    """All objects below a folder with when they were written, sorted."""
+    files = filesystem(uri)
+    found = files.find(uri, detail=True)
+    return [
+        Stored(files.unstrip_protocol(path), str(info.get("ETag", "")).strip('"'), _modified(info))
+        for path, info in sorted(found.items())
+        if info["type"] == "file"
+    ]
+
+
+def _modified(info: dict[str, Any]) -> datetime:
+    known = info.get("LastModified")
+    return known if isinstance(known, datetime) else datetime.fromtimestamp(info["mtime"], UTC)
 
 
 def upload(folder: Path, uri: str) -> str:

@@ -214,8 +214,19 @@ class Settings(Place):
     uploads_look_seconds: float = Field(
         300.0, gt=0, le=86_400, description="with a queue: after this without a message incoming/ is looked at anyway"
     )
+    batches_look_seconds: float = Field(
+        60.0, gt=0, le=3600, description="pause between two looks at batches whose run has not ended yet"
+    )
+    upload_retry_minutes: float = Field(
+        5.0, gt=0, le=1440, description="after a run that failed its uploads are tried again, then after twice as long"
+    )
     claim_lease_seconds: float = Field(600.0, gt=0, description="after this an unfinished claim is taken over")
     data_timeout_minutes: float = Field(10.0, gt=0, description="how long wait_for_data waits for labelled data")
+
+    claims_days: float = Field(365.0, ge=0, description="claims that ended this long ago are deleted")
+    staging_days: float = Field(14.0, ge=0, description="so are what ended runs handed from task to task,")
+    jobs_days: float = Field(30.0, ge=0, description="training jobs that no model version comes from,")
+    datasets_days: float = Field(90.0, ge=0, description="and datasets that no model version was trained on")
 
     # The data contract.
     text_column: str = Field("", description="name of the text column; empty: found by name")

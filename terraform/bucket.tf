@@ -78,7 +78,7 @@ resource "aws_s3_bucket_policy" "lake" {
   depends_on = [aws_s3_bucket_public_access_block.lake]
 }
 
-# claims/ never expires: its index is what makes each upload count once.
+# No rule for claims/: its index is what makes each upload count once. The DAG lake_cleanup knows which of it is over.
 resource "aws_s3_bucket_lifecycle_configuration" "lake" {
   bucket     = aws_s3_bucket.lake.id
   depends_on = [aws_s3_bucket_versioning.lake]

@@ -2,8 +2,9 @@
 
 locals {
   airflow_writes  = ["claims", "quarantine", "staging", "datasets", "golden", "jobs", "models", "reports", "xcom", "logs"]
-  airflow_deletes = ["incoming"]                   # after the claim's copy
-  trainer_reads   = ["jobs", "datasets", "models"] # a model can be the base of the next
+  airflow_deletes = ["incoming"]                              # after the claim's copy
+  airflow_expires = ["claims", "staging", "datasets", "jobs"] # marks of ended batches; what lake_cleanup finds old
+  trainer_reads   = ["jobs", "datasets", "models"]            # a model can be the base of the next
   trainer_writes  = ["jobs/*", "datasets/*/tokens/*"]
   trainer_deletes = ["jobs"] # old checkpoints
   encrypted       = var.kms_key_arn == null ? [] : [var.kms_key_arn]
@@ -29,7 +30,7 @@ data "aws_iam_policy_document" "airflow" {
   statement {
     sid       = "Delete"
     actions   = ["s3:DeleteObject"]
-    resources = [for folder in local.airflow_deletes : "${aws_s3_bucket.lake.arn}/${folder}/*"]
+    resources = [for folder in concat(local.airflow_deletes, local.airflow_expires) : "${aws_s3_bucket.lake.arn}/${folder}/*"]
   }
   statement {
     sid       = "HearOfUploads"

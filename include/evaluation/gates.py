@@ -23,6 +23,10 @@ With few discordant rows a bootstrap is too sure of itself, so half a row is add
 
 **class_recall.** Each class with at least ``min_class_rows`` golden rows is recalled at ``min_class_recall``, or at
 least as well as by the champion where that one is below the floor too: a hard class must not block every model.
+
+A challenger that is not promoted was *shown worse*, or too little was shown. Worse it was if, beside a champion, it is
+below the floor, or if the interval of the difference lies below 0: over all rows, or over those of a class that failed.
+A first model that is below the floor was shown nothing but too few rows.
 """
 
 from collections.abc import Sequence
@@ -72,6 +76,7 @@ class Decision(BaseModel):
     promote: bool
     gates: list[Gate]
     reason: str
+    shown_worse: bool | None = None  # None: by a version that did not tell
 
 
 class Interval(BaseModel):
@@ -103,12 +108,25 @@ def decide(
     """
     _check_lengths(labels, challenger, champion)
     gates = [_accuracy_floor(labels, challenger, thresholds)]
+    shown_worse = False
     if champion is not None:
-        gates.append(_non_inferiority(paired_interval(labels, challenger, champion, thresholds, seed=seed), thresholds))
+        interval = paired_interval(labels, challenger, champion, thresholds, seed=seed)
+        gates.append(_non_inferiority(interval, thresholds))
+        shown_worse = (
+            not gates[0].passed
+            or interval.upper < -ROUNDING
+            or _class_shown_worse(labels, challenger, champion, thresholds, seed=seed)
+        )
     class_gate = _class_recall(labels, challenger, champion, thresholds)
     if class_gate is not None:
         gates.append(class_gate)
-    return Decision(promote=all(gate.passed for gate in gates), gates=gates, reason=_reason(gates, champion is None))
+    promote = all(gate.passed for gate in gates)
+    return Decision(
+        promote=promote,
+        gates=gates,
+        reason=_reason(gates, champion is None),
+        shown_worse=shown_worse and not promote,
+    )
 
 
 def paired_interval(
@@ -204,6 +222,22 @@ def _class_recall(
         passed=not failing,
         explanation=_class_explanation(worst, failing, recalls, needed, thresholds),
     )
+
+
+def _class_shown_worse(
+    labels: Sequence[str], challenger: Sequence[str], champion: Sequence[str], thresholds: Thresholds, *, seed: int
+) -> bool:
+    """Whether a class that fails is recalled worse than by the champion, and not by chance."""
+    for name in sorted(set(labels)):
+        rows = [row for row, label in enumerate(labels) if label == name]
+        if len(rows) < thresholds.min_class_rows:
+            continue
+        new, old = [challenger[row] for row in rows], [champion[row] for row in rows]
+        recall, before = new.count(name) / len(rows), old.count(name) / len(rows)
+        fails = recall < min(thresholds.min_class_recall, before)
+        if fails and paired_interval([name] * len(rows), new, old, thresholds, seed=seed).upper < -ROUNDING:
+            return True
+    return False
 
 
 def _class_explanation(

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from airflow.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.models import DagRun
@@ -14,44 +15,93 @@ from airflow.utils.types import DagRunType
 from include import lake
 from include.datasets import golden
 from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, stage, take_in
+from include.orchestration import batches, handover, listening, settling, sweeping
 from include.orchestration.outcome import conclude
 from include.orchestration.training_task import provide_training_pool
 from include.registry import lineage
 from include.settings import settings
-from include.uploads import claims
+from include.uploads import claims, rounds
+from include.uploads.lifecycle import Because, State
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
 
+KILLED_TRIES = 2
 
-def validate(dag_run: DagRun, dataset_uri: str | None) -> dict[str, Any]:
-    """Reads and judges the run's files. Returns the URI of the accepted rows and the counts of all rows.
+
+def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
+    """Reads and judges the run's files. Returns the URI and hash of the accepted rows, and the counts of all rows.
 
     Skips the rest of the run if an upload left nothing to train on, or if its rows have to wait for more.
     """
     provide_training_pool()
-    plan = _plan(dag_run, dataset_uri)
-    intake = take_in(plan)
+    plan = _plan(dag_run, params)
+    _take(plan)
+    intake = _take_in(plan)
     lake.write_json(lake.staging(plan.run_id, "intake.json"), intake.model_dump())
     if intake.missing:
         _end_without_training(dag_run, plan, intake, "waiting_for_more_data", intake.missing)
-    for batch_id in _batch_ids(plan):
-        if not claims.take(batch_id, plan.run_id):
-            raise AirflowException(f"batch {batch_id} was taken by another run meanwhile; trying again without it")
     plan.pin()
     _report_waits(plan)
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
     if intake.accepted_rows == 0 or (uploaded and not plan.sources):
         _end_without_training(dag_run, plan, intake, "nothing_to_train", _why_nothing(intake))
-    return {"accepted_uri": intake.accepted_uri, "rows": intake.rows}
+    accepted = handover.file_fingerprint(intake.accepted_uri)
+    return {"accepted_uri": intake.accepted_uri, "accepted_hash": accepted, "rows": intake.rows}
 
 
-def preprocess(rows: "pd.DataFrame", run_id: str) -> dict[str, Any]:
-    """Accepted rows and the champion's become a snapshot. Returns its id, URI and row counts."""
-    manifest = build_dataset(pinned_plan(run_id), rows)
+def preprocess(rows: "pd.DataFrame", run_id: str, accepted_hash: str) -> dict[str, Any]:
+    """Accepted rows and the champion's become a snapshot. Returns its id, URI and row counts.
+
+    Raises AirflowFailException if these are not the rows that ``validate_data`` accepted in this run, or if another run
+    has its batches by now.
+    """
+    plan = pinned_plan(run_id)
+    handover.check(rows, accepted_hash, run_id)
+    settling.hold(plan)
+    with sweeping.no_datasets_deleted():
+        manifest = build_dataset(plan, rows)
+        lake.write_json(lake.staging(run_id, "dataset.json"), {"dataset_id": manifest["dataset_id"]})
     return {name: manifest[name] for name in ("dataset_id", "dataset_uri", "rows")}
+
+
+def _take(plan: Plan) -> None:
+    """Makes the plan's batches this run's own, before anything is read of them."""
+    if _is_pinned(plan.run_id):
+        settling.hold(plan)
+    else:
+        for batch_id in settling.batch_ids(plan):
+            if not claims.take(batch_id, plan.run_id):
+                raise AirflowException(f"batch {batch_id} was taken by another run meanwhile; trying again without it")
+    batches.record(settling.batch_ids(plan))
+
+
+def _take_in(plan: Plan) -> Intake:
+    """Reads the plan's files, each in a process of its own if two tries of this run did not survive that.
+
+    A try leaves a mark when it begins to read and another when it ends. One that is killed, as for want of memory,
+    leaves the first alone.
+    """
+    marks = lake.staging(plan.run_id, "tries/")
+    names = [uri.rsplit("/", 1)[-1].split(".") for uri in lake.find(marks)]
+    killed = {name for name, kind, _ in names if kind == "begun"} - {name for name, kind, _ in names if kind == "ended"}
+    isolated = len(killed) >= KILLED_TRIES
+    if isolated:
+        logger.warning("%d tries were killed while they read these files: now each in its own process", len(killed))
+    mine = uuid4().hex
+    lake.write_json(f"{marks}{mine}.begun.json", {"at": datetime.now(UTC)})
+    try:
+        intake = take_in(plan, isolated=isolated)
+    except MemoryError:
+        raise
+    except BaseException:
+        lake.write_json(f"{marks}{mine}.ended.json", {"at": datetime.now(UTC)})
+        raise
+    for name in {mine} | killed:
+        lake.write_json(f"{marks}{name}.ended.json", {"at": datetime.now(UTC)})
+    return intake
 
 
 def pinned_plan(run_id: str) -> Plan:
@@ -59,9 +109,14 @@ def pinned_plan(run_id: str) -> Plan:
     return Plan.model_validate_json(lake.read_bytes(lake.staging(run_id, "plan.json")))
 
 
-def _plan(dag_run: DagRun, dataset_uri: str | None) -> Plan:
+def _is_pinned(run_id: str) -> bool:
+    return lake.exists(lake.staging(run_id, "plan.json"))
+
+
+def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     """The run's pinned plan if it has one, else a new one."""
-    if lake.exists(lake.staging(dag_run.run_id, "plan.json")):
+    dataset_uri = params["dataset_uri"]
+    if _is_pinned(dag_run.run_id):
         return pinned_plan(dag_run.run_id)
     model_name = settings().model_name
     frozen = golden.read(model_name)
@@ -69,8 +124,10 @@ def _plan(dag_run: DagRun, dataset_uri: str | None) -> Plan:
         run_id=dag_run.run_id,
         model_name=model_name,
         sources=stage(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id),
-        parent_dataset_id=lineage.parent_dataset_id(model_name),
+        parent_dataset_id=lineage.parent_dataset_id(model_name, settling.warehouse()),
         golden_sha256=frozen.sha256 if frozen else None,
+        text_column=params.get("text_column") or "",
+        label_column=params.get("label_column") or "",
     )
     if not plan.sources and plan.parent_dataset_id is None:
         raise AirflowFailException(
@@ -81,21 +138,17 @@ def _plan(dag_run: DagRun, dataset_uri: str | None) -> Plan:
 
 def _report_waits(plan: Plan) -> None:
     """Tells whoever collects Airflow's metrics how long each upload lay claimed before this run took it."""
-    for batch_id in _batch_ids(plan):
+    for batch_id in settling.batch_ids(plan):
         batch = claims.read_batch(batch_id)
         for file in batch.files if batch else []:
             Stats.timing("upload_wait", datetime.now(UTC) - file.claimed_at)
 
 
 def _uploaded(run_id: str) -> list[Source]:
-    """The files of the batches that this run has taken, or that nobody has."""
-    batches = claims.batches_of(run_id) + claims.waiting_batches()
-    return [Source(batch_id=batch.batch_id, key=file.key, uri=file.uri) for batch in batches for file in batch.files]
-
-
-def _batch_ids(plan: Plan) -> list[str]:
-    """The claimed batches among a plan's sources; files named by URI belong to nobody."""
-    return sorted({source.batch_id for source in plan.sources if source.uri.startswith(lake.claims(source.batch_id))})
+    """The files of the batches that this run has taken, or that nobody has; also those that a dead run has left."""
+    rounds.release_abandoned(listening.pipeline())
+    found = claims.batches_of(run_id) + claims.waiting_batches()
+    return [Source(batch_id=batch.batch_id, key=file.key, uri=file.uri) for batch in found for file in batch.files]
 
 
 def _why_nothing(intake: Intake) -> str:
@@ -110,5 +163,8 @@ def _why_nothing(intake: Intake) -> str:
 
 
 def _end_without_training(dag_run: DagRun, plan: Plan, intake: Intake, outcome: str, reason: str) -> None:
+    waits = outcome == "waiting_for_more_data"
+    state, because = (State.RELEASED, Because.WAITS) if waits else (State.QUARANTINED, Because.NONE)
+    settling.settle(plan, intake, state, because, reason)
     conclude(dag_run.dag_id, plan, intake, outcome, reason)
     raise AirflowSkipException(reason)

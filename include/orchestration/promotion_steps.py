@@ -3,13 +3,16 @@
 
 import logging
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from airflow.api.common.trigger_dag import trigger_dag
 from airflow.configuration import conf
+from airflow.exceptions import DagRunAlreadyExists
 from airflow.models import DagRun
-from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.utils.types import DagRunType
 
 from include import lake
 from include.datasets import golden, snapshots
@@ -18,7 +21,7 @@ from include.evaluation.evaluate import Context, Evaluation, FileAccount
 from include.evaluation.evaluate import evaluate as evaluate_models
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import write_report
-from include.orchestration.defaults import WAREHOUSE
+from include.orchestration import handover, settling
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
 from include.registry import ledger, lineage, mlflow_runs, models, promotion
@@ -26,6 +29,7 @@ from include.registry.code import code_hash
 from include.registry.model_card import model_card
 from include.settings import settings
 from include.training.job import Job, Result
+from include.uploads.lifecycle import Because, State
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +41,7 @@ def evaluate(dag_run: DagRun, result_uri: str) -> dict[str, Any]:
     """
     result = Result.model_validate(lake.read_json(result_uri))
     plan = pinned_plan(dag_run.run_id)
+    settling.hold(plan)
     uri = lake.report(dag_run.dag_id, dag_run.run_id, "evaluation.json")
     evaluation = _decided(uri, result.job_id) or _evaluate(dag_run, plan, result)
     lake.write_bytes(uri, evaluation.model_dump_json(indent=2).encode())
@@ -51,16 +56,26 @@ def evaluate(dag_run: DagRun, result_uri: str) -> dict[str, Any]:
 def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     """Registers the challenger and promotes or rejects it. Returns its version and the outcome.
 
-    If the champion has changed since it was compared with, by a rollback for example, the challenger is evaluated anew.
+    If the champion has changed since it was compared with, by a rollback for example, the challenger is evaluated anew;
+    if the new one is of other data than the challenger was built on, rows would be lost or come back: then it is
+    superseded, and its own rows are built upon the new champion's by the next run.
     """
     evaluation = Evaluation.model_validate_json(lake.read_bytes(evaluated["evaluation_uri"]))
     result = Result.model_validate(lake.read_json(evaluated["result_uri"]))
     job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
     plan, context = pinned_plan(dag_run.run_id), evaluation.context
-    tags = {"job_id": result.job_id, "dataset_id": context.dataset_id, "base_model": Path(context.base_model).name}
+    engine, actor = settling.warehouse(), f"dag:{dag_run.dag_id}"
+    if superseded := _superseded(plan, evaluation, actor):
+        _start_over(dag_run, plan, result, superseded)
+        return {"version": None, "outcome": "superseded"}
+    tags = {
+        "job_id": result.job_id,
+        "dataset_id": context.dataset_id,
+        lineage.PARENT: plan.parent_dataset_id or "",
+        "base_model": Path(context.base_model).name,
+    }
     version = models.register(plan.model_name, result.model_uri, result.mlflow_run_id, tags)
-    engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
-    entry = ledger.Entry.of(evaluation, version=version, actor=f"dag:{dag_run.dag_id}", code_hash=code_hash())
+    entry = ledger.Entry.of(evaluation, version=version, actor=actor, code_hash=code_hash())
     if evaluation.context.champion_version == version:
         _conclude(dag_run, plan, evaluation, result, version, "unchanged")
         return {"version": version, "outcome": "unchanged"}
@@ -72,6 +87,8 @@ def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     card = model_card(job, result, evaluation, version)
     lake.write_bytes(lake.model(plan.model_name, version, "README.md"), card.encode())
     outcome = "promoted" if evaluation.decision.promote else "rejected"
+    if _waits(evaluation, outcome) and (registered := models.by_version(plan.model_name, version)):
+        models.tag(registered, {lineage.ROWS: lineage.RELEASED})
     _conclude(dag_run, plan, evaluation, result, version, outcome)
     return {"version": version, "outcome": outcome}
 
@@ -124,7 +141,59 @@ def _intake(plan: Plan) -> Intake:
     return Intake.model_validate(lake.read_json(lake.staging(plan.run_id, "intake.json")))
 
 
+def _superseded(plan: Plan, evaluation: Evaluation, actor: str) -> str:
+    """Why a challenger must not be decided on: the champion is of other data than it was built on. Empty if it is not.
+
+    A decision that this run has made already stands.
+    """
+    champion = models.by_alias(plan.model_name, models.CHAMPION)
+    made = models.of_job(plan.model_name, evaluation.context.job_id)
+    if champion is None or champion.tags.get("dataset_id") == plan.parent_dataset_id:
+        return ""
+    if made is not None:
+        entry = ledger.Entry.of(evaluation, version=made.version, actor=actor, code_hash="")
+        was_champion = made.version in (champion.version, evaluation.context.champion_version)
+        if was_champion or ledger.find(settling.warehouse(), entry.decision_id):
+            return ""
+    return (
+        f"the champion is version {champion.version} now, trained on dataset {champion.tags.get('dataset_id')}; this "
+        f"challenger was built on {plan.parent_dataset_id or 'none'}. Its rows are built on the new champion's next"
+    )
+
+
+def _start_over(dag_run: DagRun, plan: Plan, result: Result, reason: str) -> None:
+    """Gives the run's rows to a run that builds on the new champion, started with what this one was told."""
+    told = dag_run.run_type == DagRunType.DATASET_TRIGGERED  # then the listener tells of its batches again
+    intake = _intake(plan)
+    if told or settling.batch_ids(plan):
+        because = Because.SUPERSEDED if told else Because.WAITS
+        settling.settle(plan, intake, State.RELEASED, because, reason)
+    conclude(dag_run.dag_id, plan, intake, "superseded", reason, links=mlflow_runs.links(result.mlflow_run_id))
+    if not told:
+        with suppress(DagRunAlreadyExists):
+            trigger_dag(dag_run.dag_id, run_id=f"{dag_run.run_id}__again", conf=dag_run.conf)
+    _drop_table(plan)
+
+
+def _waits(evaluation: Evaluation, outcome: str) -> bool:
+    """Whether the challenger's rows stay with those that wait: it was rejected, and not shown worse."""
+    return outcome == "rejected" and evaluation.decision.shown_worse is False
+
+
+def _drop_table(plan: Plan) -> None:
+    try:
+        handover.drop(plan.run_id)
+    except Exception:  # the run has its outcome; a sweep drops what is left
+        logger.exception("could not drop the table of run %s", plan.run_id)
+
+
 def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Result, version: str, outcome: str) -> None:
+    state = State.SET_ASIDE if outcome == "rejected" else State.USED
+    if _waits(evaluation, outcome):
+        settling.settle(plan, _intake(plan), State.RELEASED, Because.WAITS, evaluation.decision.reason)
+    else:
+        settling.settle(plan, _intake(plan), state, Because.NONE, evaluation.decision.reason)
+    _drop_table(plan)
     champion = version if outcome == "promoted" else evaluation.context.champion_version
     metrics = evaluation.challenger.metrics
     reason = f"version {version}: {evaluation.decision.reason}"

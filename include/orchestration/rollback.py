@@ -10,8 +10,9 @@ import sys
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
 from include.datasets import golden
+from include.orchestration import settling
 from include.orchestration.defaults import WAREHOUSE
-from include.registry import promotion, smoke
+from include.registry import ledger, lineage, promotion, smoke
 from include.registry.code import code_hash
 from include.settings import settings
 
@@ -23,15 +24,17 @@ def roll_back(
 ) -> str:
     """Makes an earlier version the champion again; returns a sentence that says which.
 
+    The uploads of the versions that it leaves are set aside, so that no later run counts them as used.
     A ``dag_run_id`` makes it happen once per run. Raises PromotionRefused or SmokeTestFailed, and the champion stays.
     """
     frozen = golden.read(model_name)
     if frozen is None:
         raise promotion.PromotionRefused(f"{model_name} has no golden set: nothing was ever promoted")
     rows = frozen.rows.sample(min(SMOKE_ROWS, len(frozen.rows)), random_state=0)
+    engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
     champion = promotion.rollback(
         model_name,
-        PostgresHook(WAREHOUSE).get_sqlalchemy_engine(),
+        engine,
         actor=actor,
         reason=reason,
         smoke_test=smoke.SmokeTest(list(rows["text"]), list(rows["label"]), settings().min_accuracy),
@@ -39,6 +42,12 @@ def roll_back(
         dag_run_id=dag_run_id,
         code_hash=code_hash(),
     )
+    entry = ledger.last_move(engine, model_name)
+    if entry is not None and entry.verb == "rollback":
+        left, regained = lineage.left_and_regained(engine, entry)
+        why = f"rollback from version {entry.previous_champion} to {entry.version}: {entry.reason}"
+        settling.set_aside([one.dag_run_id for one in left], why)
+        settling.restore([one.dag_run_id for one in regained], why)
     return f"{champion.name}: version {champion.version} is the champion again"
 
 

@@ -38,7 +38,7 @@ def upload_sensor(*, task_id: str) -> BaseOperator:
             timeout=config.uploads_look_seconds,
             **arguments,
         )
-    return DataKeySensor(
+    return IncomingSensor(
         bucket_key=lake.incoming("*"),
         wildcard_match=True,
         timeout=LONGEST_RUN.total_seconds(),
@@ -47,13 +47,38 @@ def upload_sensor(*, task_id: str) -> BaseOperator:
     )
 
 
+class IncomingSensor(DataKeySensor):
+    """Waits until something lies in ``incoming/``, or a batch wants the listener: one whose run failed, for example.
+
+    As long as a batch is open it looks after them every ``BERT_BATCHES_LOOK_SECONDS``, in the same run of the listener.
+    """
+
+    def execute(self, context: Any) -> None:
+        """Returns if there is something to do; otherwise waits for an upload."""
+        from include.orchestration.listening import due, look_seconds
+
+        if due() or self.poke(context):
+            return
+        if timezone.utcnow() - context["ti"].start_date > LONGEST_RUN:
+            raise AirflowSkipException(f"no upload in {LONGEST_RUN}; the next run goes on waiting")
+        self.timeout = look_seconds(LONGEST_RUN.total_seconds())
+        self._defer()
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
+        """Looks again if the wait ended without an upload."""
+        if next_method == "__fail__" and (next_kwargs or {}).get("error") == TIMED_OUT:
+            return self.execute(context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+
 class UploadQueueSensor(SqsSensor):
     """Waits until something lies in ``incoming/``; a message is only what wakes it.
 
-    It looks there itself: before it waits at all, after each message, and after ``timeout`` seconds without one. So a
-    message may be missing, late, repeated, or deleted by a task that fails afterwards: no upload depends on it. What a
-    claim has left behind, because it may still be written, is found by the next run's first look. A queue that cannot
-    be read fails the task, after the look, so that its retries still find uploads.
+    It looks there itself: before it waits at all, after each message, and after ``timeout`` seconds without one; sooner
+    while a batch is open, which it looks after as ``IncomingSensor`` does. So a message may be missing, late, repeated,
+    or deleted by a task that fails afterwards: no upload depends on it. What a claim has left behind, because it may
+    still be written, is found by the next run's first look. A queue that cannot be read fails the task, after the look,
+    so that its retries still find uploads.
     """
 
     def execute(self, context: Any) -> None:
@@ -76,9 +101,10 @@ class UploadQueueSensor(SqsSensor):
             raise self._unreadable((reason.get("traceback") or [error])[-1]) from error
 
     def _look_or_wait(self, context: Any) -> None:
+        from include.orchestration.listening import due, look_seconds
         from include.uploads.claims import has_uploads
 
-        if has_uploads():
+        if has_uploads() or due():
             return
         self._drain()
         if has_uploads():
@@ -94,7 +120,7 @@ class UploadQueueSensor(SqsSensor):
                 waiter_delay=int(self.poke_interval),
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
+            timeout=timedelta(seconds=look_seconds(self.timeout)),
         )
 
     def _drain(self) -> None:

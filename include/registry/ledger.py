@@ -7,7 +7,7 @@ that was written twice and counted once.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -127,6 +127,26 @@ def last_move(engine: Engine, model_name: str, *, dag_run_id: str = "", verb: Ve
     if dag_run_id:
         condition &= LEDGER.c.dag_run_id == dag_run_id
     return next(iter(_select(engine, condition, limit=1)), None)
+
+
+def moves_to(engine: Engine, model_name: str, version: str) -> list[Entry]:
+    """The decisions that made a version the champion, the newest first."""
+    condition = (LEDGER.c.model_name == model_name) & LEDGER.c.verb.in_(MOVES) & (LEDGER.c.version == version)
+    return _select(engine, condition, limit=100)
+
+
+def promotions(engine: Engine, model_name: str, dataset_ids: Collection[str]) -> list[Entry]:
+    """The decisions that promoted a version trained on one of these datasets, the newest first."""
+    condition = (LEDGER.c.model_name == model_name) & (LEDGER.c.verb == "promote")
+    return _select(engine, condition & LEDGER.c.dataset_id.in_(dataset_ids), limit=10_000) if dataset_ids else []
+
+
+def datasets(engine: Engine) -> set[str]:
+    """All datasets that a decision to promote or roll back names."""
+    ensure(engine)
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(LEDGER.c.dataset_id).where(LEDGER.c.verb.in_(MOVES)).distinct())
+        return {row[0] for row in found if row[0]}
 
 
 def ensure(engine: Engine) -> None:

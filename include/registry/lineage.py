@@ -1,16 +1,60 @@
 """Which version came from which job and which data."""
 
-from include.registry import models
+from sqlalchemy.engine import Engine
+
+from include import lake
+from include.registry import ledger, models
+from include.registry.ledger import Entry
+
+ROWS, PARENT = "rows", "parent_dataset_id"
+RELEASED = "released"
+"""The value of the tag ``rows`` of a version whose new rows went back to those that wait for the next run."""
 
 
-def parent_dataset_id(model_name: str) -> str | None:
-    """The dataset that new rows are added to: the champion's, or before the first champion the newest version's."""
+def parent_dataset_id(model_name: str, engine: Engine | None = None) -> str | None:
+    """The dataset that new rows are added to: the champion's.
+
+    If its version was deleted, it is what the ledger knows of it. Before the first champion it is that of the newest
+    version, less the rows that wait for the next run themselves.
+    """
     champion = models.by_alias(model_name, models.CHAMPION)
-    version = champion or models.by_alias(model_name, models.CHALLENGER)
-    return version.tags.get("dataset_id") if version else None
+    if champion:
+        return champion.tags.get("dataset_id")
+    last = ledger.last_move(engine, model_name) if engine is not None else None
+    if last is not None and last.dataset_id and lake.exists(lake.dataset(last.dataset_id, "manifest.json")):
+        return last.dataset_id
+    challenger = models.by_alias(model_name, models.CHALLENGER)
+    if challenger is None:
+        return None
+    return challenger.tags.get(PARENT if challenger.tags.get(ROWS) == RELEASED else "dataset_id") or None
 
 
 def is_decided(model_name: str, job_id: str) -> bool:
     """Whether a job's model was promoted or rejected before."""
     version = models.of_job(model_name, job_id)
     return version is not None and models.DECISION in version.tags
+
+
+def ancestry(dataset_id: str | None) -> list[str]:
+    """A dataset and those it was made from, the newest first."""
+    found: list[str] = []
+    while dataset_id and dataset_id not in found:
+        found.append(dataset_id)
+        manifest = lake.dataset(dataset_id, "manifest.json")
+        dataset_id = lake.read_json(manifest).get("parent_dataset_id") if lake.exists(manifest) else None
+    return found
+
+
+def left_and_regained(engine: Engine, rollback: Entry) -> tuple[list[Entry], list[Entry]]:
+    """The promotions whose rows a rollback leaves, and those whose rows it returns to."""
+    past = (
+        []
+        if rollback.previous_champion is None
+        else ledger.moves_to(engine, rollback.model_name, rollback.previous_champion)
+    )
+    before = set(ancestry(past[0].dataset_id if past else None))
+    now = set(ancestry(rollback.dataset_id))
+    return (
+        ledger.promotions(engine, rollback.model_name, before - now),
+        ledger.promotions(engine, rollback.model_name, now - before),
+    )

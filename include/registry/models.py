@@ -88,6 +88,17 @@ def of_job(model_name: str, job_id: str) -> ModelVersion | None:
     return next((version for version in _all_of_job(model_name, job_id) if _is_at_home(version)), None)
 
 
+def all_versions() -> list[ModelVersion]:
+    """Every version of every model."""
+    client, found, token = _client(), [], None
+    while True:
+        page = client.search_model_versions(page_token=token)
+        found += [_version(one) for one in page]
+        token = page.token
+        if not token:
+            return found
+
+
 def point(model_name: str, alias: str, version: str) -> None:
     """Moves an alias, in one step, to a version."""
     _client().set_registered_model_alias(model_name, alias, version)

@@ -87,17 +87,17 @@ def rollback(
 ) -> ModelVersion:
     """Makes an earlier version the champion again, and returns it; ``previous`` then is the one rolled back from.
 
-    Without ``to_version`` the target is ``previous``. The target is loaded and scored before any alias moves. A
-    ``dag_run_id`` makes it happen once per run, however often the run repeats it; and if a rollback was cut off, the
-    next call finishes that one. Raises SmokeTestFailed if the target does not serve, VersionUnusable if there is none,
-    and ChampionChanged if the champion changed during the smoke test.
+    Without ``to_version`` the target is ``previous``, also if the champion's version was deleted. The target is loaded
+    and scored before any alias moves. A ``dag_run_id`` makes it happen once per run, however often the run repeats it;
+    and if a rollback was cut off, the next call finishes that one. Raises SmokeTestFailed if the target does not serve,
+    VersionUnusable if there is none, and ChampionChanged if the champion changed during the smoke test.
     """
     with ledger.exclusive(engine, model_name):
         finished = _finish_last(engine, model_name)
-        champion = _champion(model_name)
-        if finished and finished.verb == "rollback" and to_version in (None, champion.version):
+        champion = models.by_alias(model_name, CHAMPION)
+        if champion and finished and finished.verb == "rollback" and to_version in (None, champion.version):
             return champion
-        if dag_run_id and ledger.last_move(engine, model_name, dag_run_id=dag_run_id, verb="rollback"):
+        if champion and dag_run_id and ledger.last_move(engine, model_name, dag_run_id=dag_run_id, verb="rollback"):
             return champion
         target = _rollback_target(model_name, champion, to_version)
     smoke.check(target, smoke_test)  # takes seconds: outside of the lock
@@ -105,7 +105,7 @@ def rollback(
         model_name=model_name,
         verb="rollback",
         version=target.version,
-        previous_champion=champion.version,
+        previous_champion=champion.version if champion else None,
         actor=actor,
         reason=reason,
         dag_run_id=dag_run_id or f"manual-{uuid4().hex}",
@@ -155,6 +155,9 @@ def _apply(entry: Entry) -> None:
     if entry.previous_champion not in (None, entry.version):
         models.point(entry.model_name, PREVIOUS, str(entry.previous_champion))
     models.point(entry.model_name, CHAMPION, entry.version)
+    previous = models.by_alias(entry.model_name, PREVIOUS)
+    if previous and previous.version == entry.version:  # the champion that it replaced was deleted
+        models.unpoint(entry.model_name, PREVIOUS)
     challenger = models.by_alias(entry.model_name, CHALLENGER)
     if challenger and challenger.version == entry.version:
         models.unpoint(entry.model_name, CHALLENGER)
@@ -176,13 +179,13 @@ def _facts(entry: Entry) -> dict[str, str]:
     return {DECISION: done[entry.verb], "decision_id": entry.decision_id, **named, **gates}
 
 
-def _rollback_target(model_name: str, champion: ModelVersion, to_version: str | None) -> ModelVersion:
+def _rollback_target(model_name: str, champion: ModelVersion | None, to_version: str | None) -> ModelVersion:
     if to_version is None:
         previous = models.by_alias(model_name, PREVIOUS)
         if previous is None:
             raise VersionUnusable(f"{model_name} has no previous champion to roll back to; name a version")
         return previous
-    if to_version == champion.version:
+    if champion and to_version == champion.version:
         raise VersionUnusable(f"{model_name} version {to_version} is the champion already")
     return _require(model_name, to_version)
 

@@ -4,78 +4,46 @@ An upload is a key with an ETag. The order of writes makes every crash harmless:
 
 1. ``claims/index/<hash>`` is created with If-None-Match: one listener wins, all others see whose it is;
 2. the object is copied into the winner's batch, on condition that its ETag is still the same;
-3. the batch is *sealed*: its manifest is created, again with If-None-Match. From here on it is a batch;
+3. the batch is marked as open, and then *sealed*: its manifest is created, again with If-None-Match. From here on it
+   is a batch, and ``lifecycle`` says what becomes of it;
 4. the object is deleted from ``incoming/``, on condition that its ETag is still the same.
 
 Killed before 3, nothing has left ``incoming/`` and the next listener finishes or repeats the work. Killed after 3, the
 next one finds the object in a sealed batch and only deletes it. An upload that is overwritten in between fails the
 condition and is left for the next claim. If a batch was sealed without an upload that its index names (it was
-overwritten, and later the old content came back), the next generation of the index decides anew: nothing in the index
-is ever deleted.
+overwritten, and later the old content came back), or ended without a row of it used, the next generation of the index
+decides anew.
+
+No step costs more with what was claimed before: three requests per upload, and each manifest is read once.
 """
 
 import hashlib
 import logging
-import posixpath
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from include import lake
+from include.datasets.names import is_debris
 from include.settings import settings
+from include.uploads import lifecycle, open_batches, refusals
+from include.uploads.lifecycle import ENDS, State, Who
+from include.uploads.open_batches import in_parallel
+from include.uploads.records import Batch, ClaimedFile, ClaimError, Round, Upload, read_batch
+
+__all__ = ["Batch", "ClaimError", "ClaimedFile", "Upload", "read_batch"]
 
 logger = logging.getLogger(__name__)
 
-UNFINISHED_SUFFIXES = (".part", ".partial", ".tmp", ".filepart", ".crdownload", ".uploading", "._copying_")
 LONGEST_WAIT_SECONDS = 30.0
 OTHERS_WAIT_SECONDS = 10.0  # while all there is belongs to another listener, which may be dead
-
-
-class Upload(BaseModel):
-    """One object in ``incoming/``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    key: str
-    etag: str
-    size: int
-    last_modified: datetime
-
-    @property
-    def unfinished_name(self) -> bool:
-        """Whether the name says that its writer has not finished: ``x.csv.part``, ``.hidden``."""
-        name = posixpath.basename(self.key).lower()
-        return name.endswith(UNFINISHED_SUFFIXES) or name.startswith((".", "~"))
-
-
-class ClaimedFile(BaseModel):
-    """A file that a batch owns: where it came from and where it lies now."""
-
-    model_config = ConfigDict(frozen=True)
-
-    key: str
-    etag: str
-    size: int
-    uri: str
-    claimed_at: datetime
-
-
-class ClaimError(RuntimeError):
-    """An upload cannot be claimed; the message says which, why and what to do."""
-
-
-class Batch(BaseModel):
-    """Files claimed together; the content of ``claims/<batch_id>/manifest.json``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    batch_id: str
-    files: list[ClaimedFile]
+ONE_REQUEST_BYTES = 64 << 20  # larger objects are copied in parts, side by side
 
 
 class _IndexEntry(BaseModel):
@@ -93,19 +61,26 @@ def batch_id_of(timestamp: str, caller: str) -> str:
 def claim_uploads(batch_id: str, sleep: Callable[[float], None] = time.sleep) -> list[Batch]:
     """Claims all finished uploads as one batch and takes over what dead listeners left half done.
 
-    ``batch_id`` is the caller's, the same each time the same caller repeats itself. Returns the batches sealed for
-    this caller; empty if there was nothing to claim. Waits a little if all uploads are still being written.
+    ``batch_id`` is the caller's, the same each time the same caller repeats itself. Returns the batches that the caller
+    has to tell of: those sealed for it, and others whose files were uploaded again; empty if there was nothing to
+    claim. Waits a little if all uploads are still being written. Raises ClaimError if S3 lets none of what lies there
+    be copied.
     """
     client = _client()
     mine = read_batch(batch_id)
     if mine is None:
         _wait_for_finished_upload(client, sleep)
     sealed = [] if mine is None else [mine]
-    for owner, uploads in _by_owner(list(_uploads(client)), batch_id, may_claim=mine is None).items():
-        batch = _seal(client, owner, uploads)
+    tried, refused = refusals.split(list(_uploads(client)))
+    known = Round()
+    for owner, owned in _by_owner(tried, batch_id, known, may_claim=mine is None).items():
+        batch = _seal(client, owner, owned, refused)
         if batch is not None:
             sealed.append(batch)
-    sealed += _clear_sealed(client, {batch.batch_id for batch in sealed})
+    known.forget_unsealed()
+    sealed += _clear_sealed(client, {batch.batch_id for batch in sealed}, known)
+    if not sealed and refused:
+        raise ClaimError("; ".join(refused))
     if not sealed and any(_uploads(client)):
         sleep(OTHERS_WAIT_SECONDS)
     return sealed
@@ -116,43 +91,37 @@ def has_uploads() -> bool:
     return any(True for _ in _list(_client()))
 
 
-def read_batch(batch_id: str) -> Batch | None:
-    """A sealed batch; None if it is not sealed (yet)."""
-    uri = lake.claims(batch_id, "manifest.json")
-    return Batch.model_validate_json(lake.read_bytes(uri)) if lake.exists(uri) else None
+def uploads() -> list[Upload]:
+    """What a claim would find now: the finished uploads."""
+    return list(_uploads(_client()))
 
 
 def waiting_batches() -> list[Batch]:
     """Sealed batches that no run has taken, oldest first."""
-    taken = set(_batches_with("run.json"))
-    waiting = [batch_id for batch_id in _batches_with("manifest.json") if batch_id not in taken]
-    return [batch for batch_id in waiting if (batch := read_batch(batch_id)) is not None]
+    return _read(entry.batch_id for entry in open_batches.lives() if entry.waiting)
 
 
 def take(batch_id: str, run_id: str) -> bool:
-    """Marks a batch as used by a run, once and for all; False if another run has it."""
-    uri = lake.claims(batch_id, "run.json")
-    return lake.create_json(uri, {"run_id": run_id}) or lake.read_json(uri)["run_id"] == run_id
+    """Gives a batch to a run; False if another run has it or had it last."""
+    entry = lifecycle.move(batch_id, State.TAKEN, Who.RUN, run_id=run_id) or lifecycle.read(batch_id)
+    return entry.run_id == run_id
 
 
 def batches_of(run_id: str) -> list[Batch]:
-    """The batches a run has taken, oldest first."""
-    taken = _batches_with("run.json")
-    mine = [batch_id for batch_id in taken if lake.read_json(lake.claims(batch_id, "run.json"))["run_id"] == run_id]
-    return [batch for batch_id in mine if (batch := read_batch(batch_id)) is not None]
+    """The batches that a run has taken and not brought to an end, oldest first."""
+    lives = open_batches.lives()
+    return _read(entry.batch_id for entry in lives if entry.state is State.TAKEN and entry.run_id == run_id)
 
 
-def _batches_with(name: str) -> list[str]:
-    """The batches that have this file of ours: not one of a user's that is called the same."""
-    claimed = lake.claims()
-    parts = [uri.removeprefix(claimed).split("/") for uri in lake.find(claimed)]
-    return [batch_id for batch_id, *rest in parts if rest == [name]]
+def _read(batch_ids: Iterator[str]) -> list[Batch]:
+    return [batch for batch in in_parallel(read_batch, list(batch_ids)) if batch is not None]
 
 
 def _client() -> Any:
     import boto3
+    from botocore.config import Config
 
-    return boto3.client("s3")
+    return boto3.client("s3", config=Config(max_pool_connections=open_batches.AT_ONCE))
 
 
 def _bucket() -> str:
@@ -160,13 +129,13 @@ def _bucket() -> str:
 
 
 def _list(client: Any) -> Iterator[tuple[Upload, datetime]]:
-    """All objects in incoming/ with the server's own time, so that clocks need not agree."""
+    """All data in incoming/, finished or not, with the server's own time, so that clocks need not agree."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=_bucket(), Prefix="incoming/")
     for page in pages:
         now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
         now = now if now.tzinfo else now.replace(tzinfo=UTC)
         for item in page.get("Contents", []):
-            if not item["Key"].endswith("/"):  # a folder marker of some S3 browser
+            if not is_debris(item["Key"]):
                 yield (
                     Upload(
                         key=item["Key"],
@@ -198,21 +167,24 @@ def _wait_for_finished_upload(client: Any, sleep: Callable[[float], None]) -> No
         sleep(min(min(remaining) + 1.0, LONGEST_WAIT_SECONDS))
 
 
-def _by_owner(uploads: list[Upload], batch_id: str, *, may_claim: bool) -> dict[str, list[Upload]]:
+def _by_owner(uploads: list[Upload], batch_id: str, known: Round, *, may_claim: bool) -> dict[str, list[Upload]]:
     """The unsealed batches this caller is to seal, each with the uploads that belong to it."""
+    entries = in_parallel(lambda upload: _owner(upload, batch_id if may_claim else None, known), uploads)
     owned: dict[str, list[Upload]] = {}
-    for upload in uploads:
-        entry = _owner(upload, batch_id if may_claim else None)
-        if entry is None or read_batch(entry.batch_id) is not None:
+    others: Counter[str] = Counter()
+    for upload, entry in zip(uploads, entries, strict=True):
+        if entry is None or known.batch(entry.batch_id) is not None:
             continue
         if entry.batch_id == batch_id or _age_seconds(entry) > settings().claim_lease_seconds:
             owned.setdefault(entry.batch_id, []).append(upload)
         else:
-            logger.info("%s is being claimed as %s by another listener", upload.key, entry.batch_id)
+            others[entry.batch_id] += 1
+    for owner, number in others.items():
+        logger.info("%d upload(s) are being claimed as %s by another listener", number, owner)
     return owned
 
 
-def _owner(upload: Upload, batch_id: str | None) -> _IndexEntry | None:
+def _owner(upload: Upload, batch_id: str | None, known: Round) -> _IndexEntry | None:
     """Who owns an upload, after trying to own it; with no batch_id only who owns it by now."""
     generation = 0
     while True:
@@ -221,44 +193,48 @@ def _owner(upload: Upload, batch_id: str | None) -> _IndexEntry | None:
             entry = _IndexEntry(batch_id=batch_id, key=upload.key, etag=upload.etag, claimed_at=datetime.now(UTC))
             if lake.create_bytes(uri, entry.model_dump_json().encode()):
                 return entry
-        elif not lake.exists(uri):
-            return None
-        entry = _IndexEntry.model_validate_json(lake.read_bytes(uri))
-        batch = read_batch(entry.batch_id)
-        if batch is None or _holds(batch, upload):
+        try:
+            entry = _IndexEntry.model_validate_json(lake.read_bytes(uri))
+        except FileNotFoundError:
+            if batch_id is None:
+                return None
+            continue  # it has just expired
+        if known.batch(entry.batch_id) is None:
+            return entry
+        if known.holds(entry.batch_id, upload) and not known.may_come_again(entry.batch_id, upload):
             return entry
         generation += 1
 
 
-def _holds(batch: Batch, upload: Upload) -> bool:
-    return any((file.key, file.etag) == (upload.key, upload.etag) for file in batch.files)
-
-
-def _seal(client: Any, batch_id: str, uploads: list[Upload]) -> Batch | None:
+def _seal(client: Any, batch_id: str, uploads: list[Upload], refused: list[str]) -> Batch | None:
     """Copies a batch's files and writes its manifest; None if nothing was left to copy or another sealed it.
 
-    A file that S3 does not let be copied stays in incoming/ and keeps no other from being claimed; alone, it raises
-    ClaimError.
+    A file that S3 does not let be copied stays in incoming/ and keeps no other from being claimed; ``refused`` is told
+    why.
     """
-    files, refused = [], []
-    for upload in uploads:
-        try:
-            file = _copy(client, batch_id, upload)
-        except ClaimError as error:
-            logger.error("%s", error)
-            refused.append(error)
-        else:
-            files += [file] if file else []
-    if refused and not files:
-        raise refused[0]
+    found = in_parallel(lambda upload: _copy_or_refuse(client, batch_id, upload), uploads)
+    refused += [one for one in found if isinstance(one, str)]
+    files = [one for one in found if isinstance(one, ClaimedFile)]
     if not files:
         return None
     batch = Batch(batch_id=batch_id, files=files)
+    open_batches.mark(batch_id)
     if not lake.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json(indent=2).encode()):
         return None
+    open_batches.mark(batch_id)  # a sweep may have taken it for one of a listener that died long ago
     for file in files:
         logger.info("claimed s3://%s/%s (%d bytes) as %s", _bucket(), file.key, file.size, batch_id)
     return batch
+
+
+def _copy_or_refuse(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | str | None:
+    try:
+        file = _copy(client, batch_id, upload)
+    except ClaimError as error:
+        logger.error("%s", error)
+        refusals.note(upload, str(error))
+        return str(error)
+    return file
 
 
 def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
@@ -268,15 +244,15 @@ def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
     # The ETag in the path keeps two versions of one key apart.
     name = f"files/{upload.etag[:12]}/{lake.plain(upload.key.removeprefix('incoming/'))}"
     target = lake.claims(batch_id, name)
+    source = {"Bucket": _bucket(), "Key": upload.key}
+    key = target.removeprefix(f"{lake.root()}/")
+    # Its tags stay behind: to copy them takes two more permissions.
+    conditions = {"CopySourceIfMatch": f'"{upload.etag}"', "TaggingDirective": "REPLACE"}
     try:
-        # boto3's managed copy: objects over 5 GB go in parts.
-        client.copy(
-            {"Bucket": _bucket(), "Key": upload.key},
-            _bucket(),
-            target.removeprefix(f"{lake.root()}/"),
-            # Its tags stay behind: to copy them takes two more permissions.
-            ExtraArgs={"CopySourceIfMatch": f'"{upload.etag}"', "TaggingDirective": "REPLACE"},
-        )
+        if upload.size <= ONE_REQUEST_BYTES:
+            client.copy_object(CopySource=source, Bucket=_bucket(), Key=key, **conditions)
+        else:  # boto3's managed copy: objects over 5 GB have to go in parts
+            client.copy(source, _bucket(), key, ExtraArgs=conditions)
     except ClientError as error:
         if error.response["Error"]["Code"] in {"PreconditionFailed", "412", "404", "NoSuchKey"}:
             logger.info("%s was overwritten or deleted while it was claimed; left for the next claim", upload.key)
@@ -288,29 +264,45 @@ def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
     return ClaimedFile(key=upload.key, etag=upload.etag, size=upload.size, uri=target, claimed_at=datetime.now(UTC))
 
 
-def _clear_sealed(client: Any, mine: set[str]) -> list[Batch]:
-    """Deletes from incoming/ what lies in sealed batches, and returns those of them that nobody was told about.
+def _clear_sealed(client: Any, mine: set[str], known: Round) -> list[Batch]:
+    """Deletes from incoming/ what lies in sealed batches, and returns those of them that have to be told of (again).
 
     Another listener's batch that no run has taken is left to it for the length of a lease. After that it is dead, and
-    may have ended before it told anyone.
+    may have ended before it told anyone. A file of a batch that was released is there because somebody wants it used.
     """
-    untold: dict[str, Batch] = {}
-    for upload in list(_uploads(client)):
-        entry = _owner(upload, None)
-        batch = read_batch(entry.batch_id) if entry is not None else None
-        if entry is None or batch is None or not _holds(batch, upload):
-            continue
-        if lake.exists(lake.claims(batch.batch_id, "run.json")):
-            logger.warning(
-                "%s is the same file as in batch %s, which was used; to train on it again, start a run on %s",
-                upload.key, batch.batch_id, lake.claims(batch.batch_id, "files/"),
-            )  # fmt: skip
-        elif batch.batch_id not in mine:
-            if _age_seconds(entry) <= settings().claim_lease_seconds:
-                continue
-            untold[batch.batch_id] = batch
+    untold = in_parallel(lambda upload: _clear(client, upload, mine, known), list(_uploads(client)))
+    batches = [known.batch(batch_id) for batch_id in sorted({one for one in untold if one is not None})]
+    return [batch for batch in batches if batch is not None]
+
+
+def _clear(client: Any, upload: Upload, mine: set[str], known: Round) -> str | None:
+    """Deletes an upload if a sealed batch has it; returns that batch if it has to be told of."""
+    if any(known.holds(batch_id, upload) for batch_id in mine):
         _delete(client, upload)
-    return list(untold.values())
+        return None
+    entry = _owner(upload, None, known)
+    if entry is None or not known.holds(entry.batch_id, upload):
+        return None
+    batch_id, life = entry.batch_id, known.life(entry.batch_id)
+    if life.waiting and life.state is not State.RELEASED and _age_seconds(entry) <= settings().claim_lease_seconds:
+        return None
+    _delete(client, upload)
+    if life.waiting:
+        return batch_id
+    if life.state in ENDS:
+        logger.warning(
+            "%s is the same file as in batch %s, which was %s by run %s; to train on it again, %s", upload.key,
+            batch_id, life.state, life.run_id, _way_back(batch_id, life.state, life.run_id),
+        )  # fmt: skip
+    else:
+        logger.info("%s is the same file as in batch %s, which run %s is using", upload.key, batch_id, life.run_id)
+    return None
+
+
+def _way_back(batch_id: str, state: State, run_id: str) -> str:
+    if state is State.SET_ASIDE:
+        return f"take its rows back: make readmit RUN='{run_id}'"
+    return f"start a run on {lake.claims(batch_id, 'files/')}"
 
 
 def _age_seconds(entry: _IndexEntry) -> float:

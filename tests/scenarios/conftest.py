@@ -46,7 +46,13 @@ def small_bert(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def stack(small_bert: dict[str, str]) -> Iterator[Stack]:
     """The stack that all tests share which do not need one of their own; they find what others have left in it."""
-    with fresh_stack(small_bert | {"BERT_UPLOAD_SETTLE_SECONDS": "0"}) as stack:
+    quick = {
+        "BERT_UPLOAD_SETTLE_SECONDS": "0",
+        "BERT_BATCHES_LOOK_SECONDS": "3",
+        "BERT_UPLOAD_RETRY_MINUTES": "0.05",
+        "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
+    }
+    with fresh_stack(small_bert | quick) as stack:
         yield stack
 
 

@@ -178,3 +178,34 @@ def test_rows_that_do_not_belong_together_are_refused() -> None:
 
 def test_thresholds_come_from_the_settings() -> None:
     assert Thresholds.from_settings(settings()).max_accuracy_drop == settings().max_accuracy_drop
+
+
+def test_a_first_model_below_the_floor_was_not_shown_worse_than_anything() -> None:
+    labels = golden(60)
+    assert decide(labels, break_rows(labels, 24), None, THRESHOLDS).shown_worse is False
+
+
+def test_a_challenger_below_the_floor_beside_a_champion_was_shown_worse() -> None:
+    labels = golden(60)
+    assert decide(labels, break_rows(labels, 24), break_rows(labels, 22), THRESHOLDS).shown_worse
+
+
+def test_a_challenger_whose_interval_lies_below_zero_was_shown_worse_and_a_promoted_one_never() -> None:
+    labels = golden(600)
+    worse = decide(labels, break_rows(labels, 90), labels, THRESHOLDS)
+    assert (worse.promote, worse.shown_worse) == (False, True)
+    small_drop = decide(labels, break_rows(labels, 6), labels, THRESHOLDS)
+    assert (small_drop.promote, small_drop.shown_worse) == (True, False)
+
+
+def test_a_class_that_fails_by_a_row_shows_too_little_and_one_that_is_gone_shows_worse() -> None:
+    labels = golden(120)
+    rare = [row for row, label in enumerate(labels) if label == "class_0"]
+
+    def missing(rows: int) -> list[str]:
+        return ["class_1" if row in rare[:rows] else label for row, label in enumerate(labels)]
+
+    unsure = decide(labels, missing(11), missing(10), THRESHOLDS)
+    assert (unsure.promote, unsure.shown_worse) == (False, False)
+    gone = decide(labels, missing(20), missing(5), THRESHOLDS)
+    assert (gone.promote, gone.shown_worse) == (False, True)

@@ -24,7 +24,7 @@ from moto.server import ThreadedMotoServer
 from sqlalchemy.engine import Engine
 
 from include import lake
-from include.registry import ledger, models, promotion
+from include.registry import ledger, lineage, models, promotion
 from include.registry.ledger import Entry
 from include.registry.models import CHALLENGER, CHAMPION, PREVIOUS
 from include.registry.promotion import ChampionChanged, VersionUnusable, promote, reject, rollback
@@ -163,6 +163,11 @@ class Registry:
 
     def rollback(self, **options: Any) -> models.ModelVersion:
         return rollback(self.name, self.engine, actor="test", reason="worse in use", smoke_test=SMOKE, **options)
+
+    def rollback_refused(self) -> bool:
+        with pytest.raises(VersionUnusable, match="no previous champion"):
+            self.rollback()
+        return True
 
     def aliases(self) -> dict[str, str]:
         found = {alias: models.by_alias(self.name, alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
@@ -402,6 +407,59 @@ def test_a_rollback_makes_the_previous_champion_champion(registry: Registry) -> 
     assert registry.rollback().version == first
     assert registry.aliases() == {CHAMPION: first, PREVIOUS: second}
     assert registry.verbs() == ["promote", "promote", "rollback"]
+
+
+def test_a_rollback_brings_the_previous_champion_back_though_the_champions_version_was_deleted(
+    registry: Registry,
+) -> None:
+    first, second = registry.promote_new(), registry.promote_new()
+    models._client().delete_model_version(registry.name, second)
+    assert registry.rollback().version == first
+    assert registry.aliases() == {CHAMPION: first}
+    assert registry.rollback_refused()
+
+
+def test_new_rows_are_added_to_what_the_ledger_knows_of_a_champion_whose_version_was_deleted(
+    registry: Registry,
+) -> None:
+    version = registry.train()
+    entry = registry.decision(version, None).model_copy(update={"dataset_id": "d1"})
+    promote(entry, registry.engine)
+    lake.write_json(lake.dataset("d1", "manifest.json"), {})
+    models._client().delete_model_version(registry.name, version)
+    assert lineage.parent_dataset_id(registry.name, registry.engine) == "d1"
+
+
+def test_before_the_first_champion_rows_that_wait_are_not_counted_twice(registry: Registry) -> None:
+    version = registry.train()
+    assert lineage.parent_dataset_id(registry.name, registry.engine) == "d", "an older version used them up"
+    found = models.by_version(registry.name, version)
+    assert found
+    models.tag(found, {lineage.ROWS: lineage.RELEASED})
+    assert lineage.parent_dataset_id(registry.name, registry.engine) is None
+
+
+def test_a_rollback_knows_whose_rows_it_leaves_and_a_second_one_whose_it_returns_to(registry: Registry) -> None:
+    runs, parent, champion = [], None, None
+    for dataset in ("d1", "d2", "d3"):
+        lake.write_json(lake.dataset(dataset, "manifest.json"), {"parent_dataset_id": parent})
+        uri = lake.upload(registry.source, lake.job(dataset, "model"))
+        version = models.register(registry.name, uri, "", {"job_id": dataset, "dataset_id": dataset})
+        entry = registry.decision(version, champion, run=f"run {dataset}").model_copy(update={"dataset_id": dataset})
+        promote(entry, registry.engine)
+        parent, champion = dataset, version
+        runs.append(version)
+
+    def moved() -> tuple[set[str], set[str]]:
+        last = ledger.last_move(registry.engine, registry.name)
+        assert last
+        left, regained = lineage.left_and_regained(registry.engine, last)
+        return {one.dag_run_id for one in left}, {one.dag_run_id for one in regained}
+
+    registry.rollback(to_version=runs[0])
+    assert moved() == ({"run d2", "run d3"}, set())
+    registry.rollback(to_version=runs[1])
+    assert moved() == (set(), {"run d2"})
 
 
 def test_a_rollback_to_a_named_version(registry: Registry) -> None:

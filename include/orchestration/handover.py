@@ -1,0 +1,140 @@
+"""Accepted rows on their way from ``validate_data`` to ``preprocess_data``: a table of the run's own, and its hash.
+
+The table lasts as long as the run. A task that is cleared later finds it again, made from the run's own Parquet file;
+what it then reads is compared with what was accepted, so no run ever works on another's rows.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from airflow.exceptions import AirflowFailException
+from airflow.models import DagRun
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.utils.session import create_session
+from airflow.utils.state import State
+from astro.sql.operators.load_file import LoadFileOperator
+
+from include import lake
+from include.orchestration.defaults import WAREHOUSE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREFIX = "accepted_rows"
+ROWS_AT_ONCE = 100_000
+HASH_KEYS = ("accepted rows 0!", "accepted rows 1!")  # pandas wants 16 bytes
+
+
+def table_name(run_id: str) -> str:
+    """A run's table; PostgreSQL cuts names at 63 characters, and run ids are longer."""
+    return f"{PREFIX}_{hashlib.sha256(run_id.encode()).hexdigest()[:20]}"
+
+
+def fingerprint(frames: Iterable["pd.DataFrame"]) -> str:
+    """A hash of rows, in whatever order and parts they come."""
+    import pandas as pd
+
+    sums, rows = [0, 0], 0
+    for frame in frames:
+        columns = sorted(frame.columns)
+        printable = frame[columns].fillna("").astype(str)
+        rows += len(frame)
+        for at, key in enumerate(HASH_KEYS):
+            hashes = pd.util.hash_pandas_object(printable, index=False, hash_key=key)
+            sums[at] = (sums[at] + int(hashes.to_numpy("uint64").sum())) % 2**64
+    return f"{rows}-{sums[0]:016x}{sums[1]:016x}"
+
+
+def file_fingerprint(uri: str) -> str:
+    """The hash of a Parquet file's rows, read in parts."""
+    return fingerprint(_parts(uri))
+
+
+def check(rows: "pd.DataFrame", accepted: str, run_id: str) -> None:
+    """Raises AirflowFailException if these are not the rows that the run has accepted."""
+    found = fingerprint([rows])
+    if found != accepted:
+        raise AirflowFailException(
+            f"the table {table_name(run_id)} does not hold the rows that validate_data accepted in this run "
+            f"({found.split('-')[0]} rows, accepted were {accepted.split('-')[0]}): clear load_rows and what follows it"
+        )
+
+
+class LoadRows(LoadFileOperator):
+    """The Astro SDK's ``load_file`` for accepted rows, in parts, and with every cell in quotes.
+
+    The SDK's own COPY leaves quotes away where pandas does, and PostgreSQL then refuses a text with a carriage return.
+    """
+
+    def load_data_to_table(self, input_file: Any, context: Any) -> Any:
+        """Fills the table with the file's rows, replacing what was there; returns the table."""
+        _load(PostgresHook(WAREHOUSE).get_sqlalchemy_engine(), self.output_table.name, input_file.path)
+        return self.output_table
+
+
+def restore(context: Any) -> None:
+    """Makes a run's table anew if it was dropped: what ``preprocess_data`` does first, for it may have been cleared."""
+    name = table_name(context["run_id"])
+    engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
+    if not sa.inspect(engine).has_table(name):
+        _load(engine, name, context["ti"].xcom_pull(task_ids="validate_data")["accepted_uri"])
+
+
+def drop(run_id: str) -> None:
+    """Drops a run's table; nothing happens if there is none."""
+    _drop(PostgresHook(WAREHOUSE).get_sqlalchemy_engine(), table_name(run_id))
+
+
+def drop_of_ended_runs() -> int:
+    """Drops the tables of runs that are over; returns how many."""
+    engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
+    # Before the runs: a table that is made meanwhile is not in the list.
+    tables = [name for name in sa.inspect(engine).get_table_names() if name.startswith(PREFIX)]
+    with create_session() as session:
+        running = [
+            run_id for (run_id,) in session.query(DagRun.run_id).filter(DagRun.state.in_(State.unfinished_dr_states))
+        ]
+    # Older versions had one table for all runs.
+    keep = {table_name(run_id) for run_id in running} | ({PREFIX} if running else set())
+    dropped = [name for name in tables if name not in keep]
+    for name in dropped:
+        _drop(engine, name)
+    return len(dropped)
+
+
+def _drop(engine: Any, name: str) -> None:
+    sa.Table(name, sa.MetaData()).drop(engine, checkfirst=True)
+
+
+def _load(engine: Any, name: str, uri: str) -> None:
+    """Makes a table of a Parquet file's rows, all columns text, in one transaction."""
+    connection = engine.raw_connection()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f'DROP TABLE IF EXISTS "{name}"')
+            for number, part in enumerate(_parts(uri)):
+                columns = ", ".join(f'"{column}"' for column in part.columns)
+                if number == 0:
+                    cursor.execute(f'CREATE TABLE "{name}" ({columns.replace(",", " text,")} text)')
+                content = io.StringIO()
+                part.fillna("").to_csv(content, index=False, header=False, quoting=csv.QUOTE_ALL, lineterminator="\n")
+                content.seek(0)
+                cursor.copy_expert(f'COPY "{name}" ({columns}) FROM STDIN WITH (FORMAT csv)', content)
+        connection.commit()
+    finally:
+        connection.close()
+
+
+def _parts(uri: str) -> Iterator["pd.DataFrame"]:
+    import pyarrow.parquet as pq
+
+    with lake.filesystem(uri).open(uri, "rb") as content:
+        file = pq.ParquetFile(content)
+        if file.metadata.num_rows == 0:
+            yield file.read().to_pandas()
+        for batch in file.iter_batches(ROWS_AT_ONCE):
+            yield batch.to_pandas()

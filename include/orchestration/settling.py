@@ -1,0 +1,143 @@
+"""What becomes of a run's batches when its outcome is known; ``include.uploads.lifecycle`` has the table."""
+# Only imported inside tasks.
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.exceptions import AirflowFailException
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+from include import lake
+from include.datasets.intake import Intake, Plan, Source
+from include.orchestration import batches
+from include.orchestration.batches import PIPELINE
+from include.orchestration.defaults import WAREHOUSE
+from include.uploads import lifecycle, open_batches
+from include.uploads.claims import take
+from include.uploads.lifecycle import Because, State, Who
+from include.uploads.open_batches import in_parallel
+from include.uploads.records import Batch, ClaimedFile, read_batch
+
+logger = logging.getLogger(__name__)
+
+
+def warehouse() -> Any:
+    """The warehouse's engine."""
+    return PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
+
+
+def batch_ids(plan: Plan) -> list[str]:
+    """The claimed batches among a plan's sources; files named by URI belong to nobody."""
+    return sorted({source.batch_id for source in plan.sources if source.uri.startswith(lake.claims(source.batch_id))})
+
+
+def hold(plan: Plan) -> None:
+    """Makes sure that a run still has its batches: one that failed and is cleared later may have lost them.
+
+    Raises AirflowFailException if another run has one of them.
+    """
+    for batch_id in batch_ids(plan):
+        if not take(batch_id, plan.run_id):
+            other = lifecycle.read(batch_id)
+            raise AirflowFailException(
+                f"batch {batch_id} was released when this run had ended, and is {other.state} by run {other.run_id} "
+                "now: this run cannot go on with it. Its rows are not lost; start a new run for what you still want"
+            )
+
+
+def settle(plan: Plan, intake: Intake, state: State, because: Because, reason: str) -> None:
+    """Moves a run's batches to where its outcome wants them. Repeated, it changes nothing.
+
+    Files that the run was given by URI and whose rows wait become a batch, so that they are counted like uploads.
+    """
+    mine = batch_ids(plan)
+    if state is State.RELEASED and because is Because.WAITS and plan.sources and not mine:
+        mine = [_adopt(plan)]
+    again = _again(intake)
+    for batch_id in mine:
+        lifecycle.move(
+            batch_id,
+            state,
+            Who.RUN,
+            provided=lambda last: last.run_id == plan.run_id,
+            because=because,
+            reason=reason[:1000],
+            again=again.get(batch_id, []),
+        )
+        if state is not State.RELEASED:
+            open_batches.close(batch_id)
+    batches.record(mine)
+
+
+def _again(intake: Intake) -> dict[str, list[str]]:
+    """The files of which no row was used, by batch: uploaded again they are new, whatever they were before."""
+    unused = {(file.batch_id, file.key) for file in intake.files if not file.used and not file.waiting}
+    owners = sorted({batch_id for batch_id, _ in unused})
+    found = [batch for batch in in_parallel(read_batch, owners) if batch is not None]
+    return {
+        batch.batch_id: [file.mark for file in batch.files if (batch.batch_id, file.key) in unused] for batch in found
+    }
+
+
+def _adopt(plan: Plan) -> str:
+    """Makes a batch, which this run has taken, of the files that it copied from where they were named."""
+    etags = [lake.etag(source.uri) or "" for source in plan.sources]
+    content = "\n".join(f"{source.key} {etag}" for source, etag in zip(plan.sources, etags, strict=True))
+    batch_id = f"{plan.sources[0].batch_id}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    files = [
+        _adopted(batch_id, at, source, etag)
+        for at, (source, etag) in enumerate(zip(plan.sources, etags, strict=True))
+    ]  # fmt: skip
+    open_batches.mark(batch_id)
+    batch = Batch(batch_id=batch_id, files=files)
+    lake.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json(indent=2).encode())
+    take(batch_id, plan.run_id)
+    logger.info("the files named by URI wait as batch %s", batch_id)
+    return batch_id
+
+
+def _adopted(batch_id: str, at: int, source: Source, etag: str) -> ClaimedFile:
+    target = lake.claims(batch_id, f"files/{at}/{lake.plain(source.uri.rsplit('/', 1)[-1])}")
+    files = lake.filesystem(source.uri)
+    files.cp_file(source.uri, target)
+    size = int(files.info(target)["size"])
+    return ClaimedFile(key=source.key, etag=etag, size=size, uri=target, claimed_at=datetime.now(UTC))
+
+
+def set_aside(run_ids: Iterable[str], reason: str) -> None:
+    """Sets the used batches of runs aside: a rollback leaves their rows."""
+    for batch_id in _batches_of(run_ids):
+        lifecycle.move(batch_id, State.SET_ASIDE, Who.ROLLBACK, reason=reason)
+
+
+def restore(run_ids: Iterable[str], reason: str) -> None:
+    """Counts batches as used again that a rollback had set aside."""
+    for batch_id in _batches_of(run_ids):
+        by_rollback = lambda last: last.who is Who.ROLLBACK  # noqa: E731
+        lifecycle.move(batch_id, State.USED, Who.ROLLBACK, provided=by_rollback, reason=reason)
+
+
+def readmit(run_id: str, reason: str) -> list[str]:
+    """Takes the rows back that a run has set aside; returns its batches that wait for the next run now."""
+    back = []
+    for batch_id in _batches_of([run_id]):
+        moved = lifecycle.move(
+            batch_id, State.RELEASED, Who.PERSON, anew=True, because=Because.READMITTED, reason=reason
+        )
+        # Before this, a run that starts does not see it; cut off here, the command is repeated.
+        if moved or lifecycle.read(batch_id).because is Because.READMITTED:
+            open_batches.mark(batch_id)
+            back.append(batch_id)
+    batches.record(back)
+    return back
+
+
+def _batches_of(run_ids: Iterable[str]) -> list[str]:
+    """The batches that these runs had last, by their reports."""
+    reports = [lake.report(PIPELINE, run_id, "run.json") for run_id in run_ids]
+    named = {name for uri in reports if lake.exists(uri) for name in lake.read_json(uri).get("batches", [])}
+    found = sorted(name for name in named if read_batch(name) is not None)
+    return [name for name in found if lifecycle.read(name).run_id in set(run_ids)]

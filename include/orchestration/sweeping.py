@@ -1,0 +1,106 @@
+"""Deletes what nothing refers to any more: old claims, staging, jobs, datasets, and tables of ended runs."""
+# Only imported inside tasks.
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import groupby
+from typing import Any
+
+from airflow.models import DagRun
+from airflow.utils.session import create_session
+from airflow.utils.state import State
+
+from include import lake
+from include.lake import Stored
+from include.orchestration import handover
+from include.orchestration.batches import PIPELINE
+from include.orchestration.settling import warehouse
+from include.registry import ledger, lineage, models
+from include.settings import settings
+from include.uploads.expiry import delete_all, expire_claims, older
+
+logger = logging.getLogger(__name__)
+
+DATASETS_LOCK = "datasets"
+TRAINING_DAGS = (PIPELINE,)
+
+
+def sweep() -> dict[str, int]:
+    """Deletes all that is older than the settings say and not referred to; how many objects of each kind."""
+    config = settings()
+    deleted = {
+        "tables": handover.drop_of_ended_runs(),
+        **expire_claims(timedelta(days=config.claims_days)),
+        "staging": _sweep_staging(timedelta(days=config.staging_days)),
+        "jobs": _sweep_jobs(timedelta(days=config.jobs_days)),
+        "datasets": _sweep_datasets(timedelta(days=config.datasets_days)),
+    }
+    logger.info("deleted %s", ", ".join(f"{number} {what}" for what, number in deleted.items()))
+    return deleted
+
+
+@contextmanager
+def no_datasets_deleted() -> Iterator[Any]:
+    """As long as the block runs, no sweep deletes a dataset: what is being made may be there from long ago."""
+    with ledger.exclusive(warehouse(), DATASETS_LOCK) as connection:
+        yield connection
+
+
+def _sweep_staging(age: timedelta) -> int:
+    old = _old_folders(lake.listing(f"{lake.root()}/staging/"), "staging", age)
+    kept = {lake.slug(run_id) for run_id in _unfinished_runs()}
+    return sum(delete_all(objects) for name, objects in old.items() if name not in kept)
+
+
+def _sweep_jobs(age: timedelta) -> int:
+    """A job of a model version keeps all but its checkpoints. Nothing goes while anything runs: it may begin one."""
+    old = _old_folders(lake.listing(f"{lake.root()}/jobs/"), "jobs", age)
+    kept = {version.tags.get(models.JOB_ID) for version in models.all_versions()} if old else set()
+    if _unfinished_runs():
+        return 0
+    return sum(
+        delete_all(one for one in objects if job_id not in kept or "/checkpoints/" in one.uri)
+        for job_id, objects in old.items()
+    )
+
+
+def _sweep_datasets(age: timedelta) -> int:
+    with no_datasets_deleted():
+        old = _old_folders(lake.listing(f"{lake.root()}/datasets/"), "datasets", age)
+        kept = _datasets_in_use() if old else set()
+        # The manifest first: without it, whoever wants the same rows writes all of them again.
+        manifest_first = {
+            name: sorted(objects, key=lambda one: not one.uri.endswith("/manifest.json"))
+            for name, objects in old.items()
+            if name not in kept
+        }
+        return sum(delete_all(objects[:1]) + delete_all(objects[1:]) for objects in manifest_first.values())
+
+
+def _datasets_in_use() -> set[str]:
+    """What versions were trained on and made from, what the ledger names, and what unfinished runs work with."""
+    found = ledger.datasets(warehouse())
+    for version in models.all_versions():
+        found |= {version.tags.get("dataset_id", ""), version.tags.get(lineage.PARENT, "")}
+    for run_id in _unfinished_runs():
+        for name, key in (("plan.json", "parent_dataset_id"), ("dataset.json", "dataset_id")):
+            uri = lake.staging(run_id, name)
+            found.add((lake.read_json(uri).get(key) or "") if lake.exists(uri) else "")
+    return found
+
+
+def _old_folders(objects: list[Stored], room: str, age: timedelta) -> dict[str, list[Stored]]:
+    """The folders of a room in which nothing is younger, with their objects."""
+    prefix = f"{lake.root()}/{room}/"
+    folders = {
+        name: list(group) for name, group in groupby(objects, lambda one: one.uri.removeprefix(prefix).split("/")[0])
+    }
+    return {name: group for name, group in folders.items() if len(older(group, age)) == len(group)}
+
+
+def _unfinished_runs() -> list[str]:
+    with create_session() as session:
+        found = session.query(DagRun.run_id).filter(DagRun.state.in_(State.unfinished_dr_states))
+        return [run_id for (run_id,) in found.filter(DagRun.dag_id.in_(TRAINING_DAGS))]
