@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
 from include.datasets.labels import Meaning, written
+from include.datasets.reading.table import printable
 
 CHECKED = pa.schema(
     [
@@ -192,11 +193,6 @@ def _written(value: str) -> str | Meaning:
 def _has_bytes(text: str) -> bool:
     """Whether a text holds bytes that were no UTF-8: they are surrogates."""
     return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def printable(text: str) -> str:
-    r"""A text with undecodable bytes as something to look at: ``\udce9``."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def check_rows(

@@ -24,7 +24,7 @@ DOUBTFUL = frozenset({"none", "na"})
 NOT_COUNTED = frozenset({"discarded", "draft", "pending"})
 """States of an annotator's answer in which it does not count."""
 
-SHORTEST = 4  # characters; shorter words differ by a letter because they are different words
+SHORTEST = 3  # characters; shorter words differ by a letter because they are different words
 
 _INVISIBLE = re.compile("[\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 _WHOLE = re.compile(r"-?(?:0|[1-9]\d*)\.0*")
@@ -87,8 +87,8 @@ def _of_object(value: dict[Any, Any]) -> str | Meaning:
 def canonical(text: str) -> str:
     """The one spelling of a label: composed, without invisible characters and outer quotes; 1.0 is 1, TRUE is true."""
     if not text.isascii():
-        text = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
-    while len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = " ".join(unicodedata.normalize("NFC", _INVISIBLE.sub("", text)).split())
+    while len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text[0] not in text[1:-1].strip(text[0]):
         text = text[1:-1].strip()
     if _WHOLE.fullmatch(text):
         text = text.split(".")[0]

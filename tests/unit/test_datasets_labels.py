@@ -52,7 +52,7 @@ def test_a_spelling_that_is_not_allowed_is_unknown() -> None:
 def test_lookalikes_differ_by_case_or_a_letter_and_are_no_numbers() -> None:
     assert lookalikes(["Refund", "refund"]) == [("Refund", "refund")]
     assert lookalikes(["refund", "refnd", "refunds", "refynd"])
-    assert lookalikes(["tier 1", "tier 2", "10", "11", "cat", "car", "payment", "delivery"]) == []
+    assert lookalikes(["tier 1", "tier 2", "10", "11", "in", "on", "payment", "delivery"]) == []
 
 
 def test_lookalikes_of_many_labels_are_found_in_time() -> None:

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from include.datasets.reading.table import printable
+
 _UNQUOTED = bytes(code for code in range(32, 256) if code not in b'"\\')  # bytes that stand in JSON as they are
 
 
@@ -54,7 +56,7 @@ def json_objects(columns: Mapping[str, Any], size: int) -> "pd.Series[Any]":
         try:
             values = column.cast(pa.string())
         except pa.ArrowInvalid:
-            values = pa.array([text.encode("utf-8", "replace").decode() for text in texts(column)], pa.string())
+            values = pa.array([printable(text) for text in texts(column)], pa.string())
         members = pc.binary_join_element_wise(json.dumps(name, ensure_ascii=False) + ": ", _quoted(values), "")
         members = pc.if_else(pc.equal(values, ""), "", members)
         comma = pc.if_else(pc.or_(pc.equal(objects, ""), pc.equal(members, "")), "", ", ")

@@ -6,12 +6,15 @@ itself. Both give the same rows for a clean block.
 """
 # ruff: noqa: TID253 - only imported inside tasks; pandas and numpy are what it is about
 
+import codecs
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from include.datasets.reading import arrow
 from include.datasets.reading.dialect import Dialect, find_dialect
@@ -23,12 +26,12 @@ from include.datasets.reading.table import (
     Row,
     Table,
     Wanted,
-    extra_json,
     find_places,
     frames_of,
 )
 
 BLOCK = 8 << 20  # bytes
+SHOWN = 1000  # bytes of a row that is lost for its length
 LONGEST_RECORD = 32 << 20  # bytes; a longer piece without an end of a row has a quote that nobody closed
 
 
@@ -59,6 +62,11 @@ def _unnumbered(path: Path, dialect: Dialect, places: Places) -> Iterator[pd.Dat
             end = _clean_end(piece, dialect, is_last=is_last)
             if end is None:
                 rows, rest = _read_damaged(piece, dialect, places, is_last=is_last)
+                if len(rest) >= LONGEST_RECORD:
+                    start = rest[:SHOWN].decode("utf-8", "replace")
+                    reason = f"a row of more than {LONGEST_RECORD >> 20} MiB; is a quote or a line end missing?"
+                    rows.append((0, start, None, "wrong_quotes", reason, ""))
+                    rest = _next_line(file, rest, dialect)
                 yield from frames_of(rows)
             else:
                 block, rest = piece[:end], piece[end:]
@@ -66,9 +74,17 @@ def _unnumbered(path: Path, dialect: Dialect, places: Places) -> Iterator[pd.Dat
                 yield from [frame] if frame is not None else frames_of(_read_damaged(block, dialect, places)[0])
 
 
+def _next_line(file: BinaryIO, piece: bytes, dialect: Dialect) -> bytes:
+    """What has been read behind the next line end, without holding what comes before it."""
+    line_end, piece = dialect.line_end.encode(), piece[-1:]
+    while piece and line_end not in piece:
+        piece = file.read(BLOCK)
+    return piece.partition(line_end)[2]
+
+
 def _clean_end(piece: bytes, dialect: Dialect, *, is_last: bool) -> int | None:
     """Where the last whole row in a piece ends; None if its quotes do not stand where they should."""
-    if not dialect.is_plain:
+    if not dialect.is_plain or piece.startswith(codecs.BOM_UTF8):  # pyarrow would drop it
         return None
     content = np.frombuffer(piece, np.uint8)
     quotes = np.flatnonzero(content == ord('"'))
@@ -107,7 +123,8 @@ def _read_clean(block: bytes, dialect: Dialect, places: Places) -> pd.DataFrame 
         return None
     size = len(columns[places.text])
     label = arrow.texts(columns[places.label]) if places.label is not None else [places.label_in_path] * size
-    extra = arrow.json_objects({places.names[at]: columns[at] for at in places.extra}, size)
+    others = {name: pa.repeat(pa.scalar(value.encode()), size) for name, value in places.in_path.items()}
+    extra = arrow.json_objects(others | {places.names[at]: columns[at] for at in places.extra}, size)
     frame = {
         "row": np.zeros(size, np.int64),
         "text": arrow.texts(columns[places.text]),
@@ -142,5 +159,4 @@ def _row(record: Record, dialect: Dialect, places: Places, needed: int) -> Row:
         reason = f"{len(cells)} cells where the header has {width} (separator {dialect.delimiter!r}): {hint}"
         return 0, dialect.delimiter.join(cells), None, "wrong_column_count", reason, ""
     label = cells[places.label] if places.label is not None else places.label_in_path
-    extra = extra_json({places.names[at]: cells[at] for at in places.extra if at < len(cells)})
-    return 0, cells[places.text], label, "", "", extra
+    return 0, cells[places.text], label, "", "", places.extra_of(cells)

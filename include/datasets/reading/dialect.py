@@ -17,6 +17,7 @@ from include.datasets.reading.table import UnreadableFileError, Wanted, find_pla
 SAMPLE_BYTES = 256 << 10
 SAMPLE_ROWS = 300
 HEADER_LINES = 20
+NEARLY_ALL = 0.9
 ESCAPED_LINES = 50
 BLOCK = 4 << 20  # bytes
 
@@ -55,16 +56,11 @@ def find_dialect(path: Path, wanted: Wanted, partitions: Mapping[str, str | None
     sample = text[start:] + _escaped_lines(path)
     if not sample.strip():
         raise UnreadableFileError("the file has no header and no rows")
-    candidates = [
-        Dialect(delimiter, quote, backslash, blank, line_end)
-        for delimiter, quote, backslash, blank in product(
-            [separator] if separator else _delimiters(sample), ('"', "'", ""), (False, True), (False, True)
-        )
-        if (not backslash or (quote and f"\\{quote}" in sample)) and (not blank or (quote and f" {quote}" in sample))
-        and (quote == '"' or (quote or '"') in sample)
-    ]  # fmt: skip
+    candidates = _candidates(sample, [separator] if separator else _delimiters(sample), line_end)
     best = max(candidates, key=lambda dialect: _score(sample, dialect, wanted, partitions))
     names, length = _header(sample, best)
+    if _has_row_names(sample[length:], best, len(names)):
+        names = ["", *names]
     if not has_places(names, wanted, partitions) and (first := _first_row_is_data(sample, best)):
         shown = ", ".join(f'"{cell[:60]}"' for cell in first[:6])
         raise UnreadableFileError(
@@ -88,6 +84,25 @@ def _preamble(text: str) -> tuple[int, str]:
             break
         start += len(line)
     return start, separator
+
+
+def _candidates(sample: str, delimiters: list[str], line_end: str) -> list[Dialect]:
+    """The dialects of which there is a trace in the sample."""
+    found = []
+    for delimiter, quote, backslash, blank in product(delimiters, ('"', "'", ""), (False, True), (False, True)):
+        escaped = f"\\{quote}" in sample if quote else f"\\{delimiter}" in sample
+        is_there = {'"': True, "'": _is_single_quoted(sample, delimiter), "": '"' in sample or backslash}[quote]
+        if is_there and (escaped or not backslash) and (not blank or (quote and f" {quote}" in sample)):
+            found.append(Dialect(delimiter, quote, backslash, blank, line_end))
+    return found
+
+
+def _is_single_quoted(sample: str, delimiter: str) -> bool:
+    """Whether single quotes stand around cells in nearly all lines: here and there they are apostrophes."""
+    lines = [line for line in islice(io.StringIO(sample, newline=""), SAMPLE_ROWS) if line.strip()]
+    edge = re.escape(delimiter)
+    quoted = sum(bool(re.search(rf"(?:^|{edge})\s*'[^\n]*'\s*(?:{edge}|$)", line.rstrip("\r\n"))) for line in lines)
+    return quoted >= NEARLY_ALL * len(lines)
 
 
 def _delimiters(sample: str) -> list[str]:
@@ -125,7 +140,8 @@ def _score(sample: str, dialect: Dialect, wanted: Wanted, partitions: Mapping[st
     rows = _sample_rows(sample[length:], dialect)
     width = len(names)
     whole = [record for record in rows if record.cells is not None and fits(record.cells, width, width)]
-    dirty = sum(_has_left_over_quotes(record.cells or [], dialect) for record in whole)
+    quotes = "\"'" if _is_single_quoted(sample, dialect.delimiter) else '"'
+    dirty = sum(_has_left_over_quotes(record.cells or [], dialect, quotes) for record in whole)
     share = (len(whole) - dirty) / len(rows) if rows else 0.0
     return (
         float(has_places(names, wanted, partitions)),
@@ -142,12 +158,18 @@ def _sample_rows(sample: str, dialect: Dialect) -> list[Record]:
     return list(records(some, dialect))
 
 
-def _has_left_over_quotes(cells: list[str], dialect: Dialect) -> bool:
+def _has_left_over_quotes(cells: list[str], dialect: Dialect, quotes: str) -> bool:
     """Whether a cell begins and ends in quotes that were not taken off, or in one whose other half is elsewhere."""
     return any(
-        len(cell := whole.strip()) > 1 and cell[0] in "\"'" and (cell[-1] == cell[0] or dialect.quote == cell[0])
+        len(cell := whole.strip()) > 1 and cell[0] in quotes and (cell[-1] == cell[0] or dialect.quote == cell[0])
         for whole in cells
     )
+
+
+def _has_row_names(rows: str, dialect: Dialect, width: int) -> bool:
+    """Whether nearly all rows have one cell more than the header, as R writes them: the first is the row's name."""
+    sizes = [len(record.cells or []) for record in _sample_rows(rows, dialect) if (record.cells or [""])[-1].strip()]
+    return len(sizes) > 1 and sizes.count(width + 1) >= NEARLY_ALL * len(sizes)
 
 
 def _first_row_is_data(sample: str, dialect: Dialect) -> list[str]:

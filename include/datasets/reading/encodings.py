@@ -17,15 +17,15 @@ _BOMS = (  # UTF-32's begins like UTF-16's
 _MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _ODD = re.compile(rb"[\x80-\xff]+")
 _AROUND = 16  # bytes
-# What É… in Windows-1252, and an apostrophe before é in Mac Roman, happen to be as UTF-8: phonetic signs, N'Ko, rare
-# Cyrillic, Armenian. One such letter among other bytes that are no UTF-8 does not make a file UTF-8; all of them do.
-_CHANCE = re.compile(r"[\u0240-\u02ff\u0480-\u058f\u07c0-\u07ff]")
+# A capital with an accent and a closing quote in Windows-1252, or an opening quote and an accent in Mac Roman, may happen
+# to be one letter in UTF-8. It is taken for one if it is usual in Latin script, or stands beside another such letter.
+_USUAL_IN_UTF8 = set("ąćčďđęěğıłńňőřśşšţťůűźżžœșțμβδλπΩΔ") | set("ĄĆČĎĐĘĚĞŁŃŇŐŘŚŞŠŤŮŰŹŻŽŒȘȚ")
 _ALMOST_ALL = 0.9
 _ASCII = bytes(range(128))
 _WRITTEN = b"\t\n\v\f\r\x1b" + bytes(range(32, 256))  # all but control characters
 _WORDS = set("àèéóôåÀÈÉÓÅ")  # that are one letter
 
-_SUFFIX = re.compile(r"(?:s|t|ll|re|ve|m|d)\b")  # of an English word, behind an apostrophe
+_SUFFIX = re.compile(r"(?:s|t|ll|re|ve|m|d)\b", re.IGNORECASE)  # of an English word, behind an apostrophe
 _EIGHT_BITS = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
 _USUAL = set("àâäáãåæçèéêëìíîïñòóôöõøùúûüýÿßœ") | set("àâäáãåæçèéêëìíîïñòóôöõøùúûüýœ".upper())
 _APOSTROPHES = set("\u2018\u2019\u201c\u201d")
@@ -91,9 +91,11 @@ def _odd_if_not_utf8(path: Path) -> bytes | None:
         if block.isascii() and not before:
             continue
         whole = before + block
+        end = -1
         for match in _MULTIBYTE.finditer(whole):
-            if not _CHANCE.search(_decoded(match[0])):
+            if _is_meant(match[0]) or match.start() == end:
                 return None
+            end = match.end()
             in_sequences += len(match[0])
         beyond_ascii += len(block.translate(None, _ASCII))
         if valid:
@@ -114,35 +116,50 @@ def _odd_if_not_utf8(path: Path) -> bytes | None:
     return None if valid or in_sequences > _ALMOST_ALL * beyond_ascii else bytes(odd)
 
 
-def _decoded(sequence: bytes) -> str:
-    return sequence.decode("utf-8", "replace")
+def _is_meant(sequence: bytes) -> bool:
+    """Whether a valid sequence, alone among ASCII, is a letter that somebody meant to write in UTF-8."""
+    if len(sequence) == 2:
+        return sequence[0] in (0xC2, 0xC3) or sequence.decode("utf-8") in _USUAL_IN_UTF8
+    return len(sequence) == 4 or sequence[0] in (0xE2, 0xEF)
 
 
 def _likelihood(odd: bytes, encoding: str) -> float:
     """How much a text looks like one that somebody wrote: accents inside words, signs outside of them."""
     text = odd.decode(encoding, "replace")
-    score = 0.0
-    for at, character in enumerate(text):
-        if character.isascii():
-            continue
-        before, after = text[at - 1] if at else " ", text[at + 1] if at + 1 < len(text) else " "
-        if character == "\ufffd":
-            score -= 5
-        elif character in _USUAL:
-            odd_capital = character.isupper() and (before.islower() or (after.islower() and before.isalpha()))
-            alone = not before.isalpha() and not after.isalpha() and character not in _WORDS
-            score += -1 if odd_capital or alone else 1
-        elif character in _APOSTROPHES and before.isalpha() and after.isalpha():
-            score += 1.1 if _SUFFIX.match(text, at + 1) else 0.9
-        elif character in _APOSTROPHES and before.isalpha() != after.isalpha():
-            score += 1.1 if after.isalpha() == (character in "\u2018\u201c") else 0.9
-        elif before.isalpha() and after.isalpha():
-            score -= 0.2 if character.isalpha() else 1
-        elif character in _OUTSIDE_WORDS:
-            score += 0.5
-        else:
-            score -= 0.3
-    return score
+    return sum(_fit(text, at) for at, character in enumerate(text) if not character.isascii())
+
+
+def _fit(text: str, at: int) -> float:
+    """How well a character that is not ASCII fits where it stands."""
+    character = text[at]
+    before, after = text[at - 1] if at else " ", text[at + 1] if at + 1 < len(text) else " "
+    within = before.isalpha() and after.isalpha()
+    if character == "\ufffd":
+        return -5
+    if character in _USUAL:
+        wrong_case = (
+            before.islower() or (after.islower() and before.isalpha())
+            if character.isupper()
+            else before.isupper() and (after.isupper() or not after.isalpha()) and text[at - 2 : at - 1].isupper()
+        )
+        alone = not before.isalpha() and not after.isalpha() and character not in _WORDS
+        # A capital opens a word, but not one that goes on in capitals: ÒNo, but ÉTÉ.
+        doubtful = character.isupper() and not before.isalpha() and after.isupper() and text[at + 2 : at + 3].islower()
+        return -1 if wrong_case or alone or doubtful or before.isdigit() else 1
+    if character in _APOSTROPHES:
+        if within:
+            return 1.1 if _SUFFIX.match(text, at + 1) else 0.9
+        opens = character in "\u2018\u201c"
+        return (
+            1.1 if (after.isalpha() and opens) or (not opens and not after.isalpha() and not before.isspace()) else 0.5
+        )
+    if character in "\u2013\u2014":
+        return 1.1 if within or before == after == " " else 0.5
+    if character in "…™®":
+        return 1.1 if before.isalnum() and not after.isalpha() else 0.3
+    if within:
+        return -0.2 if character.isalpha() else -1
+    return 0.9 if character in _OUTSIDE_WORDS else -0.3
 
 
 def _transcode(path: Path, folder: Path, encoding: str, skip: int = 0) -> Path:

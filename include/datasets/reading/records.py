@@ -40,9 +40,10 @@ def records(
     that does not end in them is left to come again with more.
     """
     options = reader_options(dialect)
+    escaped = [_escape(line, dialect) for line in lines] if dialect.backslash else lines
     at = 0
     while at < len(lines):
-        source = _Lines(lines, at)
+        source = _Lines(escaped, at)
         reader = csv.reader(source, strict=True, **options)
         try:
             for cells in reader:
@@ -58,7 +59,7 @@ def records(
         except csv.Error as error:
             if not is_last and source.at == len(lines) and not source.gave_up:
                 return
-            yield _mended(lines, at, options, needed, width) or _lost(lines, at, _problem(error))
+            yield _mended(escaped, at, options, needed, width) or _lost(lines, at, _problem(error))
         at += 1
 
 
@@ -74,14 +75,23 @@ def plain_cells(line: str, dialect: "Dialect") -> list[str]:
 
 def reader_options(dialect: "Dialect") -> dict[str, Any]:
     """The dialect as Python's csv module wants it."""
+    escape = "\\" if dialect.backslash else None
     if not dialect.quote:
-        return {"delimiter": dialect.delimiter, "quoting": csv.QUOTE_NONE}
+        return {"delimiter": dialect.delimiter, "quoting": csv.QUOTE_NONE, "escapechar": escape}
     return {
         "delimiter": dialect.delimiter,
         "quotechar": dialect.quote,
-        "escapechar": "\\" if dialect.backslash else None,
+        "escapechar": escape,
         "skipinitialspace": dialect.blank_before_quote,
     }
+
+
+def _escape(line: str, dialect: "Dialect") -> str:
+    """A line in which each backslash that escapes nothing is escaped itself: csv would drop it."""
+    if "\\" not in line:
+        return line
+    escaped = dialect.quote or f'{dialect.delimiter}"'
+    return re.sub(rf"(\\[\\{re.escape(escaped)}])|\\", lambda match: match[1] or "\\\\", line)
 
 
 class _Lines:

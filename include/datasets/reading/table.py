@@ -5,7 +5,8 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import cached_property
+from itertools import islice, takewhile
 from typing import Any
 
 import pandas as pd
@@ -58,36 +59,50 @@ class Table:
 
 @dataclass(frozen=True)
 class Places:
-    """Where text and label stand among the columns; the label may stand in the file's path instead."""
+    """Where text and label stand among the columns; the label may stand in the file's path instead.
+
+    ``in_path`` are the other columns there.
+    """
 
     names: tuple[str, ...]
     text: int
     label: int | None
     label_in_path: str | None = None
+    in_path: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def extra(self) -> list[int]:
-        """The other columns that have a name and are worth keeping."""
+    @cached_property
+    def extra(self) -> tuple[int, ...]:
+        """The other columns that have a name and are worth keeping, in order."""
         mended = {"rule", "reason"} <= set(self.names)
         dropped = QUARANTINE_COLUMNS if mended else set()
-        return [
+        return tuple(
             at
             for at, name in enumerate(self.names)
             if at not in (self.text, self.label) and name and name not in dropped and not name.startswith("__index_")
-        ]
+        )
+
+    def extra_of(self, values: Sequence[Any]) -> str:
+        """The other columns of a row of values, which may have fewer, as JSON."""
+        here = takewhile(lambda at: at < len(values), self.extra)
+        return extra_json({**self.in_path, **{self.names[at]: values[at] for at in here}})
 
 
 def find_places(names: Sequence[str], wanted: Wanted, partitions: Mapping[str, str | None]) -> Places:
     """Where the text and the label stand. Raises UnreadableFileError that says what is missing and what to do."""
     text = _find(names, wanted.text, TEXT_COLUMNS)
-    label = _find(names, wanted.label, LABEL_COLUMNS, other_than=text)
+    in_path = list(partitions)
+    # Of the usual names for a label the first counts that is there, be it in the file or in its path.
+    label = _find([*names, *in_path], wanted.label, LABEL_COLUMNS, other_than=text)
     if label is None and set(names) >= LABEL_STUDIO_COLUMNS:
-        rest = [at for at, name in enumerate(names) if at != text and name not in LABEL_STUDIO_COLUMNS]
+        rest = [at for at, name in enumerate(names) if at != text and name and name not in LABEL_STUDIO_COLUMNS]
         label = rest[0] if len(rest) == 1 else None
-    in_path = None if label is not None else _find(list(partitions), wanted.label, LABEL_COLUMNS)
-    if text is None or (label is None and in_path is None):
-        raise UnreadableFileError(_nothing_found(names, wanted, text is None, label is None and in_path is None))
-    return Places(tuple(names), text, label, None if in_path is None else list(partitions.values())[in_path])
+    if text is None or label is None:
+        raise UnreadableFileError(_nothing_found(names, wanted, text is None, label is None))
+    named = in_path[label - len(names)] if label >= len(names) else None
+    others = {name: value for name, value in partitions.items() if name != named and value is not None}
+    if named is None:
+        return Places(tuple(names), text, label, None, others)
+    return Places(tuple(names), text, None, partitions[named], others)
 
 
 def has_places(names: Sequence[str], wanted: Wanted, partitions: Mapping[str, str | None]) -> bool:
@@ -101,7 +116,7 @@ def has_places(names: Sequence[str], wanted: Wanted, partitions: Mapping[str, st
 
 def _find(names: Sequence[str], wanted: str, usual: Iterable[str], other_than: int | None = None) -> int | None:
     """The column that was named, if it is there, else the first of the usual ones: sources may have other headers."""
-    if wanted in names:
+    if wanted and wanted in names:
         return list(names).index(wanted)
     lowered = [name.strip().lower() for name in names]
     for name in ([wanted.strip().lower()] if wanted else []) + list(usual):
@@ -142,4 +157,9 @@ def frames_of(rows: Iterable[Row]) -> Iterator[pd.DataFrame]:
 def extra_json(values: Mapping[str, Any]) -> str:
     """The other columns of a row, without those that are empty."""
     kept = {name: value for name, value in values.items() if value is not None and value != ""}
-    return json.dumps(kept, ensure_ascii=False, default=str) if kept else ""
+    return printable(json.dumps(kept, ensure_ascii=False, default=str)) if kept else ""
+
+
+def printable(text: str) -> str:
+    r"""A text with undecodable bytes as something to look at: ``\udce9``."""
+    return text.encode("utf-8", "backslashreplace").decode()
