@@ -28,6 +28,7 @@ SHORTEST = 3  # characters; shorter words differ by a letter because they are di
 
 _INVISIBLE = re.compile("[\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 _WHOLE = re.compile(r"-?(?:0|[1-9]\d*)\.0*")
+_SEPARATOR = re.compile(r"\||(?<!&amp)(?<!&lt)(?<!&gt)(?<!&quot)(?<!&#39);")  # R&amp;D is one label
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
 _BOOLEANS = {"true", "false"}
 
@@ -181,7 +182,7 @@ def _elements(label: str) -> list[Any] | None:
 
 
 def _joined(label: str) -> list[str]:
-    return [part for piece in re.split(r"[|;]", label) if (part := canonical(piece.strip()))]
+    return [part for piece in _SEPARATOR.split(label) if (part := canonical(piece.strip()))]
 
 
 def lookalikes(labels: Collection[str]) -> list[tuple[str, str]]:

@@ -91,3 +91,40 @@ def test_other_columns_are_kept_as_json_both_ways(tmp_path: Path) -> None:
     ragged = "id,text,label,lang\n1,a,x\n2,b,y,en,\n"
     assert list(read_rows(clean.encode(), "f.csv")["extra"]) == ['{"id": "1", "lang": "de \\"at\\""}', '{"id": "2"}']
     assert list(read_rows(ragged.encode(), "f.csv")["extra"]) == ['{"id": "1"}', '{"id": "2", "lang": "en"}']
+
+
+def test_a_row_without_an_end_is_skipped_without_being_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_table, "BLOCK", 1000)
+    monkeypatch.setattr(csv_table, "LONGEST_RECORD", 4000)
+    frame = read_rows(b'text,label\n"a",x\n"' + b"b" * 50_000 + b'"c,y\n"d",y\n', "f.csv")
+    assert list(frame["rule"]) == ["", "wrong_quotes", ""]
+    assert len(frame["text"][1]) == csv_table.SHOWN
+    assert pairs(frame)[2] == ("d", "y")
+
+
+def test_odd_bytes_in_another_column_can_be_looked_at_both_ways() -> None:
+    clean = b'text,label,note\n"\xc3\xa9",x,a\xff\nb,y,c\n'
+    ragged = b'text,label,note\n"\xc3\xa9",x,a\xff\nb,y\n'
+    for content in (clean, ragged):
+        assert read_rows(content, "f.csv")["extra"][0] == '{"note": "a\\udcff"}'
+
+
+def test_a_backslash_that_escapes_nothing_stays() -> None:
+    frame = read_rows(b'text,label\n"open C:\\new, say \\"hi\\"",x\n"b\\\\",y\n', "f.csv")
+    assert pairs(frame) == [('open C:\\new, say "hi"', "x"), ("b\\", "y")]
+
+
+def test_apostrophes_here_and_there_are_no_quotes() -> None:
+    frame = read_rows(b"text,label\n'lovely',a\n'tis good,b\nnever mind,c\nall the boys',a\nfine,b\n", "f.csv")
+    assert list(frame["text"]) == ["'lovely'", "'tis good", "never mind", "all the boys'", "fine"]
+
+
+def test_a_column_without_a_name_is_neither_text_nor_label() -> None:
+    for content in (b",text,label\n0,a,x\n1,b,y\n", b"text,,label\na,,x\nb,,y\n", b"text,label,,\na,x,,\nb,y,,\n"):
+        assert pairs(read_rows(content, "f.csv")) == [("a", "x"), ("b", "y")]
+
+
+def test_columns_in_the_path_are_kept_and_its_label_comes_before_a_less_usual_one() -> None:
+    frame = read_rows(b"text,topic\na,other\n", "incoming/label=x/lang=de/part-0.csv")
+    assert pairs(frame) == [("a", "x")]
+    assert frame["extra"][0] == '{"lang": "de", "topic": "other"}'

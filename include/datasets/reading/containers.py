@@ -1,8 +1,10 @@
 """What kind of file an upload is, by its name and its first bytes, and what is inside if it is compressed."""
 
+import gzip
 import posixpath
+import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from include.datasets.names import finished_name
 from include.datasets.reading.table import UnreadableFileError
@@ -49,17 +51,26 @@ def unpacked(path: Path, key: str, folder: Path, limit: int) -> Path:
     compression = next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), None)
     if compression is None:
         return path
-    import pyarrow as pa
-
     target = folder / "unpacked"
     try:
-        with pa.CompressedInputStream(pa.OSFile(str(path)), compression) as source, target.open("wb") as file:
+        with _opened(path, compression) as source, target.open("wb") as file:
             _copy(source, file, limit, compression)
-    except (pa.ArrowException, OSError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # pyarrow's errors are OSError or ValueError
+        if isinstance(error, UnreadableFileError):
+            raise
         raise UnreadableFileError(f"the file is {compression}-compressed and broken: {error}") from error
     if not target.stat().st_size:
         raise UnreadableFileError("the file is empty, once it is unpacked")
     return target
+
+
+def _opened(path: Path, compression: str) -> BinaryIO:
+    """The unpacked content. Python's gzip, because it takes files of several parts, and zeros behind them."""
+    if compression == "gzip":
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    import pyarrow as pa
+
+    return cast("BinaryIO", pa.CompressedInputStream(pa.OSFile(str(path)), compression))
 
 
 def check_content(path: Path, key: str, kind: str) -> None:

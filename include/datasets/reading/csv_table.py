@@ -40,6 +40,8 @@ def read_csv(path: Path, folder: Path, wanted: Wanted, partitions: Mapping[str, 
     path, warnings = to_utf8(path, folder)
     dialect = find_dialect(path, wanted, partitions)
     places = find_places(dialect.names, wanted, partitions)
+    if dialect.skipped:
+        warnings.append(f"{dialect.skipped} line(s) above the header were taken for a title and left out")
     return Table(_frames(path, dialect, places), warnings)
 
 

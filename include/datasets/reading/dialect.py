@@ -16,7 +16,8 @@ from include.datasets.reading.table import UnreadableFileError, Wanted, find_pla
 
 SAMPLE_BYTES = 256 << 10
 SAMPLE_ROWS = 300
-HEADER_LINES = 20
+HEADER_LINES = 20  # that a header's names may go over
+HEADER_WITHIN = 10  # lines
 NEARLY_ALL = 0.9
 ESCAPED_LINES = 50
 BLOCK = 4 << 20  # bytes
@@ -28,7 +29,10 @@ _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060"))
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV file is written. ``start`` is where its first row begins, in bytes; ``names`` is its header."""
+    """How a CSV file is written.
+
+    ``names`` is its header, above which ``skipped`` lines stand; ``start`` is where its first row begins, in bytes.
+    """
 
     delimiter: str
     quote: str = '"'  # empty: none, as in tables that a database writes
@@ -37,6 +41,7 @@ class Dialect:
     line_end: str = "\n"
     start: int = 0
     names: tuple[str, ...] = ()
+    skipped: int = 0
 
     @property
     def is_plain(self) -> bool:
@@ -53,23 +58,43 @@ def find_dialect(path: Path, wanted: Wanted, partitions: Mapping[str, str | None
         head = head[: head.rfind(line_end.encode()) + 1] or head
     text = head.decode("utf-8", "surrogateescape")
     start, separator = _preamble(text)
-    sample = text[start:] + _escaped_lines(path)
-    if not sample.strip():
+    backslashes = _escaped_lines(path)
+    if not text[start:].strip():
         raise UnreadableFileError("the file has no header and no rows")
-    candidates = _candidates(sample, [separator] if separator else _delimiters(sample), line_end)
-    best = max(candidates, key=lambda dialect: _score(sample, dialect, wanted, partitions))
-    names, length = _header(sample, best)
-    if _has_row_names(sample[length:], best, len(names)):
-        names = ["", *names]
-    if not has_places(names, wanted, partitions) and (first := _first_row_is_data(sample, best)):
+    for begin in _line_starts(text, start):  # lines above the header: a title, a comment
+        found = _dialect_of(text[begin:] + backslashes, separator, line_end, wanted, partitions)
+        if has_places(found.names, wanted, partitions):
+            offset = len(text[:begin].encode("utf-8", "surrogateescape"))
+            return replace(found, start=found.start + offset, skipped=text[start:begin].count(line_end))
+    found = _dialect_of(text[start:], separator, line_end, wanted, partitions)
+    if first := _first_row_is_data(text[start:], found):
         shown = ", ".join(f'"{cell[:60]}"' for cell in first[:6])
         raise UnreadableFileError(
             f"the file has no header: its first line is data ({shown}); put a line with the columns' names before it, "
             "such as text,label"
         )
-    find_places(names, wanted, partitions)
-    offset = len(text[:start].encode("utf-8", "surrogateescape"))
-    return replace(best, names=tuple(names), start=offset + len(sample[:length].encode("utf-8", "surrogateescape")))
+    find_places(found.names, wanted, partitions)  # says what is missing
+    raise AssertionError("unreachable")
+
+
+def _dialect_of(
+    sample: str, separator: str, line_end: str, wanted: Wanted, partitions: Mapping[str, str | None]
+) -> Dialect:
+    """The likeliest dialect of a sample that begins with the header; its rows start behind that, in bytes."""
+    candidates = _candidates(sample, [separator] if separator else _delimiters(sample), line_end)
+    best = max(candidates, key=lambda dialect: _score(sample, dialect, wanted, partitions))
+    names, length = _header(sample, best)
+    if _has_row_names(sample[length:], best, len(names)):
+        names = ["", *names]
+    return replace(best, names=tuple(names), start=len(sample[:length].encode("utf-8", "surrogateescape")))
+
+
+def _line_starts(text: str, start: int) -> list[int]:
+    """Where the first lines begin from here on."""
+    starts = [start]
+    for line in islice(io.StringIO(text[start:], newline=""), HEADER_WITHIN - 1):
+        starts.append(starts[-1] + len(line))
+    return [begin for begin in starts if text[begin:].strip()]
 
 
 def _preamble(text: str) -> tuple[int, str]:

@@ -17,8 +17,8 @@ _BOMS = (  # UTF-32's begins like UTF-16's
 _MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _ODD = re.compile(rb"[\x80-\xff]+")
 _AROUND = 16  # bytes
-# A capital with an accent and a closing quote in Windows-1252, or an opening quote and an accent in Mac Roman, may happen
-# to be one letter in UTF-8. It is taken for one if it is usual in Latin script, or stands beside another such letter.
+# A capital with an accent and a closing quote in Windows-1252, or an opening quote and an accent in Mac Roman, may
+# happen to be one letter in UTF-8. It is one if it is usual in Latin script, or stands beside another such letter.
 _USUAL_IN_UTF8 = set("ąćčďđęěğıłńňőřśşšţťůűźżžœșțμβδλπΩΔ") | set("ĄĆČĎĐĘĚĞŁŃŇŐŘŚŞŠŤŮŰŹŻŽŒȘȚ")
 _ALMOST_ALL = 0.9
 _ASCII = bytes(range(128))
