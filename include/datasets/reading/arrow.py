@@ -53,12 +53,8 @@ def json_objects(columns: Mapping[str, Any], size: int) -> "pd.Series[Any]":
     """Rows of binary columns as JSON objects, without what is empty; an empty string if nothing is left."""
     objects = pa.repeat(pa.scalar("", pa.string()), size)
     for name, column in columns.items():
-        try:
-            values = column.cast(pa.string())
-        except pa.ArrowInvalid:
-            values = pa.array([printable(text) for text in texts(column)], pa.string())
-        members = pc.binary_join_element_wise(json.dumps(name, ensure_ascii=False) + ": ", _quoted(values), "")
-        members = pc.if_else(pc.equal(values, ""), "", members)
+        members = pc.binary_join_element_wise(json.dumps(name, ensure_ascii=False) + ": ", _quoted(column), "")
+        members = pc.if_else(pc.equal(pc.binary_length(column), 0), "", members)
         comma = pc.if_else(pc.or_(pc.equal(objects, ""), pc.equal(members, "")), "", ", ")
         objects = pc.binary_join_element_wise(objects, comma, members, "")
     if columns:
@@ -66,8 +62,13 @@ def json_objects(columns: Mapping[str, Any], size: int) -> "pd.Series[Any]":
     return pd.Series(objects, dtype=pd.ArrowDtype(pa.string()))
 
 
-def _quoted(values: Any) -> Any:
-    buffer = values.buffers()[2]
-    if buffer is not None and len(buffer.to_pybytes().translate(None, _UNQUOTED)):
-        return pa.array([json.dumps(value, ensure_ascii=False) for value in values.to_pylist()], pa.string())
+def _quoted(column: Any) -> Any:
+    """A binary array's strings as JSON writes them."""
+    buffer = column.buffers()[2]
+    try:
+        values = column.cast(pa.string())
+    except pa.ArrowInvalid:
+        values = None
+    if values is None or (buffer is not None and len(buffer.to_pybytes().translate(None, _UNQUOTED))):
+        return pa.array([printable(json.dumps(text, ensure_ascii=False)) for text in texts(column)], pa.string())
     return pc.binary_join_element_wise('"', values, '"', "")
