@@ -39,6 +39,7 @@ _INVISIBLE = frozenset(
     )
     for code in range(first, last + 1)
 )  # fmt: skip
+_BLANK = xxh3_64_intdigest(b"")
 _TIDY = b" " + bytes(range(33, 256))  # bytes of texts whose white space is all spaces
 
 
@@ -62,14 +63,17 @@ def text_keys(texts: Any) -> "np.ndarray[Any, Any]":
     odd = pc.or_(pc.starts_with(array, " "), pc.ends_with(array, " "))
     if not everything.isascii():
         odd = pc.or_(odd, pc.invert(pc.string_is_ascii(array)))
-    if b"  " in everything:
+    spaces = np.frombuffer(everything, np.uint8) == ord(" ")
+    if (spaces[1:] & spaces[:-1]).any():
         odd = pc.or_(odd, pc.match_substring(array, "  "))
     if everything.translate(None, _TIDY):
         odd = pc.or_(odd, pc.match_substring_regex(array, r"[\x00-\x1f]"))
     normalised = pc.ascii_lower(array).cast(pa.binary()).to_numpy(zero_copy_only=False)
     for at in np.flatnonzero(odd.to_numpy(zero_copy_only=False)).tolist():
         normalised[at] = normalise(array[at].as_py()).encode()
-    return np.fromiter((xxh3_64_intdigest(text) if text else 0 for text in normalised), np.uint64, len(normalised))
+    keys = np.fromiter(map(xxh3_64_intdigest, normalised), np.uint64, len(normalised))
+    keys[keys == _BLANK] = 0
+    return keys
 
 
 def content(array: Any) -> bytes:

@@ -37,7 +37,13 @@ def sort_rows(
     names = pa.array(rows.names, pa.string())
     with ExitStack() as stack:
         accepted = stack.enter_context(
-            pq.ParquetWriter(folder / "accepted.parquet", ACCEPTED, use_dictionary=["label"], write_statistics=False)
+            pq.ParquetWriter(
+                folder / "accepted.parquet",
+                ACCEPTED,
+                use_dictionary=["label"],
+                write_statistics=False,
+                compression="lz4",
+            )
         )
         writers: dict[str, Any] = {}
         at = 0

@@ -23,6 +23,8 @@ from include.datasets.reading import UnreadableFileError, open_table
 
 logger = logging.getLogger(__name__)
 
+SWITCH_SECONDS = 0.0002
+
 
 class SpoolJob(BaseModel):
     """A file to read: ``path`` where it lies, ``key`` as it was uploaded, ``target`` the Arrow file to write."""
@@ -56,7 +58,7 @@ def spool(job: SpoolJob) -> Spooled:
     try:
         with (
             open_table(job.path, job.key, job.text_column, job.label_column) as table,
-            pa.ipc.new_file(str(job.target), CHECKED, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer,
+            pa.ipc.new_file(str(job.target), CHECKED) as writer,
         ):
             for frame in _read_ahead(table.frames):
                 checked = check_frame(frame, job.max_characters)
@@ -73,12 +75,20 @@ def spool(job: SpoolJob) -> Spooled:
 
 
 def _read_ahead(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """The same frames, the next one read on another core while one is judged."""
-    with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(next, frames, None)
-        while (frame := following.result()) is not None:
+    """The same frames, the next one read on another core while one is judged.
+
+    Python lets a thread wait 5 ms for its turn, which is as long as most steps of reading a block take.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        with ThreadPoolExecutor(1) as reader:
             following = reader.submit(next, frames, None)
-            yield frame
+            while (frame := following.result()) is not None:
+                following = reader.submit(next, frames, None)
+                yield frame
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def spool_alone(job: SpoolJob) -> Spooled:
@@ -122,7 +132,7 @@ def spooled_rows(job: SpoolJob) -> Iterator[pa.RecordBatch]:
 
 def _batches(job: SpoolJob, names: list[str]) -> Iterator[pa.RecordBatch]:
     fields = [CHECKED.get_field_index(name) for name in names]
-    with pa.OSFile(str(job.target)) as file:
+    with pa.memory_map(str(job.target)) as file:
         reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=fields))
         for at in range(reader.num_record_batches):
             yield reader.get_batch(at)

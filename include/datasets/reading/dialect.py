@@ -139,7 +139,7 @@ def _escaped_lines(path: Path) -> str:
     found: list[str] = []
     with path.open("rb") as file:
         while (block := file.read(BLOCK)) and len(found) < ESCAPED_LINES:
-            if b'\\"' not in block and b"\\'" not in block:
+            if b"\\" not in block:
                 continue
             for line in re.finditer(rb"[\r\n]([^\r\n]*\\[\"'][^\r\n]*)(?=[\r\n])", block):
                 found.append(line[1].decode("utf-8", "surrogateescape"))
