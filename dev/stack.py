@@ -23,6 +23,8 @@ from dev.processes import StartError
 from dev.state import DEFAULT_STATE, REPOSITORY, State
 
 HEALTHY_WITHIN_SECONDS = 400.0
+DAGS_WITHIN_SECONDS = 300.0
+DAGS = ("bert_model_training_pipeline", "model_rollback", "s3_upload_listener")
 _STARTS_BEFORE_FAILURE = 3
 _LOG_TAIL_LINES = 30
 Report = Callable[[str], None]
@@ -157,6 +159,7 @@ class Stack:
         self._start_programs("webserver", "scheduler", "triggerer", "mlflow", report=report)
         with self.airflow as client:
             import_settings(client, REPOSITORY / "airflow_settings.yaml", self.env)
+            _wait_for_dags(client)
 
     def _write_airflow_env(self) -> None:
         self.state.airflow_env.touch(mode=0o600)  # it holds the database's password
@@ -229,6 +232,17 @@ def _file_lock(file: Path) -> Iterator[None]:
     with file.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def _wait_for_dags(airflow: httpx.Client) -> None:
+    """Returns when Airflow knows the DAGs. Raises StartError if it cannot import one, with its reason."""
+    deadline = time.monotonic() + DAGS_WITHIN_SECONDS
+    while missing := [dag for dag in DAGS if airflow.get(f"/dags/{dag}").status_code == httpx.codes.NOT_FOUND]:
+        for error in airflow.get("/importErrors").raise_for_status().json()["import_errors"]:
+            raise StartError(f"Airflow cannot import {error['filename']}:\n{error['stack_trace']}")
+        if time.monotonic() > deadline:
+            raise StartError(f"Airflow has not found {', '.join(missing)} after {DAGS_WITHIN_SECONDS:.0f} s")
+        time.sleep(0.5)
 
 
 def _choosing_ports() -> AbstractContextManager[None]:

@@ -96,7 +96,6 @@ class _Readable(BaseModel):
 
     number: int
     source: Source
-    job: SpoolJob
     spooled: Spooled
 
 
@@ -160,7 +159,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         waiting = np.zeros(len(rows), bool)
         if missing:
             waiting[[place for place, (rule, _) in rows.broken.items() if rule == "label_too_rare"]] = True
-        files = [(file.source.key, file.source.batch_id, file.job) for file in readable]
+        files = [(file.source.key, file.source.batch_id, file.spooled) for file in readable]
         rejected = sort_rows(rows, files, folder, waiting)
         lake.upload_file(folder / "accepted.parquet", accepted_uri)
         for batch_id, path in rejected.items():
@@ -226,7 +225,7 @@ def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readab
         if spooled.reason:
             unreadable[number] = _quarantine_file(source, job.path, spooled.reason)
         else:
-            readable.append(_Readable(number=number, source=source, job=job, spooled=spooled))
+            readable.append(_Readable(number=number, source=source, spooled=spooled))
         job.path.unlink()
     return readable, unreadable
 
@@ -236,7 +235,7 @@ def _judge(
 ) -> tuple[Rows, dict[int, str]]:
     """All files' rows with their rules and reasons, and which files are set aside as a whole, by their number."""
     config = settings()
-    rows = judged_rows([source.key for source in plan.sources], {file.number: file.job for file in readable})
+    rows = judged_rows([source.key for source in plan.sources], {file.number: file.spooled for file in readable})
     set_aside = judge(
         rows,
         allowed_labels=config.labels or (frozen.labels if frozen is not None else None),

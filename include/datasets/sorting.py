@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from include.datasets.judging import Numbers, Rows
-from include.datasets.spool import SpoolJob, spooled_rows
+from include.datasets.spool import Spooled, spooled_rows
 
 ACCEPTED = pa.schema([(name, pa.string()) for name in ("text", "label", "source", "extra")])
 """Accepted rows: ``source`` is the file and row they come from, ``extra`` the file's other columns as JSON or empty."""
@@ -25,7 +25,7 @@ REJECTED = pa.schema(
 
 
 def sort_rows(
-    rows: Rows, files: Sequence[tuple[str, str, SpoolJob]], folder: Path, kept_out: Numbers
+    rows: Rows, files: Sequence[tuple[str, str, Spooled]], folder: Path, kept_out: Numbers
 ) -> dict[str, Path]:
     """Writes ``accepted.parquet`` into a folder, and each batch's rejected rows; returns the latter's paths by batch.
 
@@ -47,8 +47,8 @@ def sort_rows(
         )
         writers: dict[str, Any] = {}
         at = 0
-        for key, batch_id, job in files:
-            for batch in spooled_rows(job):
+        for key, batch_id, file in files:
+            for batch in spooled_rows(file):
                 here = slice(at, at + batch.num_rows)
                 at += batch.num_rows
                 table = pa.Table.from_batches([batch])

@@ -11,23 +11,36 @@ import pandas as pd
 
 from include.datasets.names import partitions
 from include.datasets.reading.containers import check_content, kind_of, unpacked
-from include.datasets.reading.csv_table import read_csv
+from include.datasets.reading.csv_table import WHOLE, DamagedPartError, Part, read_csv
 from include.datasets.reading.json_table import read_json
 from include.datasets.reading.parquet_table import read_parquet
 from include.datasets.reading.table import COLUMNS, LABEL_COLUMNS, TEXT_COLUMNS, Table, UnreadableFileError, Wanted
 from include.settings import settings
 
-__all__ = ["COLUMNS", "LABEL_COLUMNS", "TEXT_COLUMNS", "Table", "UnreadableFileError", "open_table", "read_rows"]
+__all__ = [
+    "COLUMNS",
+    "LABEL_COLUMNS",
+    "TEXT_COLUMNS",
+    "WHOLE",
+    "DamagedPartError",
+    "Part",
+    "Table",
+    "UnreadableFileError",
+    "open_table",
+    "read_rows",
+]
 
 
 @contextmanager
-def open_table(path: Path, key: str, text_column: str = "", label_column: str = "") -> Iterator[Table]:
+def open_table(
+    path: Path, key: str, text_column: str = "", label_column: str = "", part: Part = WHOLE
+) -> Iterator[Table]:
     """A labelled file's rows, for as long as the block runs.
 
     ``key`` is the name it was uploaded under: its ending says what the file is, and its folders may name columns
     (``label=billing/``). Without column names, or where there are none of these names, the text and the label are found
     by the usual ones. Raises UnreadableFileError, here or while the rows are read, if the file is no table of labelled
-    texts.
+    texts. Of a large, plain CSV file a ``part`` can be read; DamagedPartError says that this file is none.
     """
     wanted, in_path = Wanted(text_column, label_column), partitions(key)
     limit = int(settings().max_unpacked_gib * 2**30)
@@ -37,7 +50,9 @@ def open_table(path: Path, key: str, text_column: str = "", label_column: str = 
         path = unpacked(path, key, folder, limit)
         check_content(path, key, kind)
         if kind == "csv":
-            yield read_csv(path, folder, wanted, in_path)
+            yield read_csv(path, folder, wanted, in_path, part)
+        elif part != WHOLE:
+            raise DamagedPartError("only CSV is read in parts")
         elif kind == "json":
             yield read_json(path, folder, wanted, in_path)
         elif kind == "parquet":

@@ -31,37 +31,81 @@ from include.datasets.reading.table import (
 )
 
 BLOCK = 8 << 20  # bytes
+Part = tuple[int, int]
+"""Which of how many parts of a file, of about the same size."""
+
+WHOLE: Part = (0, 1)
+
 SHOWN = 1000  # bytes of a row that is lost for its length
 LONGEST_RECORD = 32 << 20  # bytes; a longer piece without an end of a row has a quote that nobody closed
 
 
-def read_csv(path: Path, folder: Path, wanted: Wanted, partitions: Mapping[str, str | None]) -> Table:
-    """The rows of a CSV file. ``folder`` is for what has to be transcoded. Raises UnreadableFileError."""
+class DamagedPartError(ValueError):
+    """A part of a file cannot be read by itself: its quotes do not say where its rows end."""
+
+
+def read_csv(
+    path: Path, folder: Path, wanted: Wanted, partitions: Mapping[str, str | None], part: Part = WHOLE
+) -> Table:
+    """The rows of a CSV file, or of a part of it. ``folder`` is for what has to be transcoded.
+
+    Raises UnreadableFileError; where only a part is asked for DamagedPartError, also while the rows are read.
+    """
     path, warnings = to_utf8(path, folder)
     dialect = find_dialect(path, wanted, partitions)
     places = find_places(dialect.names, wanted, partitions)
     if dialect.skipped:
         warnings.append(f"{dialect.skipped} line(s) above the header were taken for a title and left out")
-    return Table(_frames(path, dialect, places), warnings)
+    begin, end = _range_of(path, dialect, part)
+    return Table(_frames(path, dialect, places, begin, end), warnings)
 
 
-def _frames(path: Path, dialect: Dialect, places: Places) -> Iterator[pd.DataFrame]:
+def _range_of(path: Path, dialect: Dialect, part: Part) -> tuple[int, int | None]:
+    """The bytes of a part, from a row's begin to a row's end; the last one's end is the file's.
+
+    A line ends a row if the number of quotes before it is even. That is so only while all quotes stand where they
+    should, which is seen when the parts are read.
+    """
+    number, parts = part
+    if parts == 1:
+        return dialect.start, None
+    if not dialect.is_plain:
+        raise DamagedPartError("only plain CSV is read in parts")
+    step = max(1, (path.stat().st_size - dialect.start) // parts)
+    cuts, quotes, at = [dialect.start], 0, dialect.start
+    with path.open("rb") as file:
+        file.seek(at)
+        for cut in range(1, parts):
+            while at < dialect.start + cut * step and (block := file.read(min(BLOCK, dialect.start + cut * step - at))):
+                quotes, at = quotes + block.count(b'"'), at + len(block)
+            for line in iter(lambda: file.readline(LONGEST_RECORD), b""):
+                quotes, at = quotes + line.count(b'"'), at + len(line)
+                if quotes % 2 == 0 and line.endswith(b"\n"):
+                    break
+            cuts.append(at)
+    return cuts[number], cuts[number + 1] if number + 1 < parts else None
+
+
+def _frames(path: Path, dialect: Dialect, places: Places, begin: int, end: int | None) -> Iterator[pd.DataFrame]:
     before = 0
-    for frame in _unnumbered(path, dialect, places):
+    for frame in _unnumbered(path, dialect, places, begin, end):
         yield frame.assign(row=np.arange(before + 1, before + len(frame) + 1))
         before += len(frame)
 
 
-def _unnumbered(path: Path, dialect: Dialect, places: Places) -> Iterator[pd.DataFrame]:
+def _unnumbered(path: Path, dialect: Dialect, places: Places, begin: int, stop: int | None) -> Iterator[pd.DataFrame]:
     rest = b""
+    is_part = begin != dialect.start or stop is not None
     with path.open("rb") as file:
-        file.seek(dialect.start)
+        file.seek(begin)
         while True:
-            read = file.read(BLOCK)
+            read = file.read(BLOCK if stop is None else min(BLOCK, stop - file.tell()))
             piece, is_last = rest + read, not read
             if not piece:
                 return
             end = _clean_end(piece, dialect, is_last=is_last)
+            if end is None and is_part:
+                raise DamagedPartError("its quotes do not say where rows end")
             if end is None:
                 rows, rest = _read_damaged(piece, dialect, places, is_last=is_last)
                 if len(rest) >= LONGEST_RECORD:
