@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from include import lake
-from include.datasets import golden, snapshots
+from include.datasets import golden, snapshots, spool
 from include.datasets.intake import Plan, Source, build_dataset, sources_at, stage, take_in
 
 
@@ -258,3 +258,24 @@ def test_no_first_model_is_trained_without_a_class_whose_bytes_are_odd(file_lake
     assert intake.files[0].by_rule == {"wrong_encoding": 20}
     assert "20 rows, would be missing: its bytes in incoming/a.csv" in intake.missing
     assert intake.rows["waiting"] == 301
+
+
+@pytest.mark.parametrize("lost", ["", '"lost,x\n'])
+def test_a_large_file_is_read_in_parts_and_nothing_is_different(
+    lost: str, file_lake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f'"text ""{at}"",\nand more",{"xy"[at % 2]},{at}\n' for at in range(2000))
+    content = f"text,label,id\n{rows}{lost}last one,x,\n".encode()
+    whole = take_in(plan({"a.csv": content}))
+    assert whole.files[0].used == 2001
+    at_once = accepted(whole.accepted_uri)
+    monkeypatch.setattr(spool, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(spool, "_cores", lambda: 3)
+    parts = spool._spool_parts
+    came_together = []
+    monkeypatch.setattr(spool, "_spool_parts", lambda jobs: came_together.append(parts(jobs)) or came_together[-1])
+    in_parts = take_in(plan({"a.csv": content}, "run:2"))
+    assert (in_parts.rows, in_parts.files[0].by_rule) == (whole.rows, whole.files[0].by_rule)
+    pd.testing.assert_frame_equal(accepted(in_parts.accepted_uri), at_once)
+    # With damage no part can be trusted, and the file is read at once.
+    assert [together is not None for together in came_together] == [not lost]
