@@ -73,10 +73,13 @@ def _of_list(values: list[Any]) -> str | Meaning:
 
 
 def _of_object(value: dict[Any, Any]) -> str | Meaning:
-    """A choice of Label Studio's, a label with its id, or categories with yes or no."""
-    if isinstance(value.get("choices"), list):
-        return _of_list(value["choices"])
-    for name in ("label", "value", "name", "text"):
+    """A choice or a rating of Label Studio's, a label with its id, or categories with yes or no."""
+    for name in ("choices", "taxonomy"):
+        if isinstance(value.get(name), list):
+            return _of_list([one[-1] if isinstance(one, list) and one else one for one in value[name]])
+    if "start" in value and "end" in value:
+        return Meaning(str(value), "label_not_a_value", "the label is a part of the text; a text has one label")
+    for name in ("label", "value", "name", "text", "rating", "number"):
         if isinstance(value.get(name), str | int | float):
             return written(value[name])
     if value and all(isinstance(one, int | float) and 0 <= one <= 1 for one in value.values()):

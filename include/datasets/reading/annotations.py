@@ -35,23 +35,31 @@ def _label_studio(record: Record) -> tuple[Record, str] | None:
     if not isinstance(data, dict) or not isinstance(annotations, list):
         return None
     valid = [one for one in annotations if isinstance(one, dict) and not one.get("was_cancelled")]
-    chosen = [_chosen(result) for one in valid for result in one.get("result") or [] if isinstance(result, dict)]
-    labels = [label for some in chosen for label in some]
+    results = [result for one in valid for result in one.get("result") or [] if isinstance(result, dict)]
+    labels = _chosen(results)
     rest = {name: value for name, value in data.items() if name not in ("label", "labels")}
     if not labels:
         return {**rest, "label": None}, "nobody has annotated it in Label Studio"
     return {**rest, "label": _agreed(labels)}, ""
 
 
-def _chosen(result: Record) -> list[Any]:
-    """The labels in one result: choices, a taxonomy's path, a rating; or a span's label, of which there may be more."""
-    value = result.get("value")
-    if not isinstance(value, dict):
-        return []
-    for name in ("choices", "labels", "taxonomy"):
-        if isinstance(value.get(name), list):
-            return [one[-1] if isinstance(one, list) and one else one for one in value[name]]
-    return [value[name] for name in ("rating", "number", "text") if name in value][:1]
+def _chosen(results: list[Record]) -> list[Any]:
+    """The labels in annotators' results: choices or a taxonomy's leaves, else ratings, else what was written.
+
+    If several questions were asked, those of the first.
+    """
+    for names in (("choices", "taxonomy", "labels"), ("rating", "number"), ("text",)):
+        found = [
+            (result.get("from_name"), value[name])
+            for result in results
+            for name in names
+            if isinstance(value := result.get("value"), dict) and name in value
+        ]
+        answers = [answer for question, answer in found if question == found[0][0]]
+        if answers:
+            some = [one for answer in answers for one in (answer if isinstance(answer, list) else [answer])]
+            return [one[-1] if isinstance(one, list) and one else one for one in some]
+    return []
 
 
 def _argilla(record: Record) -> tuple[Record, str] | None:
@@ -91,12 +99,12 @@ def _argilla_flat(record: Record) -> tuple[Record, str] | None:
         ]  # fmt: skip
         rest = {key: value for key, value in record.items() if not key.startswith(name.removesuffix(".responses"))}
         return {**rest, "label": _agreed(kept) if kept else None}, "" if kept else "nobody has answered it in Argilla"
-    if {"annotation", "prediction", "status"} <= record.keys():
-        state = str(record["status"]).lower()
-        missing = (
-            "" if record["annotation"] not in (None, [], "") and state != "discarded" else f"it is {state} in Argilla"
-        )
-        return {**record, "label": record["annotation"]}, missing
+    if {"annotation", "status"} <= record.keys():
+        state, inputs = str(record["status"]).lower(), record.get("inputs")
+        text = record.get("text") or (_with_text(inputs).get("text") if isinstance(inputs, dict) else inputs)
+        is_labelled = record["annotation"] not in (None, [], "") and state not in NOT_COUNTED
+        missing = "" if is_labelled else f"it is {state} in Argilla"
+        return {**record, "text": text, "label": record["annotation"]}, missing
     return None
 
 

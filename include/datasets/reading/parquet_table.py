@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from include.datasets.reading.table import (
     COLUMNS,
-    FRAME_ROWS,
     Places,
     Table,
     UnreadableFileError,
@@ -20,6 +19,8 @@ from include.datasets.reading.table import (
     extra_json,
     find_places,
 )
+
+ROWS = 8192  # at once: a repeated value may be long
 
 
 def read_parquet(path: Path, wanted: Wanted, partitions: Mapping[str, str | None], limit: int) -> Table:
@@ -34,35 +35,48 @@ def read_parquet(path: Path, wanted: Wanted, partitions: Mapping[str, str | None
 
 def _frames(file: Any, places: Places, limit: int) -> Iterator[pd.DataFrame]:
     before, left = 0, limit
-    wanted = [at for at in (places.text, places.label, *places.extra) if at is not None]
+    wanted = sorted(at for at in (places.text, places.label, *places.extra) if at is not None)
+    # Two columns may have one name: then all are read, since names are all that can be asked for.
+    if len(set(places.names)) < len(places.names):
+        columns, wanted = None, list(range(len(places.names)))
+    else:
+        columns = [places.names[at] for at in wanted]
     try:
-        for batch in file.iter_batches(FRAME_ROWS, columns=[places.names[at] for at in wanted]):
-            left -= batch.nbytes
+        for batch in file.iter_batches(ROWS, columns=columns):
+            values = {at: _decoded(batch.column(here)) for here, at in enumerate(wanted)}
+            left -= sum(column.nbytes for column in values.values())
             if left < 0:
                 raise UnreadableFileError(
                     f"the file unpacks to more than {limit / 2**30:.3g} GiB (BERT_MAX_UNPACKED_GIB); split it"
                 )
-            yield _frame(batch, places, before)
+            yield _frame(values, places, before, batch.num_rows)
             before += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFileError(f"the file is damaged from row {before + 1} on: {error}") from error
 
 
-def _frame(batch: Any, places: Places, before: int) -> pd.DataFrame:
-    size = batch.num_rows
-    label = None if places.label is None else _values(batch.column(places.names[places.label]))
-    others = {places.names[at]: _values(batch.column(places.names[at])) for at in places.extra}
+def _frame(columns: Mapping[int, Any], places: Places, before: int, size: int) -> pd.DataFrame:
+    label = None if places.label is None else _values(columns[places.label])
+    others = {places.names[at]: _values(columns[at]) for at in places.extra}
     return pd.DataFrame(
         {
             "row": np.arange(before + 1, before + size + 1),
-            "text": pd.Series(_values(batch.column(places.names[places.text])), dtype=object),
+            "text": pd.Series(_values(columns[places.text]), dtype=object),
             "label": pd.Series(label if label is not None else [places.label_in_path] * size, dtype=object),
             "rule": "",
             "reason": "",
-            "extra": [extra_json({name: some[at] for name, some in others.items()}) for at in range(size)],
+            "extra": [
+                extra_json({**places.in_path, **{name: some[at] for name, some in others.items()}})
+                for at in range(size)
+            ],
         },
         columns=COLUMNS,
     )
+
+
+def _decoded(column: Any) -> Any:
+    """A column without its dictionary, which may stand for many times its own size."""
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _values(column: Any) -> list[Any]:
@@ -71,4 +85,6 @@ def _values(column: Any) -> list[Any]:
         values = column.to_pylist()
     except UnicodeDecodeError:
         values = [None if not one.is_valid else one.as_buffer().to_pybytes() for one in column]
+    except (OverflowError, ValueError):  # a date that Python does not have
+        values = column.cast(pa.int64()).to_pylist()
     return [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in values]
