@@ -4,8 +4,10 @@
 """
 # ruff: noqa: TID253 - only imported inside tasks; pandas and numpy are what it is about
 
+import hashlib
+import json
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,13 @@ def text_keys(texts: Any) -> "np.ndarray[Any, Any]":
     keys = np.fromiter(map(xxh3_64_intdigest, normalised), np.uint64, len(normalised))
     keys[keys == _BLANK] = 0
     return keys
+
+
+def rows_hash(keys: Any, labels: Mapping[Any, int]) -> str:
+    """A hash of rows in whatever order: of their ``text_keys``, and of how many rows each label has."""
+    digest = hashlib.sha256(json.dumps(sorted((str(label), int(n)) for label, n in labels.items())).encode())
+    digest.update(np.asarray(keys, np.uint64).sum(dtype=np.uint64).tobytes())
+    return f"{len(keys)}-{digest.hexdigest()[:32]}"
 
 
 def content(array: Any) -> bytes:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from include import lake
 from include.datasets import golden, snapshots, warnings
-from include.datasets.checks import IN_LABEL, normalise, text_keys
+from include.datasets.checks import IN_LABEL, normalise, rows_hash, text_keys
 from include.datasets.judging import Known, Numbers, Rows, judge
 from include.datasets.names import is_debris
 from include.datasets.sorting import accepted_again, sort_rows
@@ -77,6 +77,7 @@ class Intake(BaseModel):
     files: list[FileAccount]
     accepted_uri: str
     accepted_rows: int
+    accepted_hash: str = ""  # ``checks.rows_hash`` of them
     missing: str = ""  # why the rows have to wait for more; empty: there is enough
     warnings: list[str] = []  # about all files' rows together
 
@@ -151,7 +152,8 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         if not plan.sources and parent is not None:
             size = accepted_again(parent, folder / "accepted.parquet")
             lake.upload_file(folder / "accepted.parquet", accepted_uri)
-            return Intake(files=[], accepted_uri=accepted_uri, accepted_rows=size)
+            mine = rows_hash(text_keys(parent["text"]), parent["label"].value_counts().to_dict())
+            return Intake(files=[], accepted_uri=accepted_uri, accepted_rows=size, accepted_hash=mine)
         readable, accounts = _read_all(plan, folder, isolated=isolated)
         rows, set_aside = _judge(plan, readable, frozen, parent)
         counts = rows.label_counts()
@@ -176,6 +178,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         files=[accounts[number] for number in sorted(accounts)],
         accepted_uri=accepted_uri,
         accepted_rows=sum(counts.values()),
+        accepted_hash=rows_hash(rows.key[rows.good], counts),
         missing=missing,
         warnings=_label_warnings(counts, frozen, parent),
     )

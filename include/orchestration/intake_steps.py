@@ -48,8 +48,7 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
     if intake.accepted_rows == 0 or (uploaded and not plan.sources):
         _end_without_training(dag_run, plan, intake, "nothing_to_train", _why_nothing(intake))
-    accepted = handover.file_fingerprint(intake.accepted_uri)
-    return {"accepted_uri": intake.accepted_uri, "accepted_hash": accepted, "rows": intake.rows}
+    return {"accepted_uri": intake.accepted_uri, "accepted_hash": intake.accepted_hash, "rows": intake.rows}
 
 
 def preprocess(rows: "pd.DataFrame", run_id: str, accepted_hash: str) -> dict[str, Any]:

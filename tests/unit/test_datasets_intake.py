@@ -12,6 +12,7 @@ import pytest
 
 from include import lake
 from include.datasets import golden, snapshots, spool
+from include.datasets.checks import rows_hash, text_keys
 from include.datasets.intake import Plan, Source, build_dataset, sources_at, stage, take_in
 
 
@@ -243,6 +244,18 @@ def test_files_that_unpack_to_too_much_are_not_read(file_lake: str, set_env: Cal
     assert len(bomb) + len(repeated.getvalue()) < 200_000
     for file in intake.files:
         assert "unpacks to more than 0.001 GiB (BERT_MAX_UNPACKED_GIB)" in file.reason
+
+
+def test_accepted_rows_can_be_told_from_any_others(file_lake: str) -> None:
+    intake = take_in(plan({"a.csv": good(300)}))
+    rows = accepted(intake.accepted_uri).sample(frac=1, random_state=1)
+
+    def found(frame: pd.DataFrame) -> str:
+        return rows_hash(text_keys(frame["text"]), frame["label"].value_counts().to_dict())
+
+    assert found(rows) == intake.accepted_hash
+    others = [rows.head(299), rows.assign(text="other"), rows.assign(label="x"), pd.concat([rows, rows.head(1)])]
+    assert intake.accepted_hash not in {found(other) for other in others}
 
 
 def test_a_run_can_name_its_columns(file_lake: str, set_env: Callable[..., None]) -> None:
