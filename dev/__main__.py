@@ -121,7 +121,8 @@ def rejected(arguments: argparse.Namespace) -> int:
     for rule, count in found.by_rule.most_common():
         console.print(f"  {count:>7,} {rule:<20} {ADVICE.get(rule, '')}", markup=False, soft_wrap=True)
     for file in found.unreadable:
-        line = f"{file['key']} as a whole: {file['reason']} ({file['quarantine']})"
+        where = f" ({file['quarantine']})" if file["quarantine"] else ""
+        line = f"{file['key']} as a whole: {file['reason']}{where}"
         console.print(f"  {line}", markup=False, soft_wrap=True)
         console.print("    Mend it and upload it again; the same name will do.")
     if not found.by_rule:

@@ -1,17 +1,21 @@
-"""moto's S3 backend with a copy in SQLite that is never behind."""
+"""moto's S3 backend with a copy in SQLite that is never behind. No request costs more with what else is stored."""
 
 import json
 import os
 import sqlite3
 import uuid
+from bisect import bisect_left, insort
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 # Path-style addressing only, whatever the Host header says; moto reads it while it is imported.
 os.environ["S3_IGNORE_SUBDOMAIN_BUCKETNAME"] = "true"
 
 from moto.core import DEFAULT_ACCOUNT_ID
-from moto.s3.models import FakeKey, S3Backend, s3_backends
+from moto.s3.models import FakeBucket, FakeKey, S3Backend, s3_backends
+from moto.s3.utils import _VersionedKeyStore
 
 _SETTINGS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA journal_size_limit=67108864;"
 _SCHEMA = """
@@ -56,6 +60,48 @@ class _Content:
         """Nothing is held open."""
 
 
+class _Keys(_VersionedKeyStore):  # type: ignore[misc]  # moto is untyped here
+    """A bucket's objects in the order of their names, and which of them have changed since they were last saved.
+
+    moto's own looks at every name for each listing. While ``prefix`` is set, only names that begin with it are seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.changed: set[str] = set()
+        self.prefix = ""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._note(name)
+        super().__setitem__(name, value)
+
+    def setlist(self, name: str, versions: Any) -> None:
+        """All versions of an object."""
+        self._note(name)
+        super().setlist(name, versions)
+
+    def pop(self, name: str) -> None:
+        """Forgets an object with all its versions."""
+        super().pop(name)
+        self.changed.add(name)
+        del self.names[bisect_left(self.names, name)]
+
+    def _note(self, name: str) -> None:
+        if name not in self:
+            insort(self.names, name)
+        self.changed.add(name)
+
+    def _self_iterable(self) -> dict[str, Any]:
+        return {name: self.__sgetitem__(name) for name in self._seen()}
+
+    def _seen(self) -> Iterator[str]:
+        for at in range(bisect_left(self.names, self.prefix), len(self.names)):
+            if not self.names[at].startswith(self.prefix):
+                return
+            yield self.names[at]
+
+
 class Store:
     """moto's S3 backend and its copy in SQLite. Callers hold one lock around every method."""
 
@@ -66,6 +112,8 @@ class Store:
         self.backend: S3Backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
         self.saved: dict[tuple[str, str], FakeKey] = {}
         self.buckets: set[str] = set()
+        self._list_objects = self.backend.list_objects
+        self.backend.list_objects = self._list
         self._load()
 
     def get(self, bucket: str, name: str) -> FakeKey | None:
@@ -76,26 +124,38 @@ class Store:
 
     def save(self) -> None:
         """Writes whatever the last request changed, in one transaction."""
-        present = {
-            (bucket.name, name): key
-            for bucket in self.backend.buckets.values()
-            for name, key in bucket.keys.items()
-            if isinstance(key, FakeKey)
-        }
-        changed = [(place, key) for place, key in present.items() if self.saved.get(place) is not key]
-        gone = [place for place in self.saved if place not in present]
         names = set(self.backend.buckets)
+        places = [place for place in self.saved if place[0] not in names] if self.buckets - names else []
+        for bucket in self.backend.buckets.values():
+            keys = _ordered(bucket)
+            places += [(bucket.name, name) for name in keys.changed]
+            keys.changed = set()
+        now = {place: self.get(*place) for place in places}
+        changed = {place: key for place, key in now.items() if key and self.saved.get(place) is not key}
+        gone = [place for place, key in now.items() if key is None and place in self.saved]
         if not changed and not gone and names == self.buckets:
             return
         self.database.execute("BEGIN IMMEDIATE")
         for place in gone:
             self._forget(place)
-        written = [(key, self._write(place, key)) for place, key in changed]
+        written = [(key, self._write(place, key)) for place, key in changed.items()]
         self._save_buckets(names)
         self.database.execute("COMMIT")
         for key, content in written:
             self._release(key, content)
-        self.saved, self.buckets = present, names
+        for place in gone:
+            del self.saved[place]
+        self.saved.update(changed)
+        self.buckets = names
+
+    def _list(self, bucket: FakeBucket, prefix: str | None, *others: Any, **named: Any) -> Any:
+        """moto's listing of a bucket, which then sees only the names that may be wanted."""
+        keys = _ordered(bucket)
+        keys.prefix = prefix or ""
+        try:
+            return self._list_objects(bucket, prefix, *others, **named)
+        finally:
+            keys.prefix = ""
 
     def _write(self, place: tuple[str, str], key: FakeKey) -> str:
         self._forget(place)
@@ -152,3 +212,13 @@ class Store:
             key.last_modified, key.contentsize = datetime.fromisoformat(modified), size
             self._release(key, content)
             self.saved[bucket, name] = key
+
+
+def _ordered(bucket: FakeBucket) -> _Keys:
+    """A bucket's objects in order; a bucket that moto has just made gets them."""
+    if not isinstance(bucket.keys, _Keys):
+        keys = _Keys()
+        for name, versions in bucket.keys.lists():
+            keys.setlist(name, versions)
+        bucket.keys = keys
+    return bucket.keys

@@ -216,8 +216,13 @@ def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readab
     config = settings()
     readable, unreadable = [], {}
     for number, source in enumerate(plan.sources):
+        try:
+            path = lake.download_file(source.uri, folder / f"{number}.upload")
+        except FileNotFoundError:  # deleted by hand, or expired: no later try finds it either
+            unreadable[number] = _lost(source)
+            continue
         job = SpoolJob(
-            path=lake.download_file(source.uri, folder / f"{number}.upload"),
+            path=path,
             key=source.key,
             target=folder / f"{number}.arrow",
             text_column=plan.text_column or config.text_column,
@@ -311,6 +316,21 @@ def _account(
         by_rule=dict(sorted(by_rule.items())),
         quarantine=lake.quarantine(file.source.batch_id, "rejected.parquet") if by_rule else None,
         warnings=[*file.spooled.warnings, *([whole] if whole else warnings.of_file(size, labels, by_rule))],
+    )
+
+
+def _lost(source: Source) -> FileAccount:
+    """The account of a file that is gone; it stops no other file of its run, nor those of all later ones."""
+    reason = f"it is no longer at {source.uri}: somebody has deleted it. Upload it again, and it is used"
+    logger.warning("%s is lost: %s", source.key, reason)
+    return FileAccount(
+        key=source.key,
+        batch_id=source.batch_id,
+        rows_in=1,
+        used=0,
+        rejected=1,
+        by_rule={"unreadable_file": 1},
+        reason=reason,
     )
 
 

@@ -65,6 +65,8 @@ def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
     plan, context = pinned_plan(dag_run.run_id), evaluation.context
     engine, actor = settling.warehouse(), f"dag:{dag_run.dag_id}"
+    if not lineage.is_decided(plan.model_name, result.job_id):
+        settling.hold(plan)  # this task alone was cleared, and the listener has released the batches of the failed run
     if superseded := _superseded(plan, evaluation, actor):
         _start_over(dag_run, plan, result, superseded)
         return {"version": None, "outcome": "superseded"}

@@ -110,6 +110,11 @@ class Entry(BaseModel):
         """Whether a run that starts now takes it."""
         return self.state in WAITING
 
+    @property
+    def is_retried(self) -> bool:
+        """Whether it waits for another run because the last one failed."""
+        return self.failures > 0 and (self.state is State.TOLD or self.because is Because.FAILED)
+
 
 def allowed(before: State, after: State, who: Who) -> bool:
     """Whether the table has this move."""

@@ -61,6 +61,28 @@ def test_the_batches_of_dead_runs_are_told_of_three_times_more_with_back_off_and
     assert claims.take("b1", "run 9")
 
 
+def test_a_batch_that_was_given_up_makes_no_later_upload_fail_more_than_once(s3: Bucket) -> None:
+    def fail(run_id: str) -> list[str]:
+        taken = [batch.batch_id for batch in claims.waiting_batches()]
+        assert all(claims.take(batch_id, run_id) for batch_id in taken)
+        rounds.release_abandoned(IDLE)
+        return taken
+
+    s3.put("a.csv", b"makes every run fail")
+    claims.claim_uploads("b1")
+    assert [fail(f"run {failure}") for failure in range(4)] == [["b1"]] * 4
+    assert rounds.give_up(lifecycle.read("b1"))
+    s3.put("b.csv", b"good")
+    claims.claim_uploads("b2")
+    assert fail("run 5") == ["b1", "b2"], "what made runs fail may be over, as when MLflow was gone"
+    assert rounds.give_up(lifecycle.read("b1"))
+    for told in (False, True):
+        assert not told or rounds.tell("b2", "listener")
+        assert [batch.batch_id for batch in claims.waiting_batches()] == ["b2"]
+    end("b2", "run 6", State.USED)
+    assert [batch.batch_id for batch in claims.waiting_batches()] == ["b1"]
+
+
 def test_the_same_file_again_wakes_a_batch_that_was_given_up(s3: Bucket) -> None:
     s3.put("a.csv")
     claims.claim_uploads("b1")

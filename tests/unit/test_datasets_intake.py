@@ -64,6 +64,15 @@ def test_an_unreadable_file_is_kept_whole_with_its_reason(file_lake: str) -> Non
     assert "a PDF" in lake.read_json(f"{uri}.reason.json")["reason"]
 
 
+def test_a_file_that_somebody_deleted_stops_no_other(file_lake: str) -> None:
+    wanted = plan({"gone.csv": good(3), "there.csv": good(300, start=100)})
+    lake.delete(wanted.sources[0].uri)
+    gone, there = take_in(wanted).files
+    assert (gone.used, gone.by_rule, gone.quarantine) == (0, {"unreadable_file": 1}, None)
+    assert "no longer at" in gone.reason
+    assert there.used == 300
+
+
 def test_too_few_rows_for_a_first_model_wait(file_lake: str) -> None:
     intake = take_in(plan({"a.csv": good(50)}))
     assert "first model needs 200" in intake.missing

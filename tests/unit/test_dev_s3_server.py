@@ -134,6 +134,22 @@ def test_deleted_buckets_and_keys_stay_deleted(server: Server, s3: Any) -> None:
     assert "short-lived" not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
 
 
+def test_a_listing_knows_what_was_written_overwritten_and_deleted_over_a_restart(server: Server, s3: Any) -> None:
+    s3.create_bucket(Bucket="listed")
+    for name in ("b/2", "a", "b", "b/1", "b/10", "b0", "c/1"):
+        s3.put_object(Bucket="listed", Key=name, Body=b"")
+    s3.put_object(Bucket="listed", Key="b/1", Body=b"again")
+    s3.delete_object(Bucket="listed", Key="b/2")
+    for _ in range(2):
+        listed = s3.list_objects_v2(Bucket="listed", Prefix="b/")["Contents"]
+        assert [(item["Key"], item["Size"]) for item in listed] == [("b/1", 5), ("b/10", 0)]
+        folders = s3.list_objects_v2(Bucket="listed", Delimiter="/")
+        assert [item["Prefix"] for item in folders["CommonPrefixes"]] == ["b/", "c/"]
+        assert [item["Key"] for item in folders["Contents"]] == ["a", "b", "b0"]
+        server.stop(signal.SIGKILL)
+        server.start()
+
+
 def test_one_of_many_concurrent_creations_wins(s3: Any) -> None:
     def create(number: int) -> bool:
         try:
