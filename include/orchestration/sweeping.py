@@ -57,9 +57,9 @@ def _sweep_staging(age: timedelta) -> int:
 def _sweep_jobs(age: timedelta) -> int:
     """A job of a model version keeps all but its checkpoints. Nothing goes while anything runs: it may begin one."""
     old = _old_folders(lake.listing(f"{lake.root()}/jobs/"), "jobs", age)
-    kept = {version.tags.get(models.JOB_ID) for version in models.all_versions()} if old else set()
-    if _unfinished_runs():
+    if not old or _unfinished_runs():
         return 0
+    kept = {version.tags.get(models.JOB_ID) for version in models.all_versions()}  # of all runs that have ended
     return sum(
         delete_all(one for one in objects if job_id not in kept or "/checkpoints/" in one.uri)
         for job_id, objects in old.items()

@@ -7,7 +7,7 @@ on condition that nobody has written it since. A batch that has not ended keeps 
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, takewhile
 
 from include import lake
 from include.lake import Stored
@@ -46,7 +46,8 @@ def _expire_index(age: timedelta, known: Round) -> int:
             continue
         if all(in_parallel(lambda one: _may_go(one, known), entries)):
             newest_first = sorted(entries, key=lambda one: _generation(one.uri), reverse=True)
-            deleted += sum(lake.delete(one.uri, one.etag) for one in newest_first)
+            # An older one never goes before a newer one: somebody could claim the upload a second time.
+            deleted += sum(1 for _ in takewhile(lambda one: lake.delete(one.uri, one.etag), newest_first))
     return deleted
 
 

@@ -19,12 +19,15 @@ def require_fit_store() -> None:
     store = {"endpoint": endpoint(), "bucket": settings().bucket}
     if lake.exists(passed) and lake.read_json(passed) == store:
         return
-    probe(store["endpoint"])
-    lake.write_json(passed, store)
+    if probe(store["endpoint"]):
+        lake.write_json(passed, store)
 
 
-def probe(store: str) -> None:
-    """Puts an object twice and deletes it under a wrong condition. Raises UnfitStoreError naming the store."""
+def probe(store: str) -> bool:
+    """Puts an object twice and deletes it under a wrong condition. Raises UnfitStoreError naming the store.
+
+    False if Airflow may not delete what it has put, so that the second could not be tried.
+    """
     uri = f"{lake.root()}/claims/probe/{uuid4().hex}"
     lake.create_bytes(uri, b"first")
     try:
@@ -38,8 +41,9 @@ def probe(store: str) -> None:
         lake.delete(uri)
     except PermissionError as error:
         logger.error("Airflow lacks the right s3:DeleteObject on claims/ (see terraform/iam.tf): %s", error)
-        return
+        return False
     logger.info("the S3 store at %s honours If-None-Match and If-Match", store)
+    return True
 
 
 def endpoint() -> str:
