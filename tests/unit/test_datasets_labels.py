@@ -57,3 +57,13 @@ def test_lookalikes_differ_by_case_or_a_letter_and_are_no_numbers() -> None:
 
 def test_lookalikes_of_many_labels_are_found_in_time() -> None:
     assert lookalikes([f"label number {at:05d} of many" for at in range(20_000)]) == []
+
+
+def test_ratings_and_taxonomies_of_label_studio_are_their_value_and_spans_are_no_label() -> None:
+    assert written([{"rating": 1}]) == "1"
+    assert written({"rating": 4}) == "4"
+    assert written([{"taxonomy": [["A", "x"]]}]) == "x"
+    assert written({"x": 1, "y": 0}) == "x"
+    span = written({"start": 0, "end": 1})
+    assert not isinstance(span, str)
+    assert span.rule == "label_not_a_value"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from include.datasets.labels import NOT_COUNTED
+from include.datasets.reading.table import LABEL_COLUMNS
 
 Record = dict[str, Any]
 
@@ -46,16 +47,19 @@ def _label_studio(record: Record) -> tuple[Record, str] | None:
 def _chosen(results: list[Record]) -> list[Any]:
     """The labels in annotators' results: choices or a taxonomy's leaves, else ratings, else what was written.
 
-    If several questions were asked, those of the first.
+    If several questions were asked, those to the one that has a label's usual name; else those to all, since which of
+    them was answered first says nothing.
     """
-    for names in (("choices", "taxonomy", "labels"), ("rating", "number"), ("text",)):
+    for names in (("choices", "taxonomy"), ("labels",), ("rating", "number"), ("text",)):
         found = [
             (result.get("from_name"), value[name])
             for result in results
             for name in names
             if isinstance(value := result.get("value"), dict) and name in value
         ]
-        answers = [answer for question, answer in found if question == found[0][0]]
+        questions = {str(question).lower() for question, _ in found}
+        usual = next((name for name in LABEL_COLUMNS if name in questions), None)
+        answers = [answer for question, answer in found if usual is None or str(question).lower() == usual]
         if answers:
             some = [one for answer in answers for one in (answer if isinstance(answer, list) else [answer])]
             return [one[-1] if isinstance(one, list) and one else one for one in some]

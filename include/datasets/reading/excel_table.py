@@ -22,8 +22,8 @@ MOST_UNPACKED = 1 << 30  # bytes; a full sheet of a million rows is less
 MOST_CELLS = 50_000_000
 HEADER_WITHIN = 10  # lines
 
-_SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
-_CELL = re.compile(rb'<c [^>]*?r="([A-Z]{1,3})([0-9]{1,7})"')
+_SHEET = re.compile(r"xl/(?!sharedStrings|styles).+\.xml")  # a workbook may keep its sheets wherever it likes
+_CELL = re.compile(rb"""<(?:\w+:)?(?:c|row)\s[^>]*?\br\s*=\s*["']([A-Z]{0,3})([0-9]{1,7})["']""")
 
 
 def read_xlsx(path: Path, wanted: Wanted, partitions: Mapping[str, str | None], limit: int) -> Table:

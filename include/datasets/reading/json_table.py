@@ -30,11 +30,11 @@ DOCUMENT_BYTES = 512 << 20  # what does not have an object a line is read whole
 
 LONGEST_LINE = 64 << 20  # characters; a longer one is no row
 SHOWN = 1000  # characters of it
-READ_AGAIN, READ_AGAIN_AT_LEAST = 20, 10 << 20  # how often all text may be read again after broken objects
+READ_AGAIN, READ_AGAIN_AT_LEAST = 5, 10 << 20  # how often all text may be read again after broken objects
 
 _BETWEEN = re.compile(r"[\s,\[\]]*")
-_NEXT_OBJECT = re.compile(r"(?:^[ \t,]*|\},\s*)(?=\{)", re.MULTILINE)
-_SEVERAL = re.compile(r"\}\s*,?\s*\{")
+_NEXT_OBJECT = re.compile(r"(?:^[ \t,]*|\}\s*(?:,\s*)?)(?=\{)", re.MULTILINE)
+_SEVERAL = re.compile(r"\}\s*(?:,\s*)?\{")
 _DECODER = json.JSONDecoder()
 
 Numbered = tuple[int, Any]
@@ -89,11 +89,18 @@ def _rows(values: Iterable[Numbered], places: Places) -> Iterator[Row]:
 def _has_an_object_a_line(path: Path) -> bool:
     """Whether the first lines are objects, or an array's brackets and objects with commas behind them."""
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        if _is_one_long_object(file.readline(LONGEST_LINE)):
+            return True
+        file.seek(0)
         some = (file.readline(LONGEST_TRIED_LINE) for _ in range(TRIED_LINES))
         lines = [bare for line in some if (bare := _bare(line))]
     if len(lines) == 1:  # a table, maybe, as one object
         return False
     return sum(isinstance(_parse(line), dict) for line in lines) * 2 > len(lines)
+
+
+def _is_one_long_object(line: str) -> bool:
+    return len(line) == LONGEST_LINE and not line.endswith("\n") and line.lstrip().startswith("{")
 
 
 def _lines(path: Path) -> Iterator[Numbered]:
@@ -107,8 +114,10 @@ def _lines(path: Path) -> Iterator[Numbered]:
                     line = file.readline(LONGEST_LINE)
             elif bare := _bare(line):
                 value = _parse(bare)
-                several = isinstance(value, Garbage) and _SEVERAL.search(bare)
-                for one in list(_decoded(bare)) if several else [value]:
+                several = isinstance(value, Garbage) and _SEVERAL.search(bare) is not None
+                values = list(_decoded(bare, at_least=0)) if several else [value]
+                # One broken object may hold whole ones, which are no rows.
+                for one in values if isinstance(values[0], dict) else [value]:
                     yield at, one
 
 
@@ -142,16 +151,21 @@ def _document(path: Path, is_row: Callable[[Any], bool]) -> Iterator[Numbered]:
     return enumerate(chain(first, values), start=1)
 
 
-def _decoded(text: str) -> Iterator[Any]:
+def _decoded(text: str, at_least: int = READ_AGAIN_AT_LEAST) -> Iterator[Any]:
     """The values in a text, one after the other; what is none goes to where the next object begins."""
-    at, left = _end_of(_BETWEEN, text, 0), READ_AGAIN * len(text) + READ_AGAIN_AT_LEAST
+    at, left = _end_of(_BETWEEN, text, 0), READ_AGAIN * len(text) + at_least
     while at < len(text):
         try:
             value, at = _DECODER.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             # Nobody says how far a reader came that met its limit of depth.
-            left -= error.pos - at if isinstance(error, json.JSONDecodeError) else max(len(text) // 4, 64 << 10)
-            following = _NEXT_OBJECT.search(text, at + 1) if left > 0 else None
+            stop = at + 1
+            if isinstance(error, json.JSONDecodeError):  # which counts the line ends before it
+                left -= error.pos - at + error.pos // 64
+                stop = max(stop, text.rfind("\n", at, error.pos) + 1 or error.pos)
+            else:
+                left -= max(len(text) // 4, 64 << 10)
+            following = _NEXT_OBJECT.search(text, stop) if left > 0 else None
             end = following.end() if following else len(text)
             value, at = Garbage(text[at:end].strip()), end
         yield value
@@ -169,7 +183,7 @@ def _unwrapped(document: dict[str, Any], is_row: Callable[[Any], bool]) -> list[
     if isinstance(names, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
         return [dict(zip(map(str, names), row, strict=False)) for row in data]
     columns = {name: value for name, value in document.items() if isinstance(value, dict | list)}
-    if is_row(document) and len(columns) < len(document):
+    if is_row(document) and (len(columns) < len(document) or plain(document)[0] is not document):
         return [document]
     lists = {name: value for name, value in columns.items() if isinstance(value, list) and any(map(is_row, value))}
     if lists:

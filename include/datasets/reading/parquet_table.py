@@ -86,5 +86,15 @@ def _values(column: Any) -> list[Any]:
     except UnicodeDecodeError:
         values = [None if not one.is_valid else one.as_buffer().to_pybytes() for one in column]
     except (OverflowError, ValueError):  # a date that Python does not have
-        values = column.cast(pa.int64()).to_pylist()
+        try:
+            values = column.cast(pa.int64()).to_pylist()
+        except pa.ArrowException:  # it stands inside a list or an object
+            values = [_value(one) for one in column]
     return [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in values]
+
+
+def _value(one: Any) -> Any:
+    try:
+        return one.as_py()
+    except (OverflowError, ValueError):
+        return None
