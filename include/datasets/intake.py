@@ -323,15 +323,7 @@ def _lost(source: Source) -> FileAccount:
     """The account of a file that is gone; it stops no other file of its run, nor those of all later ones."""
     reason = f"it is no longer at {source.uri}: somebody has deleted it. Upload it again, and it is used"
     logger.warning("%s is lost: %s", source.key, reason)
-    return FileAccount(
-        key=source.key,
-        batch_id=source.batch_id,
-        rows_in=1,
-        used=0,
-        rejected=1,
-        by_rule={"unreadable_file": 1},
-        reason=reason,
-    )
+    return _unreadable(source, reason, None)
 
 
 def _quarantine_file(source: Source, path: Path, reason: str) -> FileAccount:
@@ -340,6 +332,10 @@ def _quarantine_file(source: Source, path: Path, reason: str) -> FileAccount:
     uri = lake.upload_file(path, lake.quarantine(source.batch_id, f"files/{name}"))
     lake.write_json(f"{uri}.reason.json", {"file": source.key, "rule": "unreadable_file", "reason": reason})
     logger.warning("%s is quarantined whole: %s", source.key, reason)
+    return _unreadable(source, reason, uri)
+
+
+def _unreadable(source: Source, reason: str, quarantine: str | None) -> FileAccount:
     return FileAccount(
         key=source.key,
         batch_id=source.batch_id,
@@ -347,6 +343,6 @@ def _quarantine_file(source: Source, path: Path, reason: str) -> FileAccount:
         used=0,
         rejected=1,
         by_rule={"unreadable_file": 1},
-        quarantine=uri,
+        quarantine=quarantine,
         reason=reason,
     )
