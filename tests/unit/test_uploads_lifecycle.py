@@ -78,7 +78,6 @@ def failed(failures: int, minutes_ago: float) -> Entry:
         (entry(State.RELEASED, because=Because.SUPERSEDED), IDLE, Step.TELL),
         (entry(State.RELEASED, because=Because.READMITTED), BUSY, Step.TELL),
     ],
-    ids=str,
 )
 def test_what_a_listener_does_about_a_batch(batch: Entry, pipeline: Pipeline, step: Step | None) -> None:
     assert next_step(batch, pipeline, NOW) == step
