@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from include.datasets import golden, snapshots, warnings
 from include.datasets.checks import IN_LABEL, normalise, rows_hash, text_keys
 from include.datasets.judging import Known, Numbers, Rows, judge
 from include.datasets.names import is_debris
+from include.datasets.sides import Side, assign, thresholds
 from include.datasets.sorting import accepted_again, sort_rows
 from include.datasets.spool import Spooled, SpoolJob, judged_rows, spool, spool_alone
 from include.settings import settings
@@ -157,7 +159,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         readable, accounts = _read_all(plan, folder, isolated=isolated)
         rows, set_aside = _judge(plan, readable, frozen, parent)
         counts = rows.label_counts()
-        missing = "" if frozen is not None else _missing(counts) or _vanishing(rows)
+        missing = "" if _judges(frozen) or parent is not None else _missing(counts) or _vanishing(rows)
         waiting = np.zeros(len(rows), bool)
         if missing:
             waiting[[place for place, (rule, _) in rows.broken.items() if rule == "label_too_rare"]] = True
@@ -185,30 +187,55 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
 
 
 def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
-    """Accepted rows and the champion's become a snapshot; the first time, the golden set is frozen from them.
+    """Accepted rows and the champion's become a snapshot; those that are golden go to the golden set instead.
 
-    Returns the snapshot's manifest. Raises GoldenSetError if golden texts got into the snapshot.
+    Returns the snapshot's manifest with ``golden_origin``, by which the golden rows that came with it are known. Raises
+    GoldenSetError if golden texts got into the snapshot.
     """
-    frozen = golden.read(plan.model_name)
-    if frozen is None:
-        config = settings()
-        share = snapshots.stratified_share(accepted, config.golden_fraction, "golden", at_most=config.golden_max_rows)
-        frozen = golden.freeze(plan.model_name, accepted[share])
-        logger.info("froze the golden set: %d rows, %d labels", len(frozen.rows), len(frozen.labels))
-    new = accepted[~accepted["text"].map(normalise).isin(frozen.normalised)]
+    config = settings()
     parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
-    rows, relabelled = snapshots.combine(parent, new)
+    before = golden.read(plan.model_name) or golden.nothing()
+    if len(before.rows) and not before.number:
+        before = golden.adopt(plan.model_name, [] if parent is None else [parent])
+    known = before.sides if parent is None else before.sides.decided(list(parent["text"]), golden.sides_of(parent))
+    by_label = thresholds(
+        accepted,
+        before.thresholds,
+        golden_fraction=config.golden_fraction,
+        golden_max_rows=config.golden_max_rows,
+        validation_fraction=config.validation_fraction,
+    )
+    side = assign(accepted, by_label, known)
+    judging, learnt = accepted[side == Side.GOLDEN], accepted[side != Side.GOLDEN]
+    learnt = learnt.assign(split=[snapshots.SPLITS[one] for one in side[side != Side.GOLDEN]])
+    rows, relabelled = snapshots.combine(parent, pd.concat([learnt, _moved(before, parent, learnt)]))
+    ordered, dataset_id = snapshots.order(rows)
+    origin = golden.after(dataset_id) if dataset_id == plan.parent_dataset_id else dataset_id
+    sides = known.decided(list(accepted["text"]), side)
+    state = golden.change(
+        plan.model_name,
+        lambda last: replace(last.accept(judging, origin), sides=sides, thresholds=by_label),
+        f"run {plan.run_id}",
+        of=before.number,
+    )
+    golden.check_no_leak(ordered["text"], state, f"the dataset of run {plan.run_id}")
     facts = {
         "parent_dataset_id": plan.parent_dataset_id,
-        "new_rows": len(new),
+        "new_rows": len(learnt),
         "relabelled_rows": relabelled,
         "sources": sorted({source.key for source in plan.sources}),
-        "golden_sha256": frozen.sha256,
+        "golden_sha256": state.sha256,
     }
-    manifest = snapshots.write(rows, settings().validation_fraction, facts)
-    written = snapshots.read(manifest["dataset_id"])
-    golden.check_no_leak(written["text"], frozen, manifest["dataset_uri"])
-    return manifest
+    manifest = snapshots.write(ordered, facts)
+    golden.check_no_leak(snapshots.read(dataset_id)["text"], state, manifest["dataset_uri"])
+    return {**manifest, "golden_origin": origin}
+
+
+def _moved(state: golden.GoldenSet, parent: pd.DataFrame | None, learnt: pd.DataFrame) -> pd.DataFrame:
+    """The rows that were golden once and are to be trained on, and are not yet."""
+    texts = state.moved["text"].map(normalise)
+    there = set(learnt["text"].map(normalise)) | set([] if parent is None else parent["text"].map(normalise))
+    return state.moved[~texts.isin(there)].assign(split=snapshots.SPLITS[Side.TRAIN])
 
 
 def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readable], dict[int, FileAccount]]:
@@ -246,12 +273,17 @@ def _judge(
     rows = judged_rows([source.key for source in plan.sources], {file.number: file.spooled for file in readable})
     set_aside = judge(
         rows,
-        allowed_labels=config.labels or (frozen.labels if frozen is not None else None),
+        allowed_labels=config.labels or (frozen.labels if frozen is not None and _judges(frozen) else None),
         min_rows_per_label=config.min_rows_per_label,
-        golden_keys=text_keys(frozen.rows["text"]) if frozen is not None else np.array([], np.uint64),
+        golden_keys=text_keys(frozen.established["text"]) if frozen is not None else np.array([], np.uint64),
         known=Known.of([], []) if parent is None else Known.of(parent["text"], parent["label"], parent.get("source")),
     )
     return rows, set_aside
+
+
+def _judges(frozen: golden.GoldenSet | None) -> bool:
+    """Whether there are golden rows that judge: not before the first champion."""
+    return frozen is not None and bool(frozen.rows["established"].any())
 
 
 def _missing(counts: Mapping[str, int]) -> str:
@@ -280,8 +312,8 @@ def _label_warnings(used: Mapping[str, int], frozen: golden.GoldenSet | None, pa
     if not used:
         return []
     config = settings()
-    if frozen is not None:
-        judged = {str(label): float(count) for label, count in frozen.rows["label"].value_counts().items()}
+    if frozen is not None and _judges(frozen):
+        judged = {str(label): float(count) for label, count in frozen.established["label"].value_counts().items()}
     else:
         share = min(config.golden_fraction, config.golden_max_rows / sum(used.values()))
         judged = {label: float(round(count * share)) for label, count in used.items()}

@@ -15,7 +15,7 @@ from airflow.utils.types import DagRunType
 from include import lake
 from include.datasets import golden
 from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, stage, take_in
-from include.orchestration import batches, handover, listening, settling, sweeping
+from include.orchestration import batches, golden_rows, handover, listening, settling, sweeping
 from include.orchestration.outcome import conclude
 from include.orchestration.training_task import provide_training_pool
 from include.registry import lineage
@@ -62,7 +62,8 @@ def preprocess(rows: "pd.DataFrame", run_id: str, accepted_hash: str) -> dict[st
     settling.hold(plan)
     with sweeping.no_datasets_deleted():
         manifest = build_dataset(plan, rows)
-        lake.write_json(lake.staging(run_id, "dataset.json"), {"dataset_id": manifest["dataset_id"]})
+        facts = {name: manifest[name] for name in ("dataset_id", "golden_origin")}
+        lake.write_json(lake.staging(run_id, "dataset.json"), facts)
     return {name: manifest[name] for name in ("dataset_id", "dataset_uri", "rows")}
 
 
@@ -118,6 +119,7 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     if _is_pinned(dag_run.run_id):
         return pinned_plan(dag_run.run_id)
     model_name = settings().model_name
+    golden_rows.follow_champion(model_name, "a run found it so")
     frozen = golden.read(model_name)
     plan = Plan(
         run_id=dag_run.run_id,

@@ -107,7 +107,7 @@ class TrainingDataSensor(DataKeySensor):
         if complaint := misspelt(context["dag_run"].conf or {}, context["dag"].params):
             raise AirflowFailException(complaint)
         try:
-            if not context["params"]["dataset_uri"] and lake.exists(lake.golden(settings().model_name, "golden.json")):
+            if not context["params"]["dataset_uri"] and lake.find(lake.golden(settings().model_name)):
                 return  # without new data the champion's is trained on again, however long ago it was uploaded
             super().execute(context)
             self._check_rights(context)

@@ -10,7 +10,7 @@ import sys
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
 from include.datasets import golden
-from include.orchestration import settling
+from include.orchestration import golden_rows, settling
 from include.orchestration.defaults import WAREHOUSE
 from include.registry import ledger, lineage, promotion, smoke
 from include.registry.code import code_hash
@@ -28,9 +28,9 @@ def roll_back(
     A ``dag_run_id`` makes it happen once per run. Raises PromotionRefused or SmokeTestFailed, and the champion stays.
     """
     frozen = golden.read(model_name)
-    if frozen is None:
+    if frozen is None or frozen.established.empty:
         raise promotion.PromotionRefused(f"{model_name} has no golden set: nothing was ever promoted")
-    rows = frozen.rows.sample(min(SMOKE_ROWS, len(frozen.rows)), random_state=0)
+    rows = frozen.established.sample(min(SMOKE_ROWS, len(frozen.established)), random_state=0)
     engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
     champion = promotion.rollback(
         model_name,
@@ -42,6 +42,7 @@ def roll_back(
         dag_run_id=dag_run_id,
         code_hash=code_hash(),
     )
+    golden_rows.follow_champion(model_name, f"rolled back to version {champion.version}")
     entry = ledger.last_move(engine, model_name)
     if entry is not None and entry.verb == "rollback":
         left, regained = lineage.left_and_regained(engine, entry)

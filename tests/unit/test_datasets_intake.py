@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import io
 import json
 import sys
@@ -31,6 +32,14 @@ def plan(files: dict[str, bytes], run_id: str = "run:1", **options: object) -> P
         sources.append(Source(batch_id="b1", key=f"incoming/{name}", uri=uri))
     defaults = {"model_name": "m", "sources": sources, "parent_dataset_id": None, "golden_sha256": None}
     return Plan(run_id=run_id, **(defaults | options))  # type: ignore[arg-type]
+
+
+def frozen_once(model_name: str, rows: pd.DataFrame) -> None:
+    """A golden set as it was written before there were states."""
+    content = rows[["text", "label"]].to_parquet(index=False)
+    sha256 = hashlib.sha256(content).hexdigest()
+    uri = lake.write_bytes(lake.golden(model_name, f"{sha256[:16]}.parquet"), content)
+    lake.write_json(lake.golden(model_name, "golden.json"), {"uri": uri, "sha256": sha256, "rows": len(rows)})
 
 
 def accepted(uri: str) -> pd.DataFrame:
@@ -79,11 +88,13 @@ def test_too_few_rows_for_a_first_model_wait(file_lake: str) -> None:
     assert intake.rows == {"in": 50, "used": 0, "rejected": 0, "waiting": 50}
 
 
-def test_the_first_dataset_freezes_a_golden_set_and_keeps_it_out(file_lake: str) -> None:
+def test_the_first_dataset_brings_golden_rows_and_keeps_them_out(file_lake: str) -> None:
     first = plan({"a.csv": good(300)})
     manifest = build_dataset(first, accepted(take_in(first).accepted_uri))
     frozen = golden.read("m")
     assert frozen is not None
+    assert frozen.established.empty, "no upload brings its own judge"
+    assert len(frozen.judging(manifest["golden_origin"])) == len(frozen.rows)
     assert len(frozen.rows) + sum(manifest["rows"].values()) == 300
     assert not set(snapshots.read(manifest["dataset_id"])["text"]) & set(frozen.rows["text"])
 
@@ -91,8 +102,7 @@ def test_the_first_dataset_freezes_a_golden_set_and_keeps_it_out(file_lake: str)
 def test_the_second_dataset_adds_to_the_champions(file_lake: str) -> None:
     first = plan({"a.csv": good(300)})
     parent = build_dataset(first, accepted(take_in(first).accepted_uri))
-    frozen = golden.read("m")
-    assert frozen is not None
+    frozen = golden.follow("m", [parent["dataset_id"]], "promoted")
     leaking = csv(list(frozen.rows["text"][:3]), list(frozen.rows["label"][:3]))
     second = plan(
         {"b.csv": good(100, start=1000), "c.csv": leaking},
@@ -101,7 +111,10 @@ def test_the_second_dataset_adds_to_the_champions(file_lake: str) -> None:
     intake = take_in(second)
     assert intake.files[1].by_rule == {"in_golden_set": 3}
     manifest = build_dataset(second, accepted(intake.accepted_uri))
-    assert sum(manifest["rows"].values()) == sum(parent["rows"].values()) + 100
+    grown = golden.read("m")
+    assert grown is not None
+    assert len(grown.rows) > len(frozen.rows)
+    assert sum(manifest["rows"].values()) + len(grown.rows) == 400
 
 
 def test_a_run_that_is_repeated_gives_the_same_dataset(file_lake: str) -> None:
@@ -143,7 +156,7 @@ def test_a_golden_text_in_the_dataset_fails_the_run(file_lake: str) -> None:
     first = plan({"a.csv": good(300)})
     parent = build_dataset(first, accepted(take_in(first).accepted_uri))
     train = pd.read_parquet(io.BytesIO(lake.read_bytes(lake.dataset(parent["dataset_id"], "train.parquet"))))
-    golden.freeze("other", train.head(5))
+    frozen_once("other", train.head(5))
     tampered = plan({"b.csv": good(20, start=500)}, "run:2", model_name="other", parent_dataset_id=parent["dataset_id"])
     with pytest.raises(golden.GoldenSetError, match="5 golden texts are in"):
         build_dataset(tampered, accepted(take_in(tampered).accepted_uri))
@@ -204,10 +217,11 @@ def test_a_dataset_from_before_there_were_such_columns_is_built_on(file_lake: st
         old = pd.read_parquet(io.BytesIO(lake.read_bytes(uri)))[["text", "label"]]
         lake.write_bytes(uri, old.to_parquet(index=False))
     rows = snapshots.read(parent["dataset_id"])
-    assert snapshots.write(rows.drop(columns="split"), 0.1, {})["dataset_id"] == parent["dataset_id"]
+    assert snapshots.order(rows)[1] == parent["dataset_id"]
     second = plan({"b.csv": good(100, 1000)}, "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256="any")
     manifest = build_dataset(second, accepted(take_in(second).accepted_uri))
-    assert sum(manifest["rows"].values()) == sum(parent["rows"].values()) + 100
+    came = golden.read("m").judging(manifest["golden_origin"])  # type: ignore[union-attr]
+    assert sum(manifest["rows"].values()) == sum(parent["rows"].values()) + 100 - len(came)
 
 
 def test_a_file_is_read_in_a_process_of_its_own_and_may_kill_it(
