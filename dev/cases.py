@@ -107,13 +107,11 @@ def _plan(folder: Path, path: str, run_id: str, parent: str | None) -> Plan:
             uri = lake.upload_file(file, lake.claims(run_id, f"files/{number}"))
             sources.append(Source(batch_id=run_id, key=key, uri=uri))
     model_name = settings().model_name
-    frozen = golden.read(model_name)
     return Plan(
         run_id=run_id,
         model_name=model_name,
         sources=sources,
         parent_dataset_id=parent,
-        golden_sha256=frozen.sha256 if frozen else None,
     )
 
 

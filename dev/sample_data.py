@@ -1,4 +1,4 @@
-"""The five files of the demo: made up, or cut from the user's own labelled file."""
+"""The six files of the demo: made up, or cut from the user's own labelled file."""
 
 import csv
 import io
@@ -16,8 +16,9 @@ from include.datasets.reading import read_rows
 SEED = 20
 MADE_UP_ROWS = 1_400
 MISLABELLED = 0.03  # people err: nobody's labels are perfect, and so no model should be
-FEWEST_ROWS = 400
-SHARES = (0.6, 0.3)  # of the user's rows in the first and second good file; the rest goes into the one with bad rows
+FEWEST_ROWS = 450
+SWAPPED_LABELS, SWAPPED_ROWS = 0.25, 2 / 3  # labels with so much of all rows have so many of theirs swapped
+SHARES = (0.6, 0.3)  # of the other rows in the first and second good file; the rest goes into the one with bad rows
 
 OPENINGS = (
     "",
@@ -108,21 +109,23 @@ def labelled_file(path: Path, text_column: str = "", label_column: str = "") -> 
     """A user's labelled file, columns text and label.
 
     Raises FileNotFoundError, UnreadableFileError if it is no table of labelled texts, and ValueError if it is too small
-    for five stories.
+    for six stories.
     """
     rows = read_rows(path.read_bytes(), path.name, text_column, label_column)
     rows = check_rows(rows, allowed_labels=None, max_characters=20_000, min_rows_per_label=1)
     rows = rows[rows["rule"] == ""]
     if len(rows) < FEWEST_ROWS:
-        raise ValueError(f"{path} has {len(rows)} different labelled texts; the demo's five files need {FEWEST_ROWS}")
+        raise ValueError(f"{path} has {len(rows)} different labelled texts; the demo's six files need {FEWEST_ROWS}")
     return rows[["text", "label"]].astype(str).reset_index(drop=True)
 
 
 def uploads(rows: pd.DataFrame, text_column: str = "", label_column: str = "") -> list[Upload]:
-    """The five files, in the order of their stories. ``rows`` has the columns text and label."""
+    """The six files, in the order of their stories. ``rows`` has the columns text and label."""
     names = {"text": text_column or "text", "label": label_column or "label"}
     shuffled = rows.sample(frac=1, random_state=SEED, ignore_index=True)
-    first, second = (int(len(rows) * share) for share in (SHARES[0], sum(SHARES)))
+    swapped = _swapped(shuffled)
+    shuffled = shuffled.drop(swapped.index)
+    first, second = (int(len(shuffled) * share) for share in (SHARES[0], sum(SHARES)))
     good, more, rest = shuffled[:first], shuffled[first:second], shuffled[second:]
     known = shuffled[:second]
     wrong = known.assign(label=known["label"].sample(frac=1, random_state=SEED).to_numpy())
@@ -132,8 +135,18 @@ def uploads(rows: pd.DataFrame, text_column: str = "", label_column: str = "") -
         Upload("second good file", "second.jsonl", _jsonl(more.rename(columns=names))),
         Upload("bad rows", "bad rows.csv", bad, spoilt),
         Upload("no table", "report 100%.csv", b"%PDF-1.7\n" + bytes(range(256)) * 40, {"unreadable_file": 1}),
+        Upload("swapped labels", "swapped.csv", swapped.rename(columns=names).to_csv(index=False).encode()),
         Upload("shuffled labels", "shuffled.parquet", _parquet(wrong.rename(columns=names))),
     ]
+
+
+def _swapped(rows: pd.DataFrame) -> pd.DataFrame:
+    """Most rows of the most frequent labels, each with the next one's label: what a model learns from them is wrong."""
+    counts = rows["label"].value_counts()
+    wanted = max(int((counts.cumsum() < SWAPPED_LABELS * len(rows)).sum()) + 1, 2)
+    labels = list(counts.index[:wanted])
+    some = rows[rows["label"].isin(labels)].groupby("label").sample(frac=SWAPPED_ROWS, random_state=SEED)
+    return some.assign(label=some["label"].map(dict(zip(labels, labels[1:] + labels[:1], strict=True))))
 
 
 def _everything() -> Iterator[tuple[str, str]]:

@@ -83,6 +83,18 @@ class GoldenSet:
         new = new.reindex(columns=COLUMNS, fill_value="").assign(origin=origin, established=False)
         return replace(self, rows=_ordered(pd.concat([kept, new])))
 
+    def corrections(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Those of the rows that give an established one another label than it ``was``: text, label, source, was."""
+        mine = self.established.set_index(self.established["text"].map(normalise))["label"]
+        was = rows["text"].map(normalise).map(mine)
+        return rows.assign(was=was)[was.notna() & (was != rows["label"])][["text", "label", "source", "was"]]
+
+    def corrected(self, corrections: pd.DataFrame) -> "GoldenSet":
+        """With the corrected labels."""
+        new = corrections.set_index(corrections["text"].map(normalise))["label"]
+        label = self.rows["text"].map(normalise).map(new)
+        return replace(self, rows=_ordered(self.rows.assign(label=label.fillna(self.rows["label"]))))
+
     def as_of(self, ancestry: Sequence[str], golden_max_rows: int | None) -> "GoldenSet":
         """As it is with a champion whose dataset and those before it are ``ancestry``, the newest first.
 
@@ -123,13 +135,15 @@ def after(dataset_id: str) -> str:
     return f"{dataset_id}+"
 
 
-def read(model_name: str) -> GoldenSet | None:
-    """A model's golden set as it is now; None if it has none yet.
+def read(model_name: str, number: int | None = None) -> GoldenSet | None:
+    """A model's golden set as it is now, or one of its states by number; None if it has none yet.
 
     Raises GoldenSetError if a file is not what was written.
     """
     newest = max(lake.find(lake.golden(model_name, "states/")), default=None)
-    if newest is None:
+    if number:
+        newest = _state_uri(model_name, number)
+    if newest is None or number == 0:
         return _frozen(model_name)
     state = lake.read_json(newest)
     contents = {name: _written(_content_uri(model_name, sha256), sha256) for name, sha256 in state["sha256"].items()}

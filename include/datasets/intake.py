@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from include import lake
 from include.datasets import golden, snapshots, warnings
 from include.datasets.checks import IN_LABEL, normalise, rows_hash, text_keys
-from include.datasets.judging import Known, Numbers, Rows, judge
+from include.datasets.judging import UNAPPROVED, Known, Numbers, Rows, judge
 from include.datasets.names import is_debris
 from include.datasets.sides import Side, assign, thresholds
 from include.datasets.sorting import accepted_again, sort_rows
@@ -47,7 +47,8 @@ class Plan(BaseModel):
     model_name: str
     sources: list[Source]
     parent_dataset_id: str | None
-    golden_sha256: str | None
+    golden_number: int | None = None  # the state of the golden set that files are compared with; None: the newest
+    approved: list[str] = []  # batches whose many changes of golden labels a person has approved
     text_column: str = ""  # the run's; empty: the setting's, or found by name
     label_column: str = ""
 
@@ -146,7 +147,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
     rows have to wait for more, those of rare labels wait with them: with more rows, a label is not rare. ``isolated``
     reads each file in a process of its own, and a file that kills it counts as one that cannot be read.
     """
-    frozen = golden.read(plan.model_name) if plan.golden_sha256 else None
+    frozen = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
     parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
     accepted_uri = lake.staging(plan.run_id, "accepted.parquet")
     with tempfile.TemporaryDirectory() as name:
@@ -159,10 +160,10 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         readable, accounts = _read_all(plan, folder, isolated=isolated)
         rows, set_aside = _judge(plan, readable, frozen, parent)
         counts = rows.label_counts()
-        missing = "" if _judges(frozen) or parent is not None else _missing(counts) or _vanishing(rows)
+        missing = "" if len(frozen.established) or parent is not None else _missing(counts) or _vanishing(rows)
         waiting = np.zeros(len(rows), bool)
-        if missing:
-            waiting[[place for place, (rule, _) in rows.broken.items() if rule == "label_too_rare"]] = True
+        waits = {UNAPPROVED, "label_too_rare"} if missing else {UNAPPROVED}
+        waiting[[place for place, (rule, _) in rows.broken.items() if rule in waits]] = True
         files = [(file.source.key, file.source.batch_id, file.spooled) for file in readable]
         rejected = sort_rows(rows, files, folder, waiting)
         lake.upload_file(folder / "accepted.parquet", accepted_uri)
@@ -170,7 +171,8 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
             lake.upload_file(path, lake.quarantine(batch_id, "rejected.parquet"))
     found = _rejections(rows, waiting)
     for file in readable:
-        accounts[file.number] = _account(file, rows, found.get(file.number, {}), bool(missing), set_aside)
+        by_rule = found.get(file.number, {})
+        accounts[file.number] = _account(file, rows, by_rule, waiting | rows.good if missing else waiting, set_aside)
     for account in accounts.values():
         logger.info(
             "%s: %d rows, %d good, %d rejected %s",
@@ -182,7 +184,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         accepted_rows=sum(counts.values()),
         accepted_hash=rows_hash(rows.key[rows.good], counts),
         missing=missing,
-        warnings=_label_warnings(counts, frozen, parent),
+        warnings=[*_corrections(rows, frozen), *_label_warnings(counts, frozen, parent)],
     )
 
 
@@ -206,6 +208,9 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
         validation_fraction=config.validation_fraction,
     )
     side = assign(accepted, by_label, known)
+    corrections = before.corrections(accepted)
+    if len(corrections):  # kept before they hold: whoever repeats this finds none
+        lake.create_json(lake.staging(plan.run_id, "corrections.json"), {"rows": corrections.to_dict("records")})
     judging, learnt = accepted[side == Side.GOLDEN], accepted[side != Side.GOLDEN]
     learnt = learnt.assign(split=[snapshots.SPLITS[one] for one in side[side != Side.GOLDEN]])
     rows, relabelled = snapshots.combine(parent, pd.concat([learnt, _moved(before, parent, learnt)]))
@@ -214,7 +219,7 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
     sides = known.decided(list(accepted["text"]), side)
     state = golden.change(
         plan.model_name,
-        lambda last: replace(last.accept(judging, origin), sides=sides, thresholds=by_label),
+        lambda last: replace(last.corrected(corrections).accept(judging, origin), sides=sides, thresholds=by_label),
         f"run {plan.run_id}",
         of=before.number,
     )
@@ -266,24 +271,27 @@ def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readab
 
 
 def _judge(
-    plan: Plan, readable: list[_Readable], frozen: golden.GoldenSet | None, parent: pd.DataFrame | None
+    plan: Plan, readable: list[_Readable], frozen: golden.GoldenSet, parent: pd.DataFrame | None
 ) -> tuple[Rows, dict[int, str]]:
     """All files' rows with their rules and reasons, and which files are set aside as a whole, by their number."""
     config = settings()
     rows = judged_rows([source.key for source in plan.sources], {file.number: file.spooled for file in readable})
     set_aside = judge(
         rows,
-        allowed_labels=config.labels or (frozen.labels if frozen is not None and _judges(frozen) else None),
+        allowed_labels=config.labels or frozen.labels or None,
         min_rows_per_label=config.min_rows_per_label,
-        golden_keys=text_keys(frozen.established["text"]) if frozen is not None else np.array([], np.uint64),
+        golden=Known.of(frozen.established["text"], frozen.established["label"]),
+        approved=[number for number, source in enumerate(plan.sources) if source.batch_id in plan.approved],
         known=Known.of([], []) if parent is None else Known.of(parent["text"], parent["label"], parent.get("source")),
     )
     return rows, set_aside
 
 
-def _judges(frozen: golden.GoldenSet | None) -> bool:
-    """Whether there are golden rows that judge: not before the first champion."""
-    return frozen is not None and bool(frozen.rows["established"].any())
+def _corrections(rows: Rows, frozen: golden.GoldenSet) -> list[str]:
+    """A sentence about the golden rows that get another label; nothing if there are none."""
+    found = np.flatnonzero(rows.good & np.isin(rows.key, text_keys(frozen.established["text"]))).tolist()
+    shown = ", ".join(f"{rows.names[rows.label[place]]} ({rows.source(place)})" for place in found[:5])
+    return [f"{len(found)} golden rows have another label now: {shown}"] if found else []
 
 
 def _missing(counts: Mapping[str, int]) -> str:
@@ -308,11 +316,11 @@ def _vanishing(rows: Rows) -> str:
     return f"class {label!r}, {count} rows, would be missing: its bytes in {file} are not UTF-8; mend that file first"
 
 
-def _label_warnings(used: Mapping[str, int], frozen: golden.GoldenSet | None, parent: pd.DataFrame | None) -> list[str]:
+def _label_warnings(used: Mapping[str, int], frozen: golden.GoldenSet, parent: pd.DataFrame | None) -> list[str]:
     if not used:
         return []
     config = settings()
-    if frozen is not None and _judges(frozen):
+    if len(frozen.established):
         judged = {str(label): float(count) for label, count in frozen.established["label"].value_counts().items()}
     else:
         share = min(config.golden_fraction, config.golden_max_rows / sum(used.values()))
@@ -332,18 +340,18 @@ def _rejections(rows: Rows, waiting: Numbers) -> dict[int, dict[str, int]]:
 
 
 def _account(
-    file: _Readable, rows: Rows, by_rule: dict[str, int], waiting: bool, set_aside: dict[int, str]
+    file: _Readable, rows: Rows, by_rule: dict[str, int], waiting: Numbers, set_aside: dict[int, str]
 ) -> FileAccount:
     mine = rows.file == file.number
-    size, good, rejected = int(mine.sum()), int((mine & rows.good).sum()), sum(by_rule.values())
+    size, rejected = int(mine.sum()), sum(by_rule.values())
     labels = len(np.unique(rows.label[mine]))
     whole = set_aside.get(file.number)
     return FileAccount(
         key=file.source.key,
         batch_id=file.source.batch_id,
         rows_in=size,
-        used=0 if waiting else good,
-        waiting=size - rejected if waiting else 0,
+        used=int((mine & rows.good & ~waiting).sum()),
+        waiting=int((mine & waiting).sum()),
         rejected=rejected,
         by_rule=dict(sorted(by_rule.items())),
         quarantine=lake.quarantine(file.source.batch_id, "rejected.parquet") if by_rule else None,

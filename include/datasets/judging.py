@@ -13,6 +13,8 @@ from include.datasets.labels import Vocabulary
 
 FEWEST_SHARED = 10  # texts; a file that shares fewer with others is not judged by them
 MOST_DIFFERENT = 0.2  # of the texts that a file shares with others
+MOST_CORRECTIONS, CORRECTED_SHARE = 5, 0.02  # golden labels that uploads may change at once, whichever is more
+UNAPPROVED = "waiting_for_approval"
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
@@ -80,18 +82,20 @@ def judge(
     *,
     allowed_labels: Collection[str] | None,
     min_rows_per_label: int,
-    golden_keys: Numbers,
+    golden: Known,
     known: Known,
+    approved: Collection[int] = (),
 ) -> dict[int, str]:
     """Says in place what each label means, and which rule a row breaks, if any: the first one.
 
-    Returns warnings by the number of a file: those whose rows are set aside as a whole.
+    ``golden`` are the rows that judge; a file that gives many of them another label waits for a person, unless it is
+    among the ``approved`` by its number. Returns warnings by the number of a file: those whose rows are set aside as a
+    whole.
     """
     _resolve_labels(rows, allowed_labels)
     warnings = _mark_contradictory_files(rows)
     _mark_repetitions(rows)
-    golden = _places(rows.key, np.sort(golden_keys)) >= 0
-    rows.mark(golden, "in_golden_set", "the text is in the frozen golden set, which is never trained on")
+    warnings |= _mark_golden(rows, golden, approved)
     _mark_known(rows, known)
     _mark_rare_labels(rows, min_rows_per_label, set(known.labels))
     return warnings
@@ -206,12 +210,40 @@ def _most_contradictory(rows: Rows) -> tuple[int, int, int] | None:
     return int(file), int(found.loc[file, "size"]), int(found.loc[file, "sum"])
 
 
-def _mark_known(rows: Rows, known: Known) -> None:
+def _mark_golden(rows: Rows, golden: Known, approved: Collection[int]) -> dict[int, str]:
+    """Marks rows that judge already, and files that would change too many of their labels at once.
+
+    The file that would change most waits first, and of equal ones the later. A few changed labels are corrections.
+    """
+    same = _same(rows, golden)
+    rows.mark(same, "in_golden_set", "the text is in the golden set, which is never trained on")
+    corrections = (_places(rows.key, golden.keys) >= 0) & ~same
+    corrections[np.isin(rows.file, list(approved))] = False
+    most = max(MOST_CORRECTIONS, int(CORRECTED_SHARE * len(golden.keys)))
+    warnings: dict[int, str] = {}
+    while (corrections & rows.good).sum() > most:
+        counts = np.bincount(rows.file[corrections & rows.good])
+        file = int(np.flatnonzero(counts == counts.max())[-1])
+        warnings[file] = (
+            f"{counts[file]} of the {len(golden.keys)} golden rows have another label in {rows.files[file]}, and no "
+            f"more than {most} may change without a person's word: all its rows wait for approval"
+        )
+        rows.mark(rows.file == file, UNAPPROVED, warnings[file])
+    return warnings
+
+
+def _same(rows: Rows, known: Known) -> Numbers:
+    """For each row (n,) whether its text is known with its label."""
     places = _places(rows.key, known.keys)
     numbers = {name: code for code, name in enumerate(rows.names)}
-    trained = np.array([numbers.get(label, -1) for label in known.labels], int)
-    same = places >= 0
-    same[same] = trained[places[same]] == rows.label[same]
+    labels = np.array([numbers.get(label, -1) for label in known.labels], int)
+    same: Numbers = places >= 0
+    same[same] = labels[places[same]] == rows.label[same]
+    return same
+
+
+def _mark_known(rows: Rows, known: Known) -> None:
+    places, same = _places(rows.key, known.keys), _same(rows, known)
     sources = [known.sources[place] for place in places[same & rows.good].tolist()]
     known_too = "the champion's dataset has this text with this label"
     rows.mark(same, "already_known", [f"{known_too}, from {source}" if source else known_too for source in sources])

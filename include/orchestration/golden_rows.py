@@ -1,9 +1,14 @@
 """Which golden rows judge: those of the champion's data, whoever has made it the champion."""
 # Only imported inside tasks.
 
+from datetime import UTC, datetime
+
+from include import lake
 from include.datasets import golden, snapshots
 from include.registry import lineage, models
 from include.settings import settings
+
+APPROVED = "approved.json"
 
 
 def follow_champion(model_name: str, because: str, *, promoted: bool = False) -> None:
@@ -23,3 +28,13 @@ def follow_champion(model_name: str, because: str, *, promoted: bool = False) ->
         return
     most = settings().golden_max_rows if promoted else None
     golden.follow(model_name, lineage.ancestry(dataset_id), because, most)
+
+
+def approve(batch_id: str, reason: str) -> None:
+    """Lets a batch's files change as many golden labels as they want to; a person has looked at them."""
+    lake.create_json(lake.claims(batch_id, APPROVED), {"reason": reason, "at": datetime.now(UTC)})
+
+
+def is_approved(batch_id: str) -> bool:
+    """Whether a person has approved of a batch's changes of golden labels."""
+    return lake.exists(lake.claims(batch_id, APPROVED))

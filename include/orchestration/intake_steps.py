@@ -47,6 +47,10 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     _report_waits(plan)
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
     if intake.accepted_rows == 0 or (uploaded and not plan.sources):
+        waiting = [warning for file in intake.files if file.waiting for warning in file.warnings]
+        if waiting:
+            command = f'make readmit RUN="{plan.run_id}" APPROVE=1'
+            _end_without_training(dag_run, plan, intake, "waiting_for_approval", f"{'; '.join(waiting)}: {command}")
         _end_without_training(dag_run, plan, intake, "nothing_to_train", _why_nothing(intake))
     return {"accepted_uri": intake.accepted_uri, "accepted_hash": intake.accepted_hash, "rows": intake.rows}
 
@@ -121,12 +125,14 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     model_name = settings().model_name
     golden_rows.follow_champion(model_name, "a run found it so")
     frozen = golden.read(model_name)
+    sources = stage(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id)
     plan = Plan(
         run_id=dag_run.run_id,
         model_name=model_name,
-        sources=stage(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id),
+        sources=sources,
+        approved=sorted(name for name in {one.batch_id for one in sources} if golden_rows.is_approved(name)),
         parent_dataset_id=lineage.parent_dataset_id(model_name, settling.warehouse()),
-        golden_sha256=frozen.sha256 if frozen else None,
+        golden_number=frozen.number if frozen else 0,
         text_column=params.get("text_column") or "",
         label_column=params.get("label_column") or "",
     )
@@ -164,8 +170,11 @@ def _why_nothing(intake: Intake) -> str:
 
 
 def _end_without_training(dag_run: DagRun, plan: Plan, intake: Intake, outcome: str, reason: str) -> None:
-    waits = outcome == "waiting_for_more_data"
-    state, because = (State.RELEASED, Because.WAITS) if waits else (State.QUARANTINED, Because.NONE)
+    state, because = {
+        "waiting_for_more_data": (State.RELEASED, Because.WAITS),
+        "waiting_for_approval": (State.SET_ASIDE, Because.NONE),
+        "nothing_to_train": (State.QUARANTINED, Because.NONE),
+    }[outcome]
     settling.settle(plan, intake, state, because, reason)
     conclude(dag_run.dag_id, plan, intake, outcome, reason)
     raise AirflowSkipException(reason)

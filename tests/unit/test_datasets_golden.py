@@ -22,7 +22,7 @@ def rows(texts: range, labels: str = "xy") -> pd.DataFrame:
 
 
 def build(model: str, accepted: pd.DataFrame, parent: str | None = None) -> dict[str, Any]:
-    plan = Plan(run_id="run", model_name=model, sources=[], parent_dataset_id=parent, golden_sha256=None)
+    plan = Plan(run_id="run", model_name=model, sources=[], parent_dataset_id=parent)
     return build_dataset(plan, accepted)
 
 

@@ -30,7 +30,7 @@ def plan(files: dict[str, bytes], run_id: str = "run:1", **options: object) -> P
     for name, content in files.items():
         uri = lake.write_bytes(lake.claims("b1", f"files/{name}"), content)
         sources.append(Source(batch_id="b1", key=f"incoming/{name}", uri=uri))
-    defaults = {"model_name": "m", "sources": sources, "parent_dataset_id": None, "golden_sha256": None}
+    defaults = {"model_name": "m", "sources": sources, "parent_dataset_id": None}
     return Plan(run_id=run_id, **(defaults | options))  # type: ignore[arg-type]
 
 
@@ -106,7 +106,7 @@ def test_the_second_dataset_adds_to_the_champions(file_lake: str) -> None:
     leaking = csv(list(frozen.rows["text"][:3]), list(frozen.rows["label"][:3]))
     second = plan(
         {"b.csv": good(100, start=1000), "c.csv": leaking},
-        "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256=frozen.sha256,
+        "run:2", parent_dataset_id=parent["dataset_id"],
     )  # fmt: skip
     intake = take_in(second)
     assert intake.files[1].by_rule == {"in_golden_set": 3}
@@ -123,6 +123,49 @@ def test_a_run_that_is_repeated_gives_the_same_dataset(file_lake: str) -> None:
     again = plan({"b.csv": good(10)}).pin()
     assert again == first, "the pinned plan counts, not what is there by now"
     assert build_dataset(again, accepted(take_in(again).accepted_uri)) == once
+
+
+def relabelled(frame: pd.DataFrame) -> bytes:
+    return csv(list(frame["text"]), ["x" if label == "y" else "y" for label in frame["label"]])
+
+
+def begun() -> tuple[dict[str, object], golden.GoldenSet]:
+    """A champion of 300 rows: what a plan after it names, and its golden set."""
+    first = plan({"a.csv": good(300)})
+    parent = build_dataset(first, accepted(take_in(first).accepted_uri))
+    frozen = golden.follow("m", [parent["dataset_id"]], "promoted")
+    return {"parent_dataset_id": parent["dataset_id"], "golden_number": frozen.number}, frozen
+
+
+def test_a_few_golden_labels_are_corrected_at_once(file_lake: str) -> None:
+    options, frozen = begun()
+    wrong = frozen.rows.head(5)
+    second = plan({"b.csv": good(50, start=1000), "c.csv": relabelled(wrong)}, "run:2", **options)
+    intake = take_in(second)
+    assert [file.used for file in intake.files] == [50, 5]
+    assert "5 golden rows have another label now" in intake.warnings[0]
+    manifest = build_dataset(second, accepted(intake.accepted_uri))
+    assert not set(wrong["text"]) & set(snapshots.read(manifest["dataset_id"])["text"])
+    corrected = golden.read("m")
+    assert corrected is not None
+    now = corrected.established.set_index("text")["label"]
+    assert (now[wrong["text"]].to_numpy() != wrong["label"].to_numpy()).all()
+    assert len(now) == len(frozen.rows)
+    kept = lake.read_json(lake.staging("run:2", "corrections.json"))["rows"]
+    assert {row["text"]: row["was"] for row in kept} == dict(zip(wrong["text"], wrong["label"], strict=True))
+    assert take_in(second) == intake, "a repeated task sees the golden set that it saw first"
+    assert build_dataset(second, accepted(intake.accepted_uri)) == manifest
+
+
+def test_a_file_that_changes_many_golden_labels_waits_for_approval(file_lake: str) -> None:
+    options, frozen = begun()
+    files = {"b.csv": good(50, start=1000), "c.csv": relabelled(frozen.rows.head(6)) + good(20, start=2000)[11:]}
+    fine, odd = take_in(plan(files, "run:2", **options)).files
+    assert (fine.used, fine.waiting) == (50, 0)
+    assert (odd.used, odd.waiting, odd.rejected) == (0, 26, 0)
+    assert "6 of the 44 golden rows have another label in incoming/c.csv" in odd.warnings[0]
+    intake = take_in(plan(files, "run:3", approved=["b1"], **options))
+    assert [file.used for file in intake.files] == [50, 26]
 
 
 def test_labels_can_be_set(file_lake: str, set_env: Callable[..., None]) -> None:
@@ -146,7 +189,7 @@ def test_one_label_is_not_enough_for_a_first_model(file_lake: str) -> None:
 def test_a_plan_without_files_takes_the_champions_rows_again(file_lake: str) -> None:
     first = plan({"a.csv": good(300)})
     parent = build_dataset(first, accepted(take_in(first).accepted_uri))
-    again = plan({}, "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256=parent["golden_sha256"])
+    again = plan({}, "run:2", parent_dataset_id=parent["dataset_id"])
     intake = take_in(again)
     assert intake.accepted_rows == sum(parent["rows"].values())
     assert build_dataset(again, accepted(intake.accepted_uri))["dataset_id"] == parent["dataset_id"]
@@ -186,7 +229,7 @@ def test_a_repeated_row_names_the_file_and_row_it_repeats(file_lake: str) -> Non
     assert frozen is not None
     known = snapshots.read(parent["dataset_id"]).iloc[0]
     again = csv(["New one", "new  ONE", known["text"]], ["x", "x", known["label"]])
-    second = plan({"b.csv": again}, "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256=frozen.sha256)
+    second = plan({"b.csv": again}, "run:2", parent_dataset_id=parent["dataset_id"])
     (file,) = take_in(second).files
     rejected = accepted(str(file.quarantine)).set_index("rule")["reason"]
     assert rejected["duplicate"] == "the same text and label came in row 1 of incoming/b.csv"
@@ -218,7 +261,7 @@ def test_a_dataset_from_before_there_were_such_columns_is_built_on(file_lake: st
         lake.write_bytes(uri, old.to_parquet(index=False))
     rows = snapshots.read(parent["dataset_id"])
     assert snapshots.order(rows)[1] == parent["dataset_id"]
-    second = plan({"b.csv": good(100, 1000)}, "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256="any")
+    second = plan({"b.csv": good(100, 1000)}, "run:2", parent_dataset_id=parent["dataset_id"])
     manifest = build_dataset(second, accepted(take_in(second).accepted_uri))
     came = golden.read("m").judging(manifest["golden_origin"])  # type: ignore[union-attr]
     assert sum(manifest["rows"].values()) == sum(parent["rows"].values()) + 100 - len(came)

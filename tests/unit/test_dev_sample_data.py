@@ -21,20 +21,32 @@ def test_made_up_messages_are_different_and_the_same_each_time() -> None:
     pd.testing.assert_frame_equal(rows, sample_data.messages(1_400))
 
 
-def test_the_five_files_hold_what_they_say() -> None:
+def test_the_six_files_hold_what_they_say() -> None:
     rows = sample_data.messages(1_000)
-    good, more, bad, no_table, shuffled = sample_data.uploads(rows)
+    good, more, bad, no_table, swapped, shuffled = sample_data.uploads(rows)
     labels = set(rows["label"])
-    assert judged(good, labels) == judged(more, labels) == judged(shuffled, labels) == {}
+    assert judged(good, labels) == judged(more, labels) == judged(shuffled, labels) == judged(swapped, labels) == {}
     assert judged(bad, labels) == bad.spoilt
-    assert good.rows + more.rows + bad.rows - sum(bad.spoilt.values()) == len(rows)
+    assert good.rows + more.rows + swapped.rows + bad.rows - sum(bad.spoilt.values()) == len(rows)
     assert no_table.rows == 1
     with pytest.raises(UnreadableFileError, match="a PDF"):
         read_rows(no_table.content, no_table.name)
 
 
+def test_swapped_labels_are_on_new_texts_and_more_than_the_right_ones() -> None:
+    rows = sample_data.messages(1_000).set_index("text")["label"]
+    good, more, _, _, upload, _ = sample_data.uploads(sample_data.messages(1_000))
+    known = pd.concat([read_rows(one.content, one.name) for one in (good, more)])
+    swapped = read_rows(upload.content, upload.name)
+    assert not set(swapped["text"]) & set(known["text"])
+    assert (swapped.set_index("text")["label"] != rows[swapped["text"]]).all()
+    counts = known["label"].value_counts()
+    assert all(n > counts[label] for label, n in rows[swapped["text"]].value_counts().items())
+    assert rows[swapped["text"]].nunique() == 2
+
+
 def test_shuffled_labels_are_on_known_texts_and_mostly_wrong() -> None:
-    good, more, _, _, shuffled = (
+    good, more, _, _, _, shuffled = (
         read_rows(upload.content, upload.name) if upload.story != "no table" else None
         for upload in sample_data.uploads(sample_data.messages(1_000))
     )
