@@ -134,7 +134,7 @@ def _outcome(intake: Intake) -> Case:
             rejected[rule] = rejected.get(rule, 0) + number
     rows = intake.rows
     # What waits is good, and used as soon as there is more; but not what waits for more of its label.
-    if too_rare := rows["in"] - intake.accepted_rows - rows["rejected"]:
+    if intake.missing and (too_rare := rows["in"] - intake.accepted_rows - rows["rejected"]):
         rejected["label_too_rare"] = too_rare
     warnings = [warning for file in intake.files for warning in file.warnings] + intake.warnings
     return {

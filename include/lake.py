@@ -73,6 +73,11 @@ def golden(model_name: str, name: str = "") -> str:
     return f"{root()}/golden/{model_name}/{name}"
 
 
+def waiting(model_name: str, name: str = "") -> str:
+    """Rows of labels that are too new: each file is some rows of one upload."""
+    return f"{root()}/waiting/{model_name}/{name}"
+
+
 def job(job_id: str, name: str = "") -> str:
     """The trainer's only way in and out."""
     return f"{root()}/jobs/{job_id}/{name}"

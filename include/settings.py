@@ -234,6 +234,13 @@ class Settings(Place):
     labels: Names = Field(
         (), description="allowed labels, comma-separated or a JSON list; empty: those of the first accepted data"
     )
+    new_labels: Literal["wait", "reject", "admit"] = Field(
+        "wait",
+        description="what becomes of a label that the model does not know: its rows wait until there are "
+        "new_label_rows, are rejected, or are trained on as soon as there are min_rows_per_label",
+    )
+    new_label_rows: int = Field(20, ge=3, description="good rows with which a new label joins")
+    admitted_labels: Names = Field((), description="new labels that need no more than min_rows_per_label, likewise")
     max_text_characters: int = Field(20_000, ge=1)
     max_unpacked_gib: float = Field(4.0, gt=0, description="a compressed file that unpacks to more is not read")
     min_rows_per_label: int = Field(5, ge=3, description="a new label with fewer rows cannot be split and is rejected")
@@ -261,7 +268,7 @@ class Settings(Place):
     min_class_recall: float = Field(0.5, ge=0, le=1)
     min_class_rows: int = Field(10, ge=1, description="classes with fewer golden rows are not gated")
 
-    _split_labels = field_validator("labels", mode="before")(_split)
+    _split_labels = field_validator("labels", "admitted_labels", mode="before")(_split)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

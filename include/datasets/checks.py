@@ -224,7 +224,7 @@ def check_rows(
     are tested and trained with. Returns the rows with ``text`` and ``label`` clean, and ``rule`` and ``reason``
     filled; empty, the row is good.
     """
-    from include.datasets.judging import Known, Rows, judge
+    from include.datasets.judging import Known, Labels, Rows, judge
 
     frame = rows if "extra" in rows else rows.assign(extra="")
     checked: pd.DataFrame = check_frame(frame, max_characters).to_pandas()
@@ -241,8 +241,7 @@ def check_rows(
     )
     judge(
         judged,
-        allowed_labels=allowed_labels,
-        min_rows_per_label=min_rows_per_label,
+        labels=Labels(allowed_labels, min_rows_per_label),
         golden=Known.of([] if golden is None else list(golden.index), [] if golden is None else list(golden)),
         known=Known.of([] if known is None else list(known.index), [] if known is None else list(known)),
     )

@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from include import lake
-from include.datasets import golden, snapshots, warnings
+from include.datasets import golden, newcomers, snapshots, warnings
 from include.datasets.checks import IN_LABEL, normalise, rows_hash, text_keys
-from include.datasets.judging import UNAPPROVED, Known, Numbers, Rows, judge
+from include.datasets.judging import NEW_LABEL, UNAPPROVED, Known, Labels, Numbers, Rows, judge
 from include.datasets.names import is_debris
 from include.datasets.sides import Side, assign, thresholds
 from include.datasets.sorting import accepted_again, sort_rows
@@ -26,6 +27,8 @@ from include.datasets.spool import Spooled, SpoolJob, judged_rows, spool, spool_
 from include.settings import settings
 
 logger = logging.getLogger(__name__)
+
+SHOWN_LABELS = 5
 
 
 class Source(BaseModel):
@@ -46,6 +49,7 @@ class Plan(BaseModel):
     run_id: str
     model_name: str
     sources: list[Source]
+    newcomers: list[Source] = []  # files of rows whose label was too new until now
     parent_dataset_id: str | None
     golden_number: int | None = None  # the state of the golden set that files are compared with; None: the newest
     approved: list[str] = []  # batches whose many changes of golden labels a person has approved
@@ -68,6 +72,7 @@ class FileAccount(BaseModel):
     used: int
     rejected: int
     waiting: int = 0
+    waits_for: list[str] = []  # ``judging.UNAPPROVED`` if it is a person's word
     by_rule: dict[str, int] = {}
     quarantine: str | None = None
     reason: str = ""  # why the file as a whole cannot be read
@@ -83,6 +88,7 @@ class Intake(BaseModel):
     accepted_hash: str = ""  # ``checks.rows_hash`` of them
     missing: str = ""  # why the rows have to wait for more; empty: there is enough
     warnings: list[str] = []  # about all files' rows together
+    newcomers: list[str] = []  # URIs of rows that had waited and take part
 
     @property
     def rows(self) -> dict[str, int]:
@@ -161,11 +167,10 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         rows, set_aside = _judge(plan, readable, frozen, parent)
         counts = rows.label_counts()
         missing = "" if len(frozen.established) or parent is not None else _missing(counts) or _vanishing(rows)
-        waiting = np.zeros(len(rows), bool)
-        waits = {UNAPPROVED, "label_too_rare"} if missing else {UNAPPROVED}
-        waiting[[place for place, (rule, _) in rows.broken.items() if rule in waits]] = True
-        files = [(file.source.key, file.source.batch_id, file.spooled) for file in readable]
-        rejected = sort_rows(rows, files, folder, waiting)
+        waiting = rows.broken_by(UNAPPROVED, NEW_LABEL, *(["label_too_rare"] if missing else []))
+        files = {file.number: (file.source.key, file.source.batch_id, file.spooled) for file in readable}
+        rejected = sort_rows(rows, list(files.values()), folder, waiting)
+        newcomers.keep(rows, files, rows.broken_by(NEW_LABEL), plan.run_id, folder)
         lake.upload_file(folder / "accepted.parquet", accepted_uri)
         for batch_id, path in rejected.items():
             lake.upload_file(path, lake.quarantine(batch_id, "rejected.parquet"))
@@ -178,8 +183,11 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
             "%s: %d rows, %d good, %d rejected %s",
             account.key, account.rows_in, account.used + account.waiting, account.rejected, account.by_rule or "",
         )  # fmt: skip
+    first = len(plan.sources)  # what waited before is only told of if that has an end
+    told = [one for number, one in sorted(accounts.items()) if number < first or one.used or one.rejected]
     return Intake(
-        files=[accounts[number] for number in sorted(accounts)],
+        newcomers=[one.uri for at, one in enumerate(plan.newcomers, first) if at in accounts and accounts[at].used],
+        files=told,
         accepted_uri=accepted_uri,
         accepted_rows=sum(counts.values()),
         accepted_hash=rows_hash(rows.key[rows.good], counts),
@@ -267,6 +275,10 @@ def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readab
         else:
             readable.append(_Readable(number=number, source=source, spooled=spooled))
         job.path.unlink()
+    for number, source in enumerate(plan.newcomers, start=len(plan.sources)):
+        with suppress(FileNotFoundError):
+            waited = newcomers.spooled(source.uri, folder / f"{number}.arrow")
+            readable.append(_Readable(number=number, source=source, spooled=waited))
     return readable, unreadable
 
 
@@ -274,17 +286,29 @@ def _judge(
     plan: Plan, readable: list[_Readable], frozen: golden.GoldenSet, parent: pd.DataFrame | None
 ) -> tuple[Rows, dict[int, str]]:
     """All files' rows with their rules and reasons, and which files are set aside as a whole, by their number."""
-    config = settings()
-    rows = judged_rows([source.key for source in plan.sources], {file.number: file.spooled for file in readable})
+    keys = [source.key for source in (*plan.sources, *plan.newcomers)]
+    rows = judged_rows(keys, {file.number: file.spooled for file in readable})
     set_aside = judge(
         rows,
-        allowed_labels=config.labels or frozen.labels or None,
-        min_rows_per_label=config.min_rows_per_label,
+        labels=_labels(frozen, parent),
         golden=Known.of(frozen.established["text"], frozen.established["label"]),
         approved=[number for number, source in enumerate(plan.sources) if source.batch_id in plan.approved],
         known=Known.of([], []) if parent is None else Known.of(parent["text"], parent["label"], parent.get("source")),
     )
     return rows, set_aside
+
+
+def _labels(frozen: golden.GoldenSet, parent: pd.DataFrame | None) -> Labels:
+    config = settings()
+    known = sorted({*frozen.labels, *([] if parent is None else parent["label"].unique())}) if frozen.labels else []
+    fewest = config.min_rows_per_label
+    return Labels(
+        model=config.labels or known or None,
+        fewest=fewest,
+        open=not config.labels and config.new_labels != "reject",
+        needed=fewest if config.new_labels == "admit" else config.new_label_rows,
+        admitted=config.admitted_labels,
+    )
 
 
 def _corrections(rows: Rows, frozen: golden.GoldenSet) -> list[str]:
@@ -346,6 +370,7 @@ def _account(
     size, rejected = int(mine.sum()), sum(by_rule.values())
     labels = len(np.unique(rows.label[mine]))
     whole = set_aside.get(file.number)
+    news = _news(rows, mine)
     return FileAccount(
         key=file.source.key,
         batch_id=file.source.batch_id,
@@ -355,8 +380,16 @@ def _account(
         rejected=rejected,
         by_rule=dict(sorted(by_rule.items())),
         quarantine=lake.quarantine(file.source.batch_id, "rejected.parquet") if by_rule else None,
-        warnings=[*file.spooled.warnings, *([whole] if whole else warnings.of_file(size, labels, by_rule))],
+        waits_for=[UNAPPROVED] if whole and waiting[mine].all() else [],
+        warnings=[*file.spooled.warnings, *([whole] if whole else warnings.of_file(size, labels, by_rule)), *news],
     )
+
+
+def _news(rows: Rows, mine: Numbers) -> list[str]:
+    """A sentence for each label of a file that is too new."""
+    found = Counter(rows.broken[place][1] for place in np.flatnonzero(mine & rows.broken_by(NEW_LABEL)).tolist())
+    how = "(BERT_NEW_LABEL_ROWS, or name it in BERT_ADMITTED_LABELS)"
+    return [f"{n} rows wait: {reason} {how}" for reason, n in found.most_common(SHOWN_LABELS)]
 
 
 def _lost(source: Source) -> FileAccount:

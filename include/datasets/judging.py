@@ -14,7 +14,24 @@ from include.datasets.labels import Vocabulary
 FEWEST_SHARED = 10  # texts; a file that shares fewer with others is not judged by them
 MOST_DIFFERENT = 0.2  # of the texts that a file shares with others
 MOST_CORRECTIONS, CORRECTED_SHARE = 5, 0.02  # golden labels that uploads may change at once, whichever is more
-UNAPPROVED = "waiting_for_approval"
+UNAPPROVED, NEW_LABEL = "waiting_for_approval", "new_label"
+"""What is no fault of a row: it waits."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which labels count: those of the model, or None before there is one, and what others need.
+
+    With ``open``, a label that the model does not know counts with ``needed`` good rows, or with ``fewest`` if it is
+    among the ``admitted``; its rows wait until then. Before there is a model, each needs ``fewest``.
+    """
+
+    model: Collection[str] | None
+    fewest: int
+    open: bool = False
+    needed: int = 0
+    admitted: Collection[str] = ()
+
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,6 +59,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def broken_by(self, *rules: str) -> Numbers:
+        """Which of the (n,) rows have one of these rules."""
+        found = np.zeros(len(self), bool)
+        found[[place for place, (rule, _) in self.broken.items() if rule in rules]] = True
+        return found
 
     def mark(self, chosen: Numbers, rule: str, reasons: str | Iterable[str]) -> None:
         """Gives the rule to those of the chosen (n,) rows that have none; ``reasons`` is one for all, or one each."""
@@ -80,8 +103,7 @@ class Known:
 def judge(
     rows: Rows,
     *,
-    allowed_labels: Collection[str] | None,
-    min_rows_per_label: int,
+    labels: Labels,
     golden: Known,
     known: Known,
     approved: Collection[int] = (),
@@ -92,12 +114,12 @@ def judge(
     among the ``approved`` by its number. Returns warnings by the number of a file: those whose rows are set aside as a
     whole.
     """
-    _resolve_labels(rows, allowed_labels)
+    _resolve_labels(rows, labels)
     warnings = _mark_contradictory_files(rows)
     _mark_repetitions(rows)
     warnings |= _mark_golden(rows, golden, approved)
     _mark_known(rows, known)
-    _mark_rare_labels(rows, min_rows_per_label, set(known.labels))
+    _mark_rare_labels(rows, labels, set(known.labels))
     return warnings
 
 
@@ -109,12 +131,12 @@ def _places(keys: Numbers, ordered: Numbers) -> Numbers:
     return np.where(ordered[places] == keys, places, -1)
 
 
-def _resolve_labels(rows: Rows, allowed: Collection[str] | None) -> None:
+def _resolve_labels(rows: Rows, labels: Labels) -> None:
     """Replaces the good rows' labels by what they mean; those of others stay as they were written."""
     if not len(rows):
         return
     used = np.flatnonzero(np.bincount(rows.label[rows.good], minlength=len(rows.names))).tolist()
-    vocabulary = Vocabulary([rows.names[code] for code in used], allowed)
+    vocabulary = Vocabulary([rows.names[code] for code in used], labels.model, open=labels.open)
     numbers = {name: code for code, name in enumerate(rows.names)}
     becomes, refused = np.arange(len(rows.names)), np.zeros(len(rows.names), bool)
     for code in used:
@@ -249,12 +271,21 @@ def _mark_known(rows: Rows, known: Known) -> None:
     rows.mark(same, "already_known", [f"{known_too}, from {source}" if source else known_too for source in sources])
 
 
-def _mark_rare_labels(rows: Rows, minimum: int, trained: set[str]) -> None:
-    """Marks labels that are new, and too few to be split into training, validation and golden rows."""
+def _mark_rare_labels(rows: Rows, labels: Labels, trained: set[str]) -> None:
+    """Marks labels that are new, and too few to be split into training, validation and golden rows, or to be new."""
     counts = np.bincount(rows.label[rows.good], minlength=len(rows.names))
     is_new = np.array([name not in trained for name in rows.names], bool)
-    rare = ((counts < minimum) & is_new)[rows.label]
+    rare = ((counts < labels.fewest) & is_new)[rows.label]
+    if labels.open and labels.model is not None:
+        needed = np.array([labels.fewest if name in labels.admitted else labels.needed for name in rows.names], int)
+        known = trained | set(labels.model)
+        waits = (counts < needed) & np.array([name not in known for name in rows.names], bool)
+        rows.mark(waits[rows.label], NEW_LABEL, [
+            f"label {rows.names[code][:80]!r} is new and has {counts[code]} good rows; it joins with {needed[code]}"
+            for code in rows.label[waits[rows.label] & rows.good].tolist()
+        ])  # fmt: skip
     rows.mark(rare, "label_too_rare", [
-        f"label {rows.names[code][:80]!r} has {counts[code]} good rows; {minimum} are needed (BERT_MIN_ROWS_PER_LABEL)"
+        f"label {rows.names[code][:80]!r} has {counts[code]} good rows; {labels.fewest} are needed "
+        "(BERT_MIN_ROWS_PER_LABEL)"
         for code in rows.label[rare & rows.good].tolist()
     ])  # fmt: skip

@@ -13,8 +13,9 @@ from airflow.stats import Stats
 from airflow.utils.types import DagRunType
 
 from include import lake
-from include.datasets import golden
+from include.datasets import golden, newcomers
 from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, stage, take_in
+from include.datasets.judging import UNAPPROVED
 from include.orchestration import batches, golden_rows, handover, listening, settling, sweeping
 from include.orchestration.outcome import conclude
 from include.orchestration.training_task import provide_training_pool
@@ -47,10 +48,13 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     _report_waits(plan)
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
     if intake.accepted_rows == 0 or (uploaded and not plan.sources):
-        waiting = [warning for file in intake.files if file.waiting for warning in file.warnings]
-        if waiting:
-            command = f'make readmit RUN="{plan.run_id}" APPROVE=1'
-            _end_without_training(dag_run, plan, intake, "waiting_for_approval", f"{'; '.join(waiting)}: {command}")
+        unapproved = [warning for file in intake.files if UNAPPROVED in file.waits_for for warning in file.warnings]
+        if unapproved:
+            told = f'{"; ".join(unapproved)}: make readmit RUN="{plan.run_id}" APPROVE=1'
+            _end_without_training(dag_run, plan, intake, "waiting_for_approval", told)
+        if intake.rows["waiting"]:
+            news = "; ".join(warning for file in intake.files if file.waiting for warning in file.warnings)
+            _end_without_training(dag_run, plan, intake, "waiting_for_more_data", news)
         _end_without_training(dag_run, plan, intake, "nothing_to_train", _why_nothing(intake))
     return {"accepted_uri": intake.accepted_uri, "accepted_hash": intake.accepted_hash, "rows": intake.rows}
 
@@ -130,6 +134,7 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
         run_id=dag_run.run_id,
         model_name=model_name,
         sources=sources,
+        newcomers=[Source(uri=uri, key=key, batch_id=name) for uri, key, name in newcomers.waiting(model_name)],
         approved=sorted(name for name in {one.batch_id for one in sources} if golden_rows.is_approved(name)),
         parent_dataset_id=lineage.parent_dataset_id(model_name, settling.warehouse()),
         golden_number=frozen.number if frozen else 0,

@@ -11,10 +11,13 @@ from airflow.exceptions import AirflowFailException
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
 from include import lake
+from include.datasets import newcomers
 from include.datasets.intake import Intake, Plan, Source
+from include.datasets.judging import UNAPPROVED
 from include.orchestration import batches, golden_rows
 from include.orchestration.batches import PIPELINE
 from include.orchestration.defaults import WAREHOUSE
+from include.settings import settings
 from include.uploads import lifecycle, open_batches
 from include.uploads.claims import take
 from include.uploads.lifecycle import Because, State, Who
@@ -69,6 +72,10 @@ def settle(plan: Plan, intake: Intake, state: State, because: Because, reason: s
         )
         if state is not State.RELEASED:
             open_batches.close(batch_id)
+    if state is State.USED:
+        newcomers.publish(plan.model_name, plan.run_id, [source.uri for source in plan.newcomers])
+    if state is State.SET_ASIDE:
+        newcomers.set_aside(plan.model_name, plan.run_id, intake.newcomers)
     batches.record(mine)
 
 
@@ -84,7 +91,7 @@ def _again(intake: Intake) -> dict[str, list[str]]:
 
 def _unapproved(intake: Intake) -> set[str]:
     """The batches of which a file waits for a person's word, whatever became of the others."""
-    return set() if intake.missing else {file.batch_id for file in intake.files if file.waiting}
+    return {file.batch_id for file in intake.files if UNAPPROVED in file.waits_for}
 
 
 def _adopt(plan: Plan) -> str:
@@ -130,6 +137,7 @@ def readmit(run_id: str, reason: str, *, approve: bool = False) -> list[str]:
 
     With ``approve``, their files may change as many golden labels as they want to.
     """
+    newcomers.take_back(settings().model_name, run_id)
     back = []
     for batch_id in _batches_of([run_id]):
         if approve:

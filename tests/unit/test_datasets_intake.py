@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from include import lake
-from include.datasets import golden, snapshots, spool
+from include.datasets import golden, newcomers, snapshots, spool
 from include.datasets.checks import rows_hash, text_keys
 from include.datasets.intake import Plan, Source, build_dataset, sources_at, stage, take_in
 
@@ -166,6 +166,69 @@ def test_a_file_that_changes_many_golden_labels_waits_for_approval(file_lake: st
     assert "6 of the 44 golden rows have another label in incoming/c.csv" in odd.warnings[0]
     intake = take_in(plan(files, "run:3", approved=["b1"], **options))
     assert [file.used for file in intake.files] == [50, 26]
+
+
+def test_a_new_label_waits_until_it_has_enough_rows_and_then_has_golden_ones(file_lake: str) -> None:
+    options, _ = begun()
+    few = csv([f"new {at}" for at in range(8)], ["z"] * 8) + good(20, start=1000)[11:]
+    second = plan({"b.csv": few}, "run:2", **options)
+    intake = take_in(second)
+    (file,) = intake.files
+    assert (file.used, file.waiting, file.rejected) == (20, 8, 0)
+    assert file.warnings[-1].startswith("8 rows wait: label 'z' is new and has 8 good rows; it joins with 20")
+    assert set(accepted(intake.accepted_uri)["label"]) == {"x", "y"}
+    newcomers.publish("m", "run:2", [])
+    newcomers.publish("m", "run:2", [])
+
+    more = csv([f"new {at}" for at in range(4, 20)] + ["new 1"], ["z"] * 16 + ["x"])
+    waited = [Source(uri=uri, key=key, batch_id=batch) for uri, key, batch in newcomers.waiting("m")]
+    assert [(one.key, one.batch_id) for one in waited] == [("incoming/b.csv", "b1")]
+    third = plan({"c.csv": more}, "run:3", newcomers=waited, **options)
+    now, before = take_in(third).files
+    assert (now.used, now.waiting, now.by_rule) == (0, 16, {"contradictory_label": 1})
+    assert (before.waiting, before.by_rule) == (3, {"contradictory_label": 1, "duplicate": 4})
+    third = plan({"c.csv": more + b"new 20,z\n"}, "run:3", newcomers=waited, **options)
+    intake = take_in(third)
+    rows = accepted(intake.accepted_uri)
+    assert len(rows[rows["label"] == "z"]) == 20
+    assert "incoming/b.csv row 1" in set(rows["source"])
+    assert intake.newcomers == [waited[0].uri]
+    manifest = build_dataset(third, rows)
+    came = golden.read("m").judging(manifest["golden_origin"])  # type: ignore[union-attr]
+    assert (came["label"] == "z").sum() == 6
+
+
+def test_rows_that_waited_and_made_a_challenger_worse_are_set_aside_and_can_be_taken_back(file_lake: str) -> None:
+    options, _ = begun()
+    few = csv([f"new {at}" for at in range(8)], ["z"] * 8) + good(20, start=1000)[11:]
+    take_in(plan({"b.csv": few}, "run:2", **options))
+    newcomers.publish("m", "run:2", [])
+    ((uri, *_),) = newcomers.waiting("m")
+    newcomers.set_aside("m", "run:3", [uri])
+    assert newcomers.waiting("m") == []
+    newcomers.take_back("m", "run:3")
+    assert newcomers.waiting("m")[0][0] == uri
+
+
+@pytest.mark.parametrize(
+    ("environment", "used", "rule"),
+    [
+        ({"BERT_NEW_LABELS": "reject"}, 20, {"label_unknown": 8}),
+        ({"BERT_NEW_LABELS": "admit"}, 28, {}),
+        ({"BERT_ADMITTED_LABELS": "z"}, 28, {}),
+        ({"BERT_LABELS": "x,y,z"}, 28, {}),
+        ({"BERT_LABELS": "x,y"}, 20, {"label_unknown": 8}),
+    ],
+    ids=["reject", "admit", "admitted", "allowed", "not allowed"],
+)
+def test_a_new_label_is_rejected_or_admitted_if_the_settings_say_so(
+    file_lake: str, set_env: Callable[..., None], environment: dict[str, str], used: int, rule: dict[str, int]
+) -> None:
+    options, _ = begun()
+    set_env(**environment)
+    few = csv([f"new {at}" for at in range(8)], ["z"] * 8) + good(20, start=1000)[11:]
+    (file,) = take_in(plan({"b.csv": few}, "run:2", **options)).files
+    assert (file.used, file.by_rule) == (used, rule)
 
 
 def test_labels_can_be_set(file_lake: str, set_env: Callable[..., None]) -> None:
