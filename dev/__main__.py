@@ -286,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--astro", default="astro dev", help="the Astro CLI (%(default)s)")
             command.add_argument("--wait", default="10m", help="how long it waits for Airflow (%(default)s)")
             command.add_argument("--engine", default="docker", help="docker or podman (%(default)s)")
-            command.add_argument("--stories", type=int, default=6, help="only the first so many (%(default)s)")
+            command.add_argument("--stories", type=int, default=7, help="only the first so many (%(default)s)")
     return parser
 
 
