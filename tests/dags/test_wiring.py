@@ -1,19 +1,26 @@
 """How the two DAGs of the main job hang together."""
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
+from airflow import DAG
 from airflow.exceptions import ParamValidationError
 from airflow.models.param import ParamsDict
+from airflow.operators.empty import EmptyOperator
+
+from include.orchestration.defaults import START
+from include.orchestration.production import road_to_production
 
 
 def chain(dag: Any) -> list[str]:
     """The task ids in order; fails if the DAG is not a chain."""
-    ids = [task.task_id for task in dag.topological_sort()]
-    for before, after in pairwise(ids):
-        assert after in dag.get_task(before).downstream_task_ids, f"{before} >> {after}"
-    return ids
+    (task,), found = dag.roots, []
+    while task is not None:
+        found.append(task.task_id)
+        assert len(task.downstream_list) < 2, f"more than one task comes after {task.task_id}"
+        task = next(iter(task.downstream_list), None)
+    assert len(found) == len(dag.tasks)
+    return found
 
 
 def test_the_training_pipeline_is_a_chain(bag: Any) -> None:
@@ -27,6 +34,15 @@ def test_the_training_pipeline_is_a_chain(bag: Any) -> None:
         "evaluate_model",
         "upload_model",
     ]
+
+
+def test_every_dag_that_trains_takes_the_same_road_with_ids_of_its_own() -> None:
+    with DAG("retraining", start_date=START, schedule=None) as dag:
+        road = road_to_production(
+            dataset_uri="s3://b/datasets/d/", train_id="retrain_model", evaluate_id="evaluate_new", decide_id="deploy"
+        )
+        road.evaluate >> EmptyOperator(task_id="compare_models") >> road.decide
+    assert chain(dag) == ["retrain_model", "evaluate_new", "compare_models", "deploy"]
 
 
 def test_the_listener_starts_the_pipeline_through_a_dataset(bag: Any) -> None:
