@@ -42,7 +42,13 @@ def test_every_dag_that_trains_takes_the_same_road_with_ids_of_its_own() -> None
             dataset_uri="s3://b/datasets/d/", train_id="retrain_model", evaluate_id="evaluate_new", decide_id="deploy"
         )
         road.evaluate >> EmptyOperator(task_id="compare_models") >> road.decide
-    assert chain(dag) == ["retrain_model", "evaluate_new", "compare_models", "deploy"]
+    after = {task.task_id: task.downstream_task_ids for task in dag.tasks}
+    assert after == {
+        "retrain_model": {"evaluate_new"},
+        "evaluate_new": {"compare_models", "deploy"},  # what the decision rests on is the evaluation's
+        "compare_models": {"deploy"},
+        "deploy": set(),
+    }
 
 
 def test_the_listener_starts_the_pipeline_through_a_dataset(bag: Any) -> None:
