@@ -264,8 +264,21 @@ class Settings(Place):
     max_accuracy_drop: float = Field(
         0.02, ge=0, le=1, description="non-inferiority margin against the champion, on the golden set"
     )
-    gate_confidence: float = Field(0.95, gt=0.5, lt=1)
-    min_class_recall: float = Field(0.5, ge=0, le=1)
+    gate_confidence: float = Field(
+        0.99, gt=0.5, lt=1, description="how sure it must be that a challenger is worse than the champion to refuse it"
+    )
+    anchor_confidence: float = Field(
+        0.93,
+        gt=0.5,
+        lt=1,
+        description="the same beside the anchor, a former champion that a slow decline is seen beside",
+    )
+    when_unsure: Literal["promote", "keep"] = Field(
+        "promote", description="keep: a lower score that the golden rows are too few to judge keeps the champion"
+    )
+    min_class_recall: float = Field(
+        0.5, ge=0, le=1, description="a class fails if it is below this and shown to be recalled worse than before"
+    )
     min_class_rows: int = Field(10, ge=1, description="classes with fewer golden rows are not gated")
 
     _split_labels = field_validator("labels", "admitted_labels", mode="before")(_split)

@@ -17,6 +17,7 @@ from airflow.utils.types import DagRunType
 from include import lake
 from include.datasets import golden, snapshots
 from include.datasets.intake import Intake, Plan
+from include.evaluation.answers import write_answers
 from include.evaluation.evaluate import Context, Evaluation, FileAccount
 from include.evaluation.evaluate import evaluate as evaluate_models
 from include.evaluation.gates import Thresholds
@@ -47,6 +48,8 @@ def evaluate(dag_run: DagRun, result_uri: str) -> dict[str, Any]:
     lake.write_bytes(uri, evaluation.model_dump_json(indent=2).encode())
     with tempfile.TemporaryDirectory() as folder:
         write_report(evaluation, Path(folder))
+        if evaluation.answers:  # else they lie there since it was decided
+            write_answers(evaluation.answers, Path(folder))
         lake.upload(Path(folder), uri.rsplit("/", 1)[0])
         mlflow_runs.log_report(result.mlflow_run_id, Path(folder), _airflow_url(dag_run), evaluation)
     logger.info("%s", evaluation.decision.reason)

@@ -11,7 +11,7 @@ from include.registry.model_card import accuracy_interval, cell, model_card
 from include.training.job import Hyperparameters, Job, Result
 
 THRESHOLDS = Thresholds(
-    min_accuracy=0.7, max_accuracy_drop=0.02, gate_confidence=0.95, min_class_recall=0.5, min_class_rows=10
+    min_accuracy=0.7, max_accuracy_drop=0.02, gate_confidence=0.99, min_class_recall=0.5, min_class_rows=10
 )
 LABELS = ["a|b", "c", "<i>"]
 
