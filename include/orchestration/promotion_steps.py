@@ -123,6 +123,7 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
         result.model_uri,
         champion.uri if champion else None,
         Thresholds.from_settings(config),
+        established=list(judging["established"]),
         context=Context(
             model_name=plan.model_name,
             base_model=job.base_model,
