@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-# Where the shared stack is used, what needs it without a past is first, then come the demo's stories and what goes on from
-# them; what kills and stops the stack is last.
+# Where the shared stack is used, what needs it without a past is first, then come the demo's stories and what goes on
+# from them; what kills and stops the stack is last.
 FIRST = ("test_kubernetes_stack.py", "test_security.py", "test_pipeline.py")
 LAST = "test_stack.py"
 ALONE = "test_kubernetes_stack.py"  # has a stack of its own
