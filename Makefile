@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rejected rollback readmit cases bench bench-quality bench-reading bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo up services down status logs upload rejected rollback readmit cases bench bench-quality bench-reading bench-page simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -119,6 +119,9 @@ docker-down: astro ## stops it; its data stays
 astro:
 	@command -v $(firstword $(ASTRO)) >/dev/null || { echo 'The Astro CLI is not installed: https://www.astronomer.io/docs/astro/cli/install-cli'; \
 	  echo 'Without Docker: make up, make demo.'; exit 1; }
+
+simulate-promotion: setup ## simulates the gates' decisions for minutes and writes docs/promotion.md, with a picture
+	$(BIN)/python -m dev.simulate
 
 test: setup ## runs all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder

@@ -268,7 +268,7 @@ class Settings(Place):
         0.99, gt=0.5, lt=1, description="how sure it must be that a challenger is worse than the champion to refuse it"
     )
     anchor_confidence: float = Field(
-        0.93,
+        0.95,
         gt=0.5,
         lt=1,
         description="the same beside the anchor, a former champion that a slow decline is seen beside",

@@ -25,7 +25,7 @@ rows, and after a year of equal challengers next to none is let in (docs/promoti
 
 **anchor.** The same beside the anchor, so that drops too small to be shown in any one week cannot add up. Each gate
 refuses challengers as good as the other model as often as its confidence says: 1 % of them at ``gate_confidence`` 0.99,
-7 % at ``anchor_confidence`` 0.93. The anchor stays where it is, and is compared with more strictly, for it is the one
+5 % at ``anchor_confidence`` 0.95. The anchor stays where it is, and is compared with more strictly, for it is the one
 that a slow decline is seen beside. While the champion is the anchor, the stricter of both confidences counts. A
 challenger that beats the anchor at ``NEW_ANCHOR``, or has other labels, becomes the next one. (The best score so far as
 anchor would do harm: the luckiest of equal models refuses more of them each week.)
@@ -71,7 +71,7 @@ class Thresholds(BaseModel):
     min_accuracy: float = Field(ge=0, le=1)
     max_accuracy_drop: float = Field(ge=0, le=1)
     gate_confidence: float = Field(gt=0.5, lt=1)
-    anchor_confidence: float = Field(0.93, gt=0.5, lt=1)  # evaluations before there was an anchor have none
+    anchor_confidence: float = Field(0.95, gt=0.5, lt=1)  # evaluations before there was an anchor have none
     when_unsure: Literal["promote", "keep"] = "promote"
     min_class_recall: float = Field(ge=0, le=1)
     min_class_rows: int = Field(ge=1)
