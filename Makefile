@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rejected rollback readmit cases bench bench-quality bench-reading bench-page simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo up services down status logs upload rejected rollback readmit cases bench bench-quality bench-reading bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +31,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE FORCE RUN APPROVE REASON TO DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS
+GIVEN := STACK DIR FILE FORCE RUN APPROVE REASON TO DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -80,6 +80,14 @@ rollback: setup ## makes the previous champion the champion again: REASON="…" 
 readmit: setup ## takes the rows back that a run has set aside: RUN="run id" [APPROVE=1 REASON="…" STACK=]
 	@test -n "$$RUN" || { echo 'Of which run? make readmit RUN="manual__2026-…"'; exit 1; }
 	$(BIN)/python -m dev readmit $(STATE) $${APPROVE:+--approve} $${REASON:+--reason="$$REASON"} -- "$$RUN"
+
+reproduce: setup ## trains a version again and compares: VERSION=7 [STACK=]
+	@test -n "$$VERSION" || { echo 'Which version? make reproduce VERSION=7'; exit 1; }
+	$(BIN)/python -m dev reproduce $(STATE) -- "$$VERSION"
+
+export: setup ## writes a version into one folder, with card, dataset, job, decision and SBOM: VERSION=7 [DIR=folder STACK=]
+	@test -n "$$VERSION" || { echo 'Which version? make export VERSION=7'; exit 1; }
+	$(BIN)/python -m dev export $(STATE) $${DIR:+--to="$$DIR"} -- "$$VERSION"
 
 cases: setup ## takes files in without Airflow, and compares what comes of them with expected.json [DIR=folder]
 	$(BIN)/python -m dev cases $${DIR:+"$$DIR"}

@@ -183,7 +183,9 @@ class Place(BaseSettings):
     )
 
     environment: Literal["local", "preview", "staging", "production"] = Field(
-        "local", description="elsewhere than local, Airflow refuses to start with missing or well-known secrets"
+        "production",
+        description="local on a developer's machine only: elsewhere Airflow refuses to start with missing or "
+        "well-known secrets",
     )
 
 
@@ -199,8 +201,15 @@ class Settings(Place):
     model_name: str = Field("bert-classifier", pattern=r"^[A-Za-z0-9._-]+$")
     base_model: str = Field(
         "google-bert/bert-base-uncased",
-        description="Hugging Face id, local path, s3:// URI or models:/name@alias",
+        description="Hugging Face id, s3:// URI, models:/name@alias, packaged:name or a local path",
     )
+    base_model_buckets: Names = Field(
+        (), description="S3 buckets that a run may take base models from, beside BERT_BUCKET, comma-separated"
+    )
+    local_base_models: bool = Field(
+        False, description="whether a run may name a folder of the machine that trains as its base model"
+    )
+    image: str = Field("", description="the image that this runs in, by digest; each training job names it")
 
     # Uploads.
     upload_settle_seconds: float = Field(2.0, ge=0, description="an object younger than this may still be written")
@@ -281,7 +290,7 @@ class Settings(Place):
     )
     min_class_rows: int = Field(10, ge=1, description="classes with fewer golden rows are not gated")
 
-    _split_labels = field_validator("labels", "admitted_labels", mode="before")(_split)
+    _split_names = field_validator("labels", "admitted_labels", "base_model_buckets", mode="before")(_split)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

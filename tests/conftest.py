@@ -3,10 +3,14 @@
 What needs developer tools, dev/ or other files of the repository stays out there.
 """
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+# Before Airflow or a setting is first looked at: tests run on a developer's machine, with base models of its own.
+os.environ |= {"BERT_ENVIRONMENT": "local", "BERT_LOCAL_BASE_MODELS": "true"}
 
 HERE = Path(__file__).parent
 # Where the shared stack is used, what needs it without a past is first, then come the demo's stories and what goes on

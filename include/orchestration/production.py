@@ -34,19 +34,18 @@ def road_to_production(
     ``dataset_uri`` is templated. The tasks' ids are as given: the group around them adds nothing to them.
     """
     with TaskGroup("road_to_production", prefix_group_id=False, tooltip="Trains, evaluates and decides"):
-
-        @task(task_id=evaluate_id)
-        def evaluate(result_uri: str, dag_run: Any = None) -> dict[str, Any]:
-            from include.orchestration import promotion_steps
-
-            return promotion_steps.evaluate(dag_run, result_uri)
-
-        @task(task_id=decide_id)
-        def decide(evaluation: dict[str, Any], dag_run: Any = None) -> dict[str, Any]:
-            from include.orchestration import promotion_steps
-
-            return promotion_steps.decide(dag_run, evaluation)
-
         train = training_task(task_id=train_id, dataset_uri=dataset_uri)
-        evaluated = evaluate(train.output)
-        return Road(train, evaluated, decide(evaluated))
+        evaluated = task(task_id=evaluate_id)(_evaluate)(train.output)
+        return Road(train, evaluated, task(task_id=decide_id)(_decide)(evaluated))
+
+
+def _evaluate(result_uri: str, dag_run: Any = None) -> dict[str, Any]:
+    from include.orchestration import promotion_steps
+
+    return promotion_steps.evaluate(dag_run, result_uri)
+
+
+def _decide(evaluation: dict[str, Any], dag_run: Any = None) -> dict[str, Any]:
+    from include.orchestration import promotion_steps
+
+    return promotion_steps.decide(dag_run, evaluation)

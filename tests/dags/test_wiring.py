@@ -1,14 +1,16 @@
 """How the two DAGs of the main job hang together."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow import DAG
-from airflow.exceptions import ParamValidationError
+from airflow.exceptions import AirflowFailException, ParamValidationError
 from airflow.models.param import ParamsDict
 from airflow.operators.empty import EmptyOperator
 
 from include.orchestration.defaults import START
+from include.orchestration.params import refuse_wrong_request
 from include.orchestration.production import road_to_production
 
 
@@ -113,6 +115,34 @@ def validated(bag: Any, conf: dict[str, Any]) -> dict[str, Any]:
 def test_a_wrong_parameter_is_refused_before_anything_runs(bag: Any, conf: dict[str, Any]) -> None:
     with pytest.raises(ParamValidationError):
         validated(bag, conf)
+
+
+@pytest.mark.parametrize("dag_id", ["bert_model_training_pipeline", "model_rollback"])
+def test_a_misspelt_parameter_ends_a_run_of_any_dag_with_the_nearest_name(bag: Any, dag_id: str) -> None:
+    dag = bag.dags[dag_id]
+    meant = next(name for name in dag.params if "_" in name)
+    context = {"params": {}, "dag": dag, "dag_run": SimpleNamespace(conf={meant.replace("_", "-"): "x"})}
+    with pytest.raises(AirflowFailException, match=f"did you mean '{meant}'"):
+        refuse_wrong_request(context)
+    refuse_wrong_request(context | {"dag_run": SimpleNamespace(conf=None)})
+
+
+def test_all_misspelt_parameters_are_named_with_those_there_are(bag: Any) -> None:
+    dag = bag.dags["bert_model_training_pipeline"]
+    dag_run = SimpleNamespace(conf={"epoch": 3, "dataset_url": "s3://x/y", "something": 1})
+    with pytest.raises(AirflowFailException) as failure:
+        refuse_wrong_request({"params": {}, "dag": dag, "dag_run": dag_run})
+    words = str(failure.value)
+    assert "'epoch' (did you mean 'epochs'?), 'dataset_url' (did you mean 'dataset_uri'?), 'something'." in words
+    assert "learning_rate" in words
+
+
+def test_a_base_model_that_is_not_allowed_ends_a_run_with_what_is(bag: Any) -> None:
+    params = {"base_model": "http://example.com/model"}
+    dag_run = SimpleNamespace(conf=params)
+    context = {"params": params, "dag": bag.dags["bert_model_training_pipeline"], "dag_run": dag_run}
+    with pytest.raises(AirflowFailException, match=r"'http://example.com/model' .*: allowed are a Hugging Face id"):
+        refuse_wrong_request(context)
 
 
 def test_the_documented_parameters_are_accepted(bag: Any) -> None:
