@@ -27,6 +27,7 @@ if find_spec("moto") is None:
     collect_ignore.append(str(HERE / "scenarios"))
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What uses a whole stack goes first and to one worker, or each worker would start one; other files stay whole."""
     items.sort(key=_place)
