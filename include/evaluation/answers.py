@@ -8,7 +8,7 @@ One row for each golden row and model: ``key`` (the golden row's own, else the S
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from include.evaluation.comparison import Comparison, Pair, compare
 
@@ -47,20 +47,20 @@ def write_answers(answers: Sequence[Answer], folder: Path) -> Path:
     return path
 
 
-def read_answers(path: Path, model: str) -> "pd.DataFrame":
+def read_answers(file: Path | BinaryIO, model: str) -> "pd.DataFrame":
     """One model's answers of an answers.parquet: ``model`` is challenger, champion, anchor, a version or a URI.
 
     Raises ValueError if it did not answer there.
     """
     import pandas as pd
 
-    answers = pd.read_parquet(path)
+    answers = pd.read_parquet(file)
     for column in ("model", "version", "uri"):
         if len(found := answers[answers[column] == model]):
             return found.drop_duplicates("key")
     there = answers.drop_duplicates("model")[["model", "version", "uri"]].to_dict("records")
     names = ", ".join(f"{one['model']} {one['version'] or one['uri']}" for one in there)
-    raise ValueError(f"{model!r} did not answer in {path}; there are: {names}")
+    raise ValueError(f"{model!r} did not answer in {getattr(file, 'name', 'these answers')}; there are: {names}")
 
 
 def compare_answers(

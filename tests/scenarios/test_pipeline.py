@@ -66,6 +66,7 @@ def test_a_challenger_and_its_champion_answer_the_same_rows(story: Story, report
         key = next(key for key in story.keys("reports/") if slug(run) in key and key.endswith("evaluation.json"))
         evaluation = story.read_json(key)
         rows = evaluation["golden_rows"]
+        assert key.replace("evaluation.json", "answers.parquet") in story.keys("reports/"), "kept by golden row"
         for model in ("challenger", "champion"):
             assert sum(one["support"] for one in evaluation[model]["metrics"]["classes"]) == rows
 
