@@ -82,6 +82,13 @@ def test_the_card_says_what_was_not_measured_and_where_to_load_from(file_lake: s
         assert placeholder not in card
 
 
+def test_a_reason_that_quotes_labels_is_shown_as_it_is() -> None:
+    found = evaluation()
+    decision = found.decision.model_copy(update={"reason": "Rejected: class <img src=x> and [a](http://b) fell"})
+    card = model_card(job(), RESULT, found.model_copy(update={"decision": decision}))
+    assert r"Rejected: class \<img src=x\> and \[a\](http://b) fell" in card
+
+
 def test_the_interval_is_wilsons() -> None:
     assert accuracy_interval(evaluation()) == pytest.approx((0.8508, 0.9948), abs=1e-3)
 
