@@ -28,6 +28,7 @@ FROZEN = ""
 
 MOVED_COLUMNS = ["text", "label", "source", "extra"]
 MOST_TRIES = 20
+KEPT_SIDES = 2  # states; the sides of all texts are large, and each state has those of the one before it
 
 
 class GoldenSetError(RuntimeError):
@@ -136,7 +137,7 @@ def after(dataset_id: str) -> str:
 
 
 def read(model_name: str, number: int | None = None) -> GoldenSet | None:
-    """A model's golden set as it is now, or one of its states by number; None if it has none yet.
+    """A model's golden set as it is now, or one of its states by number, without its sides; None if it has none yet.
 
     Raises GoldenSetError if a file is not what was written.
     """
@@ -146,11 +147,15 @@ def read(model_name: str, number: int | None = None) -> GoldenSet | None:
     if newest is None or number == 0:
         return _frozen(model_name)
     state = lake.read_json(newest)
-    contents = {name: _written(_content_uri(model_name, sha256), sha256) for name, sha256 in state["sha256"].items()}
+    contents = {
+        name: _written(_content_uri(model_name, sha256), sha256)
+        for name, sha256 in state["sha256"].items()
+        if not (number and name == "sides")
+    }
     return GoldenSet(
         rows=pd.read_parquet(io.BytesIO(contents["rows"])),
         moved=pd.read_parquet(io.BytesIO(contents["moved"])),
-        sides=Sides.from_bytes(contents["sides"]),
+        sides=Sides.from_bytes(contents["sides"]) if "sides" in contents else Sides.none(),
         thresholds={label: Threshold.model_validate(one) for label, one in state["thresholds"].items()},
         following=state["following"],
         number=state["number"],
@@ -189,6 +194,7 @@ def change(
             **_decisive(new),
         }
         if lake.create_json(_state_uri(model_name, new.number), facts):
+            _forget_sides(model_name, new.number - KEPT_SIDES)
             return new
     raise GoldenSetError(f"the golden set of {model_name} was changed {MOST_TRIES} times meanwhile; try again")
 
@@ -254,6 +260,15 @@ def _written(uri: str, sha256: str) -> bytes:
             "restore the file: scores on other rows cannot be compared"
         )
     return content
+
+
+def _forget_sides(model_name: str, number: int) -> None:
+    if number > 0:
+        mine, *later = (
+            lake.read_json(_state_uri(model_name, at))["sha256"]["sides"] for at in range(number, number + 3)
+        )
+        if mine not in later:
+            lake.delete(_content_uri(model_name, mine))
 
 
 def _contents(state: GoldenSet) -> dict[str, bytes]:

@@ -104,7 +104,7 @@ class TrainingDataSensor(DataKeySensor):
     def execute(self, context: Any) -> None:
         """Looks once, and then waits without a worker."""
         try:
-            if not context["params"]["dataset_uri"] and lake.find(lake.golden(settings().model_name)):
+            if not context["params"]["dataset_uri"] and _has_golden_rows(settings().model_name):
                 return  # without new data the champion's is trained on again, however long ago it was uploaded
             super().execute(context)
             self._check_rights(context)
@@ -153,3 +153,8 @@ class TrainingDataSensor(DataKeySensor):
         code = _CODE.search(str(error))
         if code and code[1] in REFUSALS:
             raise AirflowFailException(f"cannot wait for {self._awaited}: {REFUSALS[code[1]]}. {error}") from error
+
+
+def _has_golden_rows(model_name: str) -> bool:
+    """Whether there was data before; ``include.datasets.golden`` would bring pandas along."""
+    return any(lake.exists(lake.golden(model_name, name)) for name in ("states/000001.json", "golden.json"))

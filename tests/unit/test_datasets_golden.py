@@ -119,6 +119,22 @@ def test_a_state_is_written_once_and_only_if_something_changes(file_lake: str) -
         golden.change("m", lambda last: last, "late", of=1)
 
 
+def test_only_the_newest_states_keep_the_sides_of_all_texts(file_lake: str) -> None:
+    first = build("m", rows(range(200)))["dataset_id"]
+    golden.follow("m", [first], "promoted")
+    for at in range(3):
+        build("m", rows(range(1000 + 50 * at, 1050 + 50 * at)), first)
+    newest = state("m")
+    assert len(newest.sides.table) == 350
+    kept = [uri for uri in lake.find(lake.golden("m")) if uri.endswith(".parquet")]
+    named = [lake.read_json(lake.golden("m", f"states/{at:06d}.json"))["sha256"] for at in range(1, newest.number + 1)]
+    there = [any(one["sides"][:16] in uri for uri in kept) for one in named]
+    assert there == [at >= newest.number - 2 for at in range(newest.number)]
+    earlier = golden.read("m", 2)
+    assert earlier is not None
+    assert len(earlier.established) == len(newest.established)
+
+
 def test_a_changed_file_is_refused(file_lake: str) -> None:
     build("m", rows(range(200)))
     for uri in lake.find(lake.golden("m")):
