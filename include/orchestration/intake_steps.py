@@ -15,12 +15,13 @@ from airflow.utils.types import DagRunType
 from include import lake
 from include.datasets import golden
 from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, stage, take_in
-from include.orchestration import batches, handover, listening, settling, sweeping
+from include.orchestration import batches, handover, listening, reconciling, settling, sweeping
 from include.orchestration.outcome import conclude
 from include.orchestration.training_task import provide_training_pool
 from include.registry import lineage
+from include.registry.promotion import ChampionLost
 from include.settings import settings
-from include.uploads import claims, rounds
+from include.uploads import claims
 from include.uploads.lifecycle import Because, State
 
 if TYPE_CHECKING:
@@ -37,9 +38,14 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     Skips the rest of the run if an upload left nothing to train on, or if its rows have to wait for more.
     """
     provide_training_pool()
+    try:
+        told = reconciling.reconcile(settings().model_name)
+    except ChampionLost as error:  # no later try finds it
+        raise AirflowFailException(str(error)) from error
     plan = _plan(dag_run, params)
     _take(plan)
     intake = _take_in(plan)
+    intake.warnings = [*told, *intake.warnings]
     lake.write_json(lake.staging(plan.run_id, "intake.json"), intake.model_dump())
     if intake.missing:
         _end_without_training(dag_run, plan, intake, "waiting_for_more_data", intake.missing)
@@ -145,7 +151,7 @@ def _report_waits(plan: Plan) -> None:
 
 def _uploaded(run_id: str) -> list[Source]:
     """The files of the batches that this run has taken, or that nobody has; also those that a dead run has left."""
-    rounds.release_abandoned(listening.pipeline())
+    reconciling.release_abandoned(listening.pipeline())
     found = claims.batches_of(run_id) + claims.waiting_batches()
     return [Source(batch_id=batch.batch_id, key=file.key, uri=file.uri) for batch in found for file in batch.files]
 
