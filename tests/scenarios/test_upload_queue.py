@@ -310,6 +310,7 @@ def airflow_home(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
             "PYTHONPATH": str(REPOSITORY),
             "BERT_UPLOADS_LOOK_SECONDS": f"{LOOK_SECONDS}",
+            "BERT_BATCHES_LOOK_SECONDS": "3600",  # no pipeline is there: what was told would be told again
         }
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
