@@ -31,7 +31,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE FORCE RUN APPROVE REASON TO DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
+GIVEN := STACK DIR FILE FORCE RUN APPROVE REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -73,9 +73,10 @@ upload: setup ## looks at FILE= and drops it into the bucket, which starts train
 rejected: setup ## writes rejected rows as a CSV file to mend and upload [RUN=run id, else the newest; STACK=]
 	$(BIN)/python -m dev rejected $(STATE) $${RUN:+--run="$$RUN"}
 
-rollback: setup ## makes the previous champion the champion again: REASON="…" [TO=version STACK=]
+rollback: setup ## makes the previous champion the champion again: REASON="…" [TO=version REPLACES=version FORCE=1 STACK=]
 	@test -n "$$REASON" || { echo 'Why? make rollback REASON="…"'; exit 1; }
-	$(BIN)/python -m dev rollback $(STATE) --reason="$$REASON" $${TO:+--to="$$TO"}
+	$(BIN)/python -m dev rollback $(STATE) --reason="$$REASON" $${TO:+--to="$$TO"} \
+	  $${REPLACES:+--replaces="$$REPLACES"} $${FORCE:+--force}
 
 readmit: setup ## takes the rows back that a run has set aside: RUN="run id" [APPROVE=1 REASON="…" STACK=]
 	@test -n "$$RUN" || { echo 'Of which run? make readmit RUN="manual__2026-…"'; exit 1; }

@@ -29,16 +29,34 @@ from include.settings import settings
             title="Version",
             description="The version to make champion. Empty: the previous champion.",
         ),
+        "replaces": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^[0-9]+$",
+            title="Replaces",
+            description="Only if this version is the champion. Empty: the champion at the moment this run was asked "
+            "for. If it is another one by now, nothing happens.",
+        ),
+        "force": Param(
+            False,
+            type="boolean",
+            title="Force",
+            description="In an emergency: the alias moves without the target being loaded first. The ledger says so.",
+        ),
     },
     tags=["bert", "admin"],
     doc_md="""
-Started by hand only. The target is loaded and scored on golden rows before the alias `champion` moves; if it does not
-serve, the champion stays. The ledger keeps the reason and this run's id; who started it is in the audit log.
+Started by hand, or by whoever watches the model. The target is loaded and answers all golden rows before the alias
+`champion` moves; if it does not serve, the champion stays. The run's note says what is given up: how many rows each of
+the two gets right, and which come wrong again. No threshold hinders it. Two who ask at once roll back once: a run does
+nothing if the version it is to replace is not the champion any more. The ledger keeps the reason and this run's id; who
+started it is in the audit log.
 """,
 )
 def model_rollback() -> None:
     @task
     def roll_back(dag_run: Any = None, params: Any = None) -> str:
+        from include.markdown import plain
         from include.orchestration import notes, rollback
         from include.registry import promotion, smoke
 
@@ -48,11 +66,14 @@ def model_rollback() -> None:
                 actor=f"dag:{dag_run.dag_id}",
                 reason=params["reason"],
                 to_version=params["to_version"],
+                replaces=params["replaces"],
+                asked_at=dag_run.queued_at,
+                force=params["force"],
                 dag_run_id=dag_run.run_id,
             )
         except (promotion.PromotionRefused, smoke.SmokeTestFailed) as error:
             raise AirflowFailException(f"not rolled back: {error}") from error
-        notes.set_note(dag_run.dag_id, dag_run.run_id, outcome)
+        notes.set_note(dag_run.dag_id, dag_run.run_id, plain(outcome))
         return outcome
 
     roll_back()

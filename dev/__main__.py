@@ -147,8 +147,10 @@ def _stack_that_is_up(arguments: argparse.Namespace) -> Stack:
 
 def rollback(arguments: argparse.Namespace) -> int:
     """Makes the previous champion, or the version named, the champion again."""
-    target = [f"--to={arguments.to}"] if arguments.to else []
-    command = [sys.executable, "-m", "include.orchestration.rollback", f"--reason={arguments.reason}", *target]
+    options = [f"--to={arguments.to}"] if arguments.to else []
+    options += [f"--replaces={arguments.replaces}"] if arguments.replaces else []
+    options += ["--force"] if arguments.force else []
+    command = [sys.executable, "-m", "include.orchestration.rollback", f"--reason={arguments.reason}", *options]
     return subprocess.call(command, env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
@@ -297,6 +299,8 @@ def _parser() -> argparse.ArgumentParser:
         if function is rollback:
             command.add_argument("--reason", required=True, help="why; kept in the ledger")
             command.add_argument("--to", help="a version; by default the previous champion")
+            command.add_argument("--replaces", help="only if this version is the champion")
+            command.add_argument("--force", action="store_true", help="in an emergency: without loading the version")
         if function in (reproduce, export):
             command.add_argument("version", help="of the registered model")
         if function is export:

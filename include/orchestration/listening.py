@@ -13,7 +13,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, State
 from sqlalchemy.exc import SQLAlchemyError
 
-from include.orchestration import batches
+from include.orchestration import batches, reconciling
 from include.orchestration.events import INCOMING
 from include.orchestration.notes import set_note
 from include.settings import settings
@@ -116,7 +116,7 @@ def _tell(claimed: set[str], caller: str) -> list[str]:
     A run that is still to begin takes what was sealed before, too, so nothing more needs to be sent then.
     """
     state = pipeline()
-    rounds.release_abandoned(state)
+    reconciling.release_abandoned(state)
     told = []
     for entry in open_batches.lives():
         step = rounds.next_step(entry, state)

@@ -8,6 +8,7 @@ from airflow.models import DagRun
 from airflow.utils.session import create_session
 
 from include.markdown import plain
+from include.settings import settings
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,17 @@ def set_note(dag_id: str, run_id: str, text: str) -> None:
 def note_failure(context: dict[str, Any]) -> None:
     """Failure callback of every task: the run's note says which task failed and why, without opening a log."""
     task, run, error = context["task_instance"], context["dag_run"], context.get("exception")
-    kind = "" if isinstance(error, AirflowException) else f"{type(error).__name__}: "
     try:
-        set_note(
-            run.dag_id, run.run_id, f"**{task.task_id} failed** (try {task.try_number}): {plain(f'{kind}{error}')}"
-        )
+        set_note(run.dag_id, run.run_id, f"**{task.task_id} failed** (try {task.try_number}): {plain(told(error))}")
     except Exception:  # a callback that fails would hide the failure it is about
         logger.exception("could not note the failure of %s", task.task_id)
+
+
+def told(error: Any) -> str:
+    """A failure in words: those of an error of ours as they are, others with their type."""
+    if type(error).__name__ == "MlflowException" and "Max retries exceeded" in str(error):
+        return (
+            f"MLflow at {settings().mlflow_tracking_uri} does not answer: start it, or correct MLFLOW_TRACKING_URI, "
+            "and clear this task. It was asked for a quarter of an hour; nothing is lost"
+        )
+    return f"{'' if isinstance(error, AirflowException) else f'{type(error).__name__}: '}{error}"

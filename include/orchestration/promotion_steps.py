@@ -10,12 +10,13 @@ from urllib.parse import quote
 
 from airflow.api.common.trigger_dag import trigger_dag
 from airflow.configuration import conf
-from airflow.exceptions import DagRunAlreadyExists
+from airflow.exceptions import AirflowException, DagRunAlreadyExists
 from airflow.models import DagRun
 from airflow.utils.types import DagRunType
 
 from include import lake
 from include.datasets import golden, snapshots
+from include.datasets.checks import text_keys
 from include.datasets.intake import Intake, Plan
 from include.evaluation.answers import write_answers
 from include.evaluation.evaluate import Context, Evaluation, FileAccount
@@ -25,7 +26,7 @@ from include.evaluation.report import write_report
 from include.orchestration import golden_rows, handover, settling
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
-from include.registry import ledger, lineage, mlflow_runs, models, promotion
+from include.registry import ledger, lineage, mlflow_runs, models, promotion, standing
 from include.registry.code import code_hash
 from include.registry.model_card import model_card
 from include.settings import settings
@@ -34,17 +35,20 @@ from include.uploads.lifecycle import Because, State
 
 logger = logging.getLogger(__name__)
 
+MOST_EVALUATIONS = 3  # against a champion that changes meanwhile
 
-def evaluate(dag_run: DagRun, result_uri: str) -> dict[str, Any]:
+
+def evaluate(dag_run: DagRun, result_uri: str, *, anew: bool = False) -> dict[str, Any]:
     """Scores challenger and champion on the golden set, and writes the report. Returns where it lies and the verdict.
 
-    Raises GoldenSetError if golden texts are in the dataset that the challenger was trained on.
+    A job that has been decided on keeps its evaluation, unless this one is to be made ``anew``. Raises GoldenSetError
+    if golden texts are in the dataset that the challenger was trained on, ChampionLost if the champion has no files.
     """
     result = Result.model_validate(lake.read_json(result_uri))
     plan = pinned_plan(dag_run.run_id)
     settling.hold(plan)
     uri = lake.report(dag_run.dag_id, dag_run.run_id, "evaluation.json")
-    evaluation = _decided(uri, result.job_id) or _evaluate(dag_run, plan, result)
+    evaluation = (None if anew else _decided(uri, result.job_id)) or _evaluate(dag_run, plan, result)
     lake.write_bytes(uri, evaluation.model_dump_json(indent=2).encode())
     with tempfile.TemporaryDirectory() as folder:
         write_report(evaluation, Path(folder))
@@ -61,8 +65,23 @@ def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
 
     If the champion has changed since it was compared with, by a rollback for example, the challenger is evaluated anew;
     if the new one is of other data than the challenger was built on, rows would be lost or come back: then it is
-    superseded, and its own rows are built upon the new champion's by the next run.
+    superseded, and its own rows are built upon the new champion's by the next run. A champion that changes again and
+    again fails the task, which is tried again later.
     """
+    for _ in range(MOST_EVALUATIONS):
+        try:
+            return _decide(dag_run, evaluated)
+        except promotion.ChampionChanged as error:
+            logger.warning("%s", error)
+            evaluated = evaluate(dag_run, evaluated["result_uri"], anew=True)
+    raise AirflowException(
+        f"the champion has changed during each of {MOST_EVALUATIONS} evaluations; what keeps moving the alias champion "
+        "is in the promotion ledger. This task is tried again; nothing was decided"
+    )
+
+
+def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
+    """``decide`` against the champion that the challenger was evaluated with. Raises ChampionChanged."""
     evaluation = Evaluation.model_validate_json(lake.read_bytes(evaluated["evaluation_uri"]))
     result = Result.model_validate(lake.read_json(evaluated["result_uri"]))
     job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
@@ -80,15 +99,12 @@ def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
         "base_model": Path(context.base_model).name,
     }
     version = models.register(plan.model_name, result.model_uri, result.mlflow_run_id, tags)
-    entry = ledger.Entry.of(evaluation, version=version, actor=actor, code_hash=code_hash())
+    new_anchor = evaluation.decision.new_anchor
+    entry = ledger.Entry.of(evaluation, version=version, actor=actor, code_hash=code_hash(), new_anchor=new_anchor)
     if evaluation.context.champion_version == version:
         _conclude(dag_run, plan, evaluation, result, version, "unchanged")
         return {"version": version, "outcome": "unchanged"}
-    try:
-        (promotion.promote if evaluation.decision.promote else promotion.reject)(entry, engine)
-    except promotion.ChampionChanged as error:
-        logger.warning("%s", error)
-        return decide(dag_run, evaluate(dag_run, evaluated["result_uri"]))
+    (promotion.promote if evaluation.decision.promote else promotion.reject)(entry, engine)
     card = model_card(job, result, evaluation, version)
     lake.write_bytes(lake.model(plan.model_name, version, "README.md"), card.encode())
     outcome = "promoted" if evaluation.decision.promote else "rejected"
@@ -116,14 +132,18 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
         raise golden.GoldenSetError(f"there is no golden set at {lake.golden(plan.model_name)}; was it deleted?")
     golden.check_no_leak(snapshots.read(dataset_id)["text"], frozen, job.dataset_uri)
     judging = frozen.judging(lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id))
-    champion = models.by_alias(plan.model_name, models.CHAMPION)
+    engine = settling.warehouse()
+    champion = standing.champion(plan.model_name, engine).champion
+    anchor = lineage.anchor(plan.model_name, engine) if champion else None
     return evaluate_models(
         list(judging["text"]),
         list(judging["label"]),
         result.model_uri,
         champion.uri if champion else None,
         Thresholds.from_settings(config),
+        anchor_uri=anchor.uri if anchor else None,
         established=list(judging["established"]),
+        keys=[f"{key:016x}" for key in text_keys(list(judging["text"]))],
         context=Context(
             model_name=plan.model_name,
             base_model=job.base_model,
@@ -133,6 +153,7 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
             dag_run_id=dag_run.run_id,
             mlflow_run_id=result.mlflow_run_id,
             champion_version=champion.version if champion else "",
+            anchor_version=anchor.version if anchor and anchor != champion else "",
             best_epoch=result.best_epoch,
             history=result.history,
             files=[

@@ -1,6 +1,7 @@
 """The task that trains: one factory, so that no DAG knows where the trainer runs."""
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from include.training.job import Job
 logger = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).parents[2]
+LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ ")
 STOP_SECONDS = 50  # less than [core] killed_task_cleanup_time, after which Airflow kills the task
 
 
@@ -69,12 +71,9 @@ class LocalTraining(BaseOperator):
             address = config.mlflow_tracking_uri
             job = job_of(context, self.task_id, self.dataset_uri, address, image=config.image, in_pod=False)
         command = [sys.executable, "-m", "include.training", job.submit(), "--stop-with-parent"]
-        exit_code = self.hook.run_command(command, cwd=str(PROJECT)).exit_code
-        if exit_code:
-            raise AirflowException(
-                f"the trainer ended with exit code {exit_code}; its last lines above say why. "
-                "A retry goes on from the last checkpoint."
-            )
+        ended = self.hook.run_command(command, cwd=str(PROJECT))
+        if ended.exit_code:
+            raise AirflowException(failure(ended.exit_code, ended.output))
         return lake.job(job.job_id, "result.json")
 
     def on_kill(self) -> None:
@@ -86,3 +85,17 @@ class LocalTraining(BaseOperator):
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.log.warning("the trainer did not stop within %d s", STOP_SECONDS)
+
+
+def failure(exit_code: int, last_line: str) -> str:
+    """Why a trainer's process failed, and what to do about it; its last line says why if it ended by itself."""
+    retry = "A retry goes on from the last checkpoint."
+    if exit_code < 0:
+        return (
+            f"the trainer was killed by signal {-exit_code}, as for want of memory: a smaller batch_size or max_length "
+            f"needs less. {retry}"
+        )
+    if exit_code in (130, 143):
+        return f"the trainer was asked to stop and has saved a checkpoint (exit code {exit_code}). {retry}"
+    said = LOG_PREFIX.sub("", last_line) or "it said nothing"
+    return f"the trainer could not train the job (exit code {exit_code}): {said.rstrip('.')}. {retry}"

@@ -3,6 +3,9 @@
 PostgreSQL itself refuses UPDATE, DELETE and TRUNCATE on it by a trigger; a table's owner can drop that, so give the
 pipeline's role no more than INSERT and SELECT where that matters. The order is that of ``seq``: a gap in it is an entry
 that was written twice and counted once.
+
+Besides what the pipeline decides, it has what it finds: ``by_hand``, somebody set the alias champion in MLflow, and
+``restore``, the champion's version was deleted there and is registered again under another number.
 """
 
 import hashlib
@@ -20,8 +23,10 @@ from sqlalchemy.engine import Engine
 if TYPE_CHECKING:
     from include.evaluation.evaluate import Evaluation
 
-Verb = Literal["promote", "reject", "rollback"]
-MOVES = ("promote", "rollback")
+Verb = Literal["promote", "reject", "rollback", "by_hand", "restore", "correct"]
+MOVES = ("promote", "rollback", "by_hand", "restore")
+ANCHOR = "anchor"
+"""The fact of a move that says which version is the anchor after it."""
 
 LEDGER = sa.Table(
     "promotion_ledger",
@@ -41,6 +46,7 @@ LEDGER = sa.Table(
     sa.Column("code_hash", sa.Text, nullable=False),
     sa.Column("dag_run_id", sa.Text, nullable=False),
     sa.Column("job_id", sa.Text, nullable=False),
+    sa.Column("facts", JSONB, nullable=False, server_default=sa.text("'{}'::jsonb")),
 )
 
 TRIGGER = """
@@ -55,10 +61,22 @@ IN_PLACE = (
     "SELECT 1 FROM pg_trigger "
     "WHERE tgname = 'promotion_ledger_append_only' AND tgrelid = to_regclass('promotion_ledger')"
 )
+HAS_FACTS = (
+    "SELECT 1 FROM pg_attribute "
+    "WHERE attrelid = to_regclass('promotion_ledger') AND attname = 'facts' AND NOT attisdropped"
+)
+ADD_FACTS = "ALTER TABLE promotion_ledger ADD COLUMN facts JSONB NOT NULL DEFAULT '{}'"
+
+
+class LedgerOutdated(RuntimeError):
+    """The table was made by an older version, and the pipeline's role may not change it."""
 
 
 class Entry(BaseModel):
-    """One decision. ``previous_champion`` is the champion's version it was made against, None if there was none."""
+    """One decision. ``previous_champion`` is the champion's version it was made against, None if there was none.
+
+    ``facts`` is what else there is to know of it; of a move always ``anchor``, the version that is the anchor after it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -74,6 +92,7 @@ class Entry(BaseModel):
     code_hash: str = ""
     dag_run_id: str = Field(min_length=1, description="or any id of the request that is the same when it is repeated")
     job_id: str = ""
+    facts: dict[str, Any] = {}
     decided_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -83,8 +102,13 @@ class Entry(BaseModel):
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     @classmethod
-    def of(cls, evaluation: "Evaluation", *, version: str, actor: str, code_hash: str) -> "Entry":
-        """What an evaluation decided about a registered version; run, job, dataset and champion are its context's."""
+    def of(
+        cls, evaluation: "Evaluation", *, version: str, actor: str, code_hash: str, new_anchor: bool = False
+    ) -> "Entry":
+        """What an evaluation decided about a registered version; run, job, dataset and champion are its context's.
+
+        ``new_anchor``: this version, if it is promoted, is also the anchor from now on.
+        """
         context, decision = evaluation.context, evaluation.decision
         return cls(
             model_name=context.model_name,
@@ -99,6 +123,7 @@ class Entry(BaseModel):
             code_hash=code_hash,
             dag_run_id=context.dag_run_id,
             job_id=context.job_id,
+            facts={ANCHOR: version} if new_anchor else {},
         )
 
 
@@ -121,11 +146,32 @@ def find(engine: Engine, decision_id: str) -> Entry | None:
     return next(iter(_select(engine, LEDGER.c.decision_id == decision_id, limit=1)), None)
 
 
-def last_move(engine: Engine, model_name: str, *, dag_run_id: str = "", verb: Verb | None = None) -> Entry | None:
-    """The newest decision that moves the champion alias; of one run, or one verb, where that is asked for."""
+def last_move(
+    engine: Engine,
+    model_name: str,
+    *,
+    dag_run_id: str = "",
+    verb: Verb | None = None,
+    before: datetime | None = None,
+) -> Entry | None:
+    """The newest decision that moves the champion alias; of one run, one verb, or a past moment, if that is asked."""
     condition = (LEDGER.c.model_name == model_name) & LEDGER.c.verb.in_([verb] if verb else MOVES)
     if dag_run_id:
         condition &= LEDGER.c.dag_run_id == dag_run_id
+    if before:
+        condition &= LEDGER.c.decided_at <= before
+    return next(iter(_select(engine, condition, limit=1)), None)
+
+
+def champions(engine: Engine, model_name: str) -> list[str]:
+    """The versions that were the champion, each once, the newest first."""
+    condition = (LEDGER.c.model_name == model_name) & LEDGER.c.verb.in_(MOVES)
+    return list(dict.fromkeys(entry.version for entry in _select(engine, condition, limit=10_000)))
+
+
+def promotion_of(engine: Engine, dag_run_id: str) -> Entry | None:
+    """The decision by which a run promoted its challenger; None if it did not."""
+    condition = (LEDGER.c.verb == "promote") & (LEDGER.c.dag_run_id == dag_run_id)
     return next(iter(_select(engine, condition, limit=1)), None)
 
 
@@ -142,7 +188,7 @@ def promotions(engine: Engine, model_name: str, dataset_ids: Collection[str]) ->
 
 
 def datasets(engine: Engine) -> set[str]:
-    """All datasets that a decision to promote or roll back names."""
+    """All datasets that a move of the champion names."""
     ensure(engine)
     with engine.connect() as connection:
         found = connection.execute(sa.select(LEDGER.c.dataset_id).where(LEDGER.c.verb.in_(MOVES)).distinct())
@@ -150,11 +196,24 @@ def datasets(engine: Engine) -> set[str]:
 
 
 def ensure(engine: Engine) -> None:
-    """Makes the table and its trigger unless both are there; two at once do not collide."""
-    with exclusive(engine, LEDGER.name) as connection:
-        if connection.execute(sa.text(IN_PLACE)).first() is None:
-            LEDGER.create(connection, checkfirst=True)
-            connection.execute(sa.text(TRIGGER))
+    """Makes the table and its trigger unless both are there, and adds to an older one what it lacks.
+
+    Two at once do not collide. Raises LedgerOutdated if the role may not add to the table.
+    """
+    try:
+        with exclusive(engine, LEDGER.name) as connection:
+            if connection.execute(sa.text(IN_PLACE)).first() is None:
+                LEDGER.create(connection, checkfirst=True)
+                connection.execute(sa.text(TRIGGER))
+            if connection.execute(sa.text(HAS_FACTS)).first() is None:
+                connection.execute(sa.text(ADD_FACTS))
+    except sa.exc.ProgrammingError as error:
+        if "must be owner" not in str(error):
+            raise
+        raise LedgerOutdated(
+            f"promotion_ledger was made by an older version, and this role may not change it. As its owner run: "
+            f"{ADD_FACTS}"
+        ) from error
 
 
 @contextmanager

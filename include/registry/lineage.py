@@ -5,6 +5,7 @@ from sqlalchemy.engine import Engine
 from include import lake
 from include.registry import ledger, models
 from include.registry.ledger import Entry
+from include.registry.models import ModelVersion
 
 ROWS, PARENT = "rows", "parent_dataset_id"
 RELEASED = "released"
@@ -12,21 +13,35 @@ RELEASED = "released"
 
 
 def parent_dataset_id(model_name: str, engine: Engine | None = None) -> str | None:
-    """The dataset that new rows are added to: the champion's.
+    """The dataset that new rows are added to: the champion's, by the ledger, and by its tags if that does not say.
 
-    If its version was deleted, it is what the ledger knows of it. Before the first champion it is that of the newest
-    version, less the rows that wait for the next run themselves.
+    It is the same if the champion's version was deleted. Before the first champion it is that of the newest version,
+    less the rows that wait for the next run themselves.
     """
     champion = models.by_alias(model_name, models.CHAMPION)
+    last = ledger.last_move(engine, model_name) if engine is not None else None
+    if last is not None and last.dataset_id and (champion is None or champion.version == last.version):
+        return last.dataset_id
     if champion:
         return champion.tags.get("dataset_id")
-    last = ledger.last_move(engine, model_name) if engine is not None else None
-    if last is not None and last.dataset_id and lake.exists(lake.dataset(last.dataset_id, "manifest.json")):
-        return last.dataset_id
     challenger = models.by_alias(model_name, models.CHALLENGER)
     if challenger is None:
         return None
     return challenger.tags.get(PARENT if challenger.tags.get(ROWS) == RELEASED else "dataset_id") or None
+
+
+def anchor(model_name: str, engine: Engine) -> ModelVersion | None:
+    """The former champion that no challenger may be shown worse than either; None if there is no champion.
+
+    It is what the last move of the champion left it at: after a rollback, the anchor that held when that version was
+    promoted. If the ledger names none, or its version is gone or has no files any more, it is the champion itself.
+    """
+    last = ledger.last_move(engine, model_name)
+    version = last.facts.get(ledger.ANCHOR) if last else None
+    found = models.by_version(model_name, version) if version else None
+    if found is not None and found.ready and models.mend_files(found):
+        return found
+    return models.by_alias(model_name, models.CHAMPION)
 
 
 def is_decided(model_name: str, job_id: str) -> bool:
@@ -55,7 +70,7 @@ def ancestry(dataset_id: str | None) -> list[str]:
 
 
 def left_and_regained(engine: Engine, rollback: Entry) -> tuple[list[Entry], list[Entry]]:
-    """The promotions whose rows a rollback leaves, and those whose rows it returns to."""
+    """The promotions whose rows a rollback, or a move by hand, leaves, and those whose rows it returns to."""
     past = (
         []
         if rollback.previous_champion is None

@@ -1,5 +1,6 @@
 """What the pipeline adds to the trainer's MLflow run: the report, the golden scores, and links both ways."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,21 @@ if TYPE_CHECKING:
 
     from include.evaluation.evaluate import Evaluation
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "report"
+DELETED, GONE = "deleted", "RESOURCE_DOES_NOT_EXIST"
 
 
 def log_report(run_id: str, folder: Path, airflow_url: str, evaluation: "Evaluation") -> None:
-    """Adds a report's files and the golden scores to a run, and to its description where it came from."""
+    """Adds a report's files and the golden scores to a run, and to its description where it came from.
+
+    A run that was deleted in MLflow is restored. One that is gone for good gets nothing: the report lies in the bucket.
+    """
     client = _client()
+    if not _is_there(client, run_id):
+        logger.warning("MLflow's run %s was deleted for good; the report is in the bucket only", run_id)
+        return
     client.log_artifacts(run_id, str(folder), FOLDER)
     metrics = evaluation.challenger.metrics
     client.log_metric(run_id, "golden_accuracy", metrics.accuracy)
@@ -38,6 +48,8 @@ def log_page(model_name: str, dag_run_id: str, outcome: str, page: Path) -> str:
     client, name, run = _client(), f"{model_name}-data", slug(dag_run_id)
     experiment = client.get_experiment_by_name(name)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
+    if experiment and experiment.lifecycle_stage == DELETED:
+        _restore_experiment(client, experiment_id)
     found = client.search_runs([experiment_id], f"tags.dag_run = '{run}'", max_results=1)
     run_id = (found[0] if found else client.create_run(experiment_id, run_name=dag_run_id)).info.run_id
     client.set_tag(run_id, "dag_run", run)
@@ -48,11 +60,42 @@ def log_page(model_name: str, dag_run_id: str, outcome: str, page: Path) -> str:
 
 
 def links(run_id: str) -> dict[str, str]:
-    """Addresses in MLflow's UI: of the report and of the run."""
-    experiment = _client().get_run(run_id).info.experiment_id
+    """Addresses in MLflow's UI, of the report and of the run; none if the run was deleted for good."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        experiment = _client().get_run(run_id).info.experiment_id
+    except MlflowException as error:
+        if error.error_code != GONE:
+            raise
+        return {}
     base = (settings().mlflow_public_url or settings().mlflow_tracking_uri).rstrip("/")
     run = f"{base}/#/experiments/{experiment}/runs/{run_id}"
     return {"report": f"{run}/artifacts/{FOLDER}/report.html", "MLflow run": run}
+
+
+def _is_there(client: "MlflowClient", run_id: str) -> bool:
+    """Whether a run takes what is logged to it, after it was restored if somebody has deleted it or its experiment."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != GONE:
+            raise
+        return False
+    if run.info.lifecycle_stage == DELETED:
+        if client.get_experiment(run.info.experiment_id).lifecycle_stage == DELETED:
+            _restore_experiment(client, run.info.experiment_id)  # with all its runs
+        else:
+            logger.warning("MLflow's run %s was deleted while it was worked with: it is restored", run_id)
+            client.restore_run(run_id)
+    return True
+
+
+def _restore_experiment(client: "MlflowClient", experiment_id: str) -> None:
+    logger.warning("MLflow's experiment %s was deleted: it is restored", experiment_id)
+    client.restore_experiment(experiment_id)
 
 
 def _client() -> "MlflowClient":

@@ -23,14 +23,16 @@ from include.settings import settings
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
 READY, JOB_ID, LABELS_HASH, DECISION = "ready", "job_id", "labels_hash", "decision"
 NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 DESCRIPTION = (
     "Text classifier trained by bert_model_training_pipeline. The alias champion is in production, previous is what it "
-    "replaced, challenger is the newest version that is not the champion. Only versions tagged ready=true have all "
-    "their files."
+    "replaced, challenger is the newest version that is not the champion, anchor is a former champion that challengers "
+    "are compared with, too. Only versions tagged ready=true have all their files."
 )
+FILES = ("config.json", "model.safetensors")
+"""What no version can be loaded without."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,13 @@ def register(model_name: str, source_uri: str, mlflow_run_id: str, tags: Mapping
 
 def by_alias(model_name: str, alias: str) -> ModelVersion | None:
     """The ready version an alias points at; None if there is no such model, alias or the version is not ready."""
-    version = _find(lambda client: client.get_model_version_by_alias(model_name, alias))
+    version = pointed(model_name, alias)
     return version if version and version.ready else None
+
+
+def pointed(model_name: str, alias: str) -> ModelVersion | None:
+    """The version an alias points at, ready or not."""
+    return _find(lambda client: client.get_model_version_by_alias(model_name, alias))
 
 
 def by_version(model_name: str, version: str) -> ModelVersion | None:
@@ -86,6 +93,23 @@ def by_version(model_name: str, version: str) -> ModelVersion | None:
 def of_job(model_name: str, job_id: str) -> ModelVersion | None:
     """The version that was made from a job, ready or not; None if the job is not registered."""
     return next((version for version in _all_of_job(model_name, job_id) if _is_at_home(version)), None)
+
+
+def mend_files(version: ModelVersion) -> bool:
+    """Whether a version's files are there, after those that were deleted were copied from its job's folder again."""
+    job = lake.job(version.tags.get(JOB_ID, ""), "model")
+    if is_complete(version.uri):
+        return True
+    if not version.tags.get(JOB_ID) or not is_complete(job):
+        return False
+    lake.copy(job, version.uri)
+    _describe_for_pyfunc(version)
+    return True
+
+
+def is_complete(uri: str) -> bool:
+    """Whether a model's folder has what no model can be loaded without."""
+    return all(lake.exists(f"{uri.rstrip('/')}/{name}") for name in FILES)
 
 
 def all_versions() -> list[ModelVersion]:
@@ -188,9 +212,10 @@ def _create(model_name: str, mlflow_run_id: str, tags: Mapping[str, str]) -> Mod
                 tags={**tags, READY: "false"},
             )
         )
-        if made.version == expected:
+        if made.version == expected and not lake.find(made.uri):
             return made
-        # Another one came between, or the newest was deleted: those numbers are not given again.
+        # Another one came between, or the newest was deleted: those numbers are not given again. They are where the
+        # whole registered model was deleted; but the old files lie there, and the ledger knows another one by it.
         client.delete_model_version(model_name, made.version)
         expected = str(int(made.version) + 1)
         misses += 1

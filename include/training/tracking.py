@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 90.0  # how long a server may take to answer when a job starts
+# How long a server may take to answer when a job starts. With a task's four tries it may be away for a quarter of an
+# hour, as MLflow's own client waits about four minutes for an answer.
+START_SECONDS = 240.0
 RETRY_SECONDS = 5.0
 FINISH_SECONDS = 60.0  # how long the end of a job waits for metrics that are still under way
 STOP_SECONDS = 8.0  # the same when asked to stop: the kill that follows SIGTERM is not far
@@ -102,12 +104,12 @@ def start(job: Job, folder: str, rows: dict[str, int], facts: dict[str, Any]) ->
     from mlflow.entities import Param, RunTag
     from mlflow.exceptions import MlflowException
 
-    _await_server(job.mlflow_tracking_uri)
+    _await_server(job.mlflow_tracking_uri)  # before mlflow's client, which says less, and later
     client = MlflowClient(job.mlflow_tracking_uri)
     params = {"job_id": job.job_id, "model_name": job.model_name, "base_model": job.base_model}
     params |= job.hyperparameters.model_dump() | {f"{split}_rows": count for split, count in rows.items()}
     try:
-        run_id = _run_id(client, job, folder)
+        run_id = _run_id(client, job, folder, _experiment_id(client, job.mlflow_experiment))
         client.log_batch(
             run_id,
             params=[Param(name, str(value)) for name, value in params.items()],
@@ -119,7 +121,7 @@ def start(job: Job, folder: str, rows: dict[str, int], facts: dict[str, Any]) ->
     return Tracker(client, run_id)
 
 
-def _run_id(client: "MlflowClient", job: Job, folder: str) -> str:
+def _run_id(client: "MlflowClient", job: Job, folder: str, experiment_id: str) -> str:
     """The run of an earlier attempt, running again, or a new one."""
     uri = f"{folder}/mlflow_run.json"
     if lake.exists(uri):
@@ -127,7 +129,7 @@ def _run_id(client: "MlflowClient", job: Job, folder: str) -> str:
         if _reopen(client, run_id):
             return run_id
         lake.filesystem(uri).rm_file(uri)
-    created = str(_create(client, job))
+    created = str(_create(client, job, experiment_id))
     if lake.create_json(uri, {"run_id": created}):
         return created
     client.delete_run(created)  # another attempt was faster
@@ -145,15 +147,15 @@ def _reopen(client: "MlflowClient", run_id: str) -> bool:
     return True
 
 
-def _create(client: "MlflowClient", job: Job) -> str:
+def _create(client: "MlflowClient", job: Job, experiment_id: str) -> str:
     dataset_id = job.dataset_uri.rstrip("/").rsplit("/", 1)[-1]
     tags = {"job_id": job.job_id, "dataset_id": dataset_id, "model_name": job.model_name}
-    experiment = _experiment_id(client, job.mlflow_experiment)
-    run = client.create_run(experiment, run_name=job.mlflow_run_name or job.job_id, tags=tags)
+    run = client.create_run(experiment_id, run_name=job.mlflow_run_name or job.job_id, tags=tags)
     return str(run.info.run_id)
 
 
 def _experiment_id(client: "MlflowClient", name: str) -> str:
+    """An experiment that takes runs: one that somebody deleted, which blocks its name, is restored with its runs."""
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)
@@ -164,6 +166,9 @@ def _experiment_id(client: "MlflowClient", name: str) -> str:
             experiment = client.get_experiment_by_name(name)  # another job was faster
             if experiment is None:
                 raise
+    if experiment.lifecycle_stage == "deleted":
+        logger.warning("MLflow's experiment %s was deleted: it is restored. To have a new one, rename it first", name)
+        client.restore_experiment(experiment.experiment_id)
     return str(experiment.experiment_id)
 
 

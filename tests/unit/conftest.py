@@ -5,6 +5,8 @@ import pytest
 
 from include.settings import settings
 
+pytest.register_assert_rewrite("tests.unit.registry_services")
+
 
 @pytest.fixture
 def file_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

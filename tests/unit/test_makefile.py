@@ -33,6 +33,9 @@ def test_make_passes_words_on_unharmed(make, odd: str) -> None:
     stack = "--state=.local/stack"
     assert make("rollback", f"REASON={odd}")[2:] == ["rollback", stack, f"--reason={odd}"]
     assert make("rollback", f"REASON={odd}", f"TO={odd}")[4:] == [f"--reason={odd}", f"--to={odd}"]
+    assert make("rollback", f"REASON={odd}", f"REPLACES={odd}", "FORCE=1")[4:] == [
+        f"--reason={odd}", f"--replaces={odd}", "--force",
+    ]  # fmt: skip
     assert make("upload", f"FILE={odd}")[2:] == ["upload", stack, "--", odd]
     assert make("upload", f"FILE={odd}", "FORCE=1", f"STACK={odd}")[3:] == [
         f"--state=.local/{odd}", "--force", "--", odd,

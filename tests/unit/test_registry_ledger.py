@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,72 @@ def test_many_at_once_make_the_table_once_and_enter_a_decision_once(engine: Engi
         fresh = list(threads.map(lambda index: ledger.append(engine, entry(str(index % 4))), range(16)))
     assert sum(fresh) == 4
     assert len(ledger.entries(engine, "m")) == 4
+
+
+OLD_TABLE = """
+CREATE TABLE promotion_ledger (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, decision_id TEXT NOT NULL UNIQUE,
+    decided_at TIMESTAMP WITH TIME ZONE NOT NULL, model_name TEXT NOT NULL, verb TEXT NOT NULL, version TEXT NOT NULL,
+    previous_champion TEXT, gates JSONB NOT NULL, actor TEXT NOT NULL, reason TEXT NOT NULL, dataset_id TEXT NOT NULL,
+    golden_hash TEXT NOT NULL, code_hash TEXT NOT NULL, dag_run_id TEXT NOT NULL, job_id TEXT NOT NULL
+);
+CREATE INDEX ix_promotion_ledger_model_name ON promotion_ledger (model_name);
+"""
+OLD_ROWS = """
+INSERT INTO promotion_ledger (decision_id, decided_at, model_name, verb, version, previous_champion, gates, actor,
+    reason, dataset_id, golden_hash, code_hash, dag_run_id, job_id)
+VALUES ('aaaa', now(), 'm', 'promote', '1', NULL, '[]', 'dag', 'first', 'd1', 'g', 'c', 'run 1', 'j1'),
+       ('bbbb', now(), 'm', 'promote', '2', '1', '[]', 'dag', 'better', 'd2', 'g', 'c', 'run 2', 'j2')
+"""
+
+
+def old_table(engine: Engine) -> None:
+    """As the version before the column ``facts`` made it, with entries in it."""
+    with engine.begin() as connection:
+        for statement in (OLD_TABLE, ledger.TRIGGER, OLD_ROWS):
+            connection.execute(sa.text(statement))
+
+
+def test_a_table_of_an_older_version_gets_what_it_lacks_and_stays_append_only(engine: Engine) -> None:
+    old_table(engine)
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(lambda at: ledger.append(engine, entry(str(at), facts={"anchor": "1"})), range(3, 7)))
+    found = ledger.entries(engine, "m")
+    assert [each.facts for each in found] == [{"anchor": "1"}] * 4 + [{}, {}]
+    assert [each.reason for each in found[-2:]] == ["better", "first"]
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:
+        connection.execute(sa.text("UPDATE promotion_ledger SET facts = '{}'"))
+    with engine.begin() as connection:  # a worker that still runs the older version
+        connection.execute(sa.text(OLD_ROWS.replace("aaaa", "cccc").replace("bbbb", "dddd")))
+    assert ledger.champions(engine, "m")[:2] == ["2", "1"]
+
+
+def test_a_role_that_may_not_change_an_older_table_is_told_what_its_owner_has_to_run(engine: Engine) -> None:
+    old_table(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE ROLE pipeline LOGIN"))
+        connection.execute(sa.text("GRANT SELECT, INSERT ON promotion_ledger TO pipeline"))
+    mine = sa.create_engine(engine.url, connect_args={"options": "-c role=pipeline"})
+    try:
+        with pytest.raises(ledger.LedgerOutdated, match="As its owner run: ALTER TABLE promotion_ledger ADD COLUMN"):
+            ledger.entries(mine, "m")
+        ledger.ensure(engine)
+        assert len(ledger.entries(mine, "m")) == 2
+        assert ledger.append(mine, entry("3"))
+    finally:
+        mine.dispose()
+        with engine.begin() as connection:
+            connection.execute(sa.text("DROP OWNED BY pipeline; DROP ROLE pipeline"))
+
+
+def test_what_a_past_moment_and_a_run_knew_of_the_champion(engine: Engine) -> None:
+    ledger.append(engine, entry("2", decided_at="2026-01-01T00:00:00Z", dag_run_id="run 2"))
+    ledger.append(engine, entry("3", "by_hand", decided_at="2026-01-02T00:00:00Z", dag_run_id="after"))
+    then = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert [ledger.last_move(engine, "m", before=at).version for at in (then, None)] == ["2", "3"]  # type: ignore[union-attr]
+    assert ledger.last_move(engine, "m", before=datetime(2025, 1, 1, tzinfo=UTC)) is None
+    assert ledger.promotion_of(engine, "run 2") is not None
+    assert ledger.promotion_of(engine, "after") is None
 
 
 @pytest.mark.parametrize("missing", ["actor", "reason", "dag_run_id"])

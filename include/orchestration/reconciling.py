@@ -1,0 +1,70 @@
+"""What a run or a rollback does first: registry, ledger and batches are brought to agree, whatever was cut off."""
+# Only imported inside tasks.
+
+import logging
+
+from sqlalchemy.engine import Engine
+
+from include.orchestration import batches, settling
+from include.registry import ledger, lineage, standing
+from include.registry.ledger import Entry
+from include.uploads import lifecycle, open_batches, rounds
+from include.uploads.lifecycle import State, Who
+from include.uploads.rounds import Pipeline
+
+logger = logging.getLogger(__name__)
+
+
+def reconcile(model_name: str) -> list[str]:
+    """Finishes moves that were cut off, and mends what was done in MLflow by hand; returns a sentence for each.
+
+    Raises ChampionLost if the champion's files are gone and somebody has to decide which version is to replace it.
+    """
+    engine = settling.warehouse()
+    told = standing.champion(model_name, engine).told
+    settle_batches_of_last_move(model_name, engine)
+    return list(told)
+
+
+def settle_batches_of_last_move(model_name: str, engine: Engine) -> None:
+    """Sets the uploads of the versions aside that a rollback, or a move by hand, has left. May be repeated."""
+    last = ledger.last_move(engine, model_name)
+    if last is None or last.verb not in ("rollback", "by_hand"):
+        return
+    left, regained = lineage.left_and_regained(engine, last)
+    how = "rollback" if last.verb == "rollback" else "move by hand"
+    why = f"{how} from version {last.previous_champion} to {last.version}: {last.reason}"
+    settling.set_aside([one.dag_run_id for one in left], why)
+    settling.restore([one.dag_run_id for one in regained], why)
+
+
+def release_abandoned(pipeline: Pipeline) -> None:
+    """Releases the batches of runs that are over without an outcome, but for those whose challenger was promoted.
+
+    Such a run died between the promotion and its batches' end: their rows are in that version, as the ledger knows.
+    """
+    over = [
+        entry
+        for entry in open_batches.lives()
+        if entry.state is State.TAKEN and pipeline.is_over(entry.run_id)
+    ]  # fmt: skip
+    for entry in over:
+        promoted = ledger.promotion_of(settling.warehouse(), entry.run_id)
+        if promoted is not None:
+            _end_promoted(entry, promoted)
+    rounds.release_abandoned(pipeline)
+
+
+def _end_promoted(entry: lifecycle.Entry, promoted: Entry) -> None:
+    run_id = entry.run_id
+    reason = f"version {promoted.version} was promoted; its run died before it could say so"
+    lifecycle.move(
+        entry.batch_id, State.USED, Who.RUN, provided=lambda last: last.run_id == run_id, reason=reason
+    )  # fmt: skip
+    champions = lineage.ancestry(lineage.parent_dataset_id(promoted.model_name, settling.warehouse()))
+    if promoted.dataset_id not in champions:
+        left = f"version {promoted.version} was left by a rollback since"
+        lifecycle.move(entry.batch_id, State.SET_ASIDE, Who.ROLLBACK, reason=left)
+    open_batches.close(entry.batch_id)
+    batches.record([entry.batch_id])
+    logger.warning("batch %s: %s", entry.batch_id, reason)
