@@ -20,7 +20,8 @@ from rich.markup import escape
 from dev.state import REPOSITORY
 from include import lake
 from include.datasets import golden
-from include.datasets.intake import Intake, Plan, Source, build_dataset, take_in
+from include.datasets.building import build_dataset
+from include.datasets.intake import Intake, Plan, Source, take_in
 from include.datasets.names import is_debris
 from include.settings import settings
 

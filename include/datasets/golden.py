@@ -96,14 +96,14 @@ class GoldenSet:
         label = self.rows["text"].map(normalise).map(new)
         return replace(self, rows=_ordered(self.rows.assign(label=label.fillna(self.rows["label"]))))
 
-    def as_of(self, ancestry: Sequence[str], golden_max_rows: int | None) -> "GoldenSet":
+    def as_of(self, ancestry: Sequence[str], golden_max_rows: int | None, *, keep: bool = False) -> "GoldenSet":
         """As it is with a champion whose dataset and those before it are ``ancestry``, the newest first.
 
-        The rows that came with them are established, others are not. With ``golden_max_rows``, labels with more than
-        their share of that give their highest places to training.
+        The rows that came with them are established, others are not; or stay what they are, to ``keep`` those. With
+        ``golden_max_rows``, labels with more than their share of that give their highest places to training.
         """
         origins = {FROZEN, *ancestry, *(after(one) for one in ancestry[1:])}
-        rows = self.rows.assign(established=self.rows["origin"].isin(origins))
+        rows = self.rows.assign(established=self.rows["origin"].isin(origins) | (self.rows["established"] & keep))
         state = replace(self, rows=rows, following=next(iter(ancestry), ""))
         if golden_max_rows is None or len(state.established) <= golden_max_rows:
             return state
@@ -199,12 +199,14 @@ def change(
     raise GoldenSetError(f"the golden set of {model_name} was changed {MOST_TRIES} times meanwhile; try again")
 
 
-def follow(model_name: str, ancestry: Sequence[str], because: str, golden_max_rows: int | None = None) -> GoldenSet:
+def follow(
+    model_name: str, ancestry: Sequence[str], because: str, golden_max_rows: int | None = None, *, keep: bool = False
+) -> GoldenSet:
     """Establishes the rows that came with a champion's datasets, and no others; see ``GoldenSet.as_of``.
 
     Called when a champion changes; repeated, it changes nothing.
     """
-    return change(model_name, lambda last: last.as_of(ancestry, golden_max_rows), because)
+    return change(model_name, lambda last: last.as_of(ancestry, golden_max_rows, keep=keep), because)
 
 
 def adopt(model_name: str, datasets: Iterable[pd.DataFrame]) -> GoldenSet:

@@ -32,7 +32,11 @@ def follow_champion(model_name: str, because: str, *, promoted: bool = False) ->
     elif state.following == dataset_id and not promoted:
         return
     most = settings().golden_max_rows if promoted else None
-    golden.follow(model_name, lineage.ancestry(dataset_id), because, most)
+    parent = lineage.parent_of(dataset_id)
+    if parent is not None and parent == state.following:  # one step on: what judges now goes on judging
+        golden.follow(model_name, [dataset_id, parent], because, most, keep=True)
+    else:
+        golden.follow(model_name, lineage.ancestry(dataset_id), because, most)
 
 
 def enter_corrections(plan: Plan) -> None:

@@ -14,7 +14,8 @@ from airflow.utils.types import DagRunType
 
 from include import lake
 from include.datasets import golden, newcomers
-from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, stage, take_in
+from include.datasets.building import build_dataset
+from include.datasets.intake import Intake, Plan, Source, sources_at, stage, take_in
 from include.datasets.judging import UNAPPROVED
 from include.orchestration import batches, golden_rows, handover, listening, reconciling, settling, sweeping
 from include.orchestration.outcome import conclude

@@ -59,13 +59,18 @@ def trained_datasets(model_name: str, *, first: str) -> list[str]:
     return [one for one in dict.fromkeys(named) if one and lake.exists(lake.dataset(one, "manifest.json"))]
 
 
+def parent_of(dataset_id: str) -> str | None:
+    """The dataset that one was made from; None if it is the first, or nothing is known of it any more."""
+    manifest = lake.dataset(dataset_id, "manifest.json")
+    return lake.read_json(manifest).get("parent_dataset_id") if lake.exists(manifest) else None
+
+
 def ancestry(dataset_id: str | None) -> list[str]:
     """A dataset and those it was made from, the newest first."""
     found: list[str] = []
     while dataset_id and dataset_id not in found:
         found.append(dataset_id)
-        manifest = lake.dataset(dataset_id, "manifest.json")
-        dataset_id = lake.read_json(manifest).get("parent_dataset_id") if lake.exists(manifest) else None
+        dataset_id = parent_of(dataset_id)
     return found
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from include import lake
 from include.datasets import golden, snapshots
-from include.datasets.intake import Plan, build_dataset
+from include.datasets.building import build_dataset
+from include.datasets.intake import Plan
 from include.datasets.sides import Side
 
 MODELS = (f"model-{number}" for number in itertools.count())

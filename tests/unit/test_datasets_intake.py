@@ -13,8 +13,9 @@ import pytest
 
 from include import lake
 from include.datasets import golden, newcomers, snapshots, spool
+from include.datasets.building import build_dataset
 from include.datasets.checks import rows_hash, text_keys
-from include.datasets.intake import Plan, Source, build_dataset, sources_at, stage, take_in
+from include.datasets.intake import Plan, Source, sources_at, stage, take_in
 
 
 def csv(texts: list[str], labels: list[str]) -> bytes:
