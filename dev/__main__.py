@@ -15,10 +15,12 @@ from dev import chosen
 from dev.containers import AstroProject
 from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
+from dev.sbom import write_sbom
 from dev.stack import Stack
 from dev.state import DEFAULT_STATE, DEMO_STATE, REPOSITORY
 from dev.uploads import look, write_rejected
 from include.evaluation.data_report import ADVICE
+from include.settings import settings
 
 console = Console(highlight=False)
 
@@ -154,8 +156,31 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 def readmit(arguments: argparse.Namespace) -> int:
     """Takes the rows back that a run has set aside; they join the next run."""
-    command = [sys.executable, "-m", "include.orchestration.readmit", f"--reason={arguments.reason}", "--"]
-    return subprocess.call([*command, arguments.run_id], env=Stack(arguments.state).env, cwd=REPOSITORY)
+    command = [sys.executable, "-m", "include.orchestration.readmit", f"--reason={arguments.reason}"]
+    command += ["--approve"] if arguments.approve else []
+    return subprocess.call([*command, "--", arguments.run_id], env=Stack(arguments.state).env, cwd=REPOSITORY)
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Trains a version again, on this machine, and compares; 1 if it was not made again."""
+    command = [sys.executable, "-m", "include.orchestration.reproduction", f"--version={arguments.version}"]
+    return subprocess.call(command, env=_stack_that_is_up(arguments).env, cwd=REPOSITORY)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Writes a version into one folder: model, card, dataset, job, decision and the packages of this project."""
+    stack = _stack_that_is_up(arguments)
+    name = f"{stack.env.get('BERT_MODEL_NAME') or settings().model_name}-{arguments.version}"
+    folder = (arguments.to or REPOSITORY / ".local" / "export" / name).resolve()
+    command = [sys.executable, "-m", "include.orchestration.export", f"--version={arguments.version}"]
+    if done := subprocess.call([*command, f"--to={folder}"], env=stack.env, cwd=REPOSITORY):
+        return done
+    for line in write_sbom(folder):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    console.print(f"{name} is in {os.path.relpath(folder)}:", markup=False, soft_wrap=True)
+    for path in sorted(folder.iterdir()):
+        console.print(f"  {path.name}{'/' if path.is_dir() else ''}", markup=False)
+    return 0
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -247,7 +272,8 @@ def _print_start_of_airflow(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (up, down, status, logs, env, upload, rejected, rollback, readmit, demo, cases, docker_check):
+    commands_of_a_stack = (up, down, status, logs, env, upload, rejected, rollback, readmit, reproduce, export)
+    for function in (*commands_of_a_stack, demo, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
         )
@@ -275,8 +301,13 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--to", help="a version; by default the previous champion")
             command.add_argument("--replaces", help="only if this version is the champion")
             command.add_argument("--force", action="store_true", help="in an emergency: without loading the version")
+        if function in (reproduce, export):
+            command.add_argument("version", help="of the registered model")
+        if function is export:
+            command.add_argument("--to", type=Path, help="a folder that is not there yet (.local/export/MODEL-VERSION)")
         if function is readmit:
             command.add_argument("run_id", help="the run that set them aside")
+            command.add_argument("--approve", action="store_true", help="the golden labels that they change are right")
             command.add_argument("--reason", default="", help="why; kept with the batch")
         if function is demo:
             command.add_argument("--data", type=Path, help="your own labelled .csv, .jsonl or .parquet file")
@@ -288,7 +319,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--astro", default="astro dev", help="the Astro CLI (%(default)s)")
             command.add_argument("--wait", default="10m", help="how long it waits for Airflow (%(default)s)")
             command.add_argument("--engine", default="docker", help="docker or podman (%(default)s)")
-            command.add_argument("--stories", type=int, default=5, help="only the first so many (%(default)s)")
+            command.add_argument("--stories", type=int, default=7, help="only the first so many (%(default)s)")
     return parser
 
 

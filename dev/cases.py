@@ -19,8 +19,8 @@ from rich.markup import escape
 
 from dev.state import REPOSITORY
 from include import lake
-from include.datasets import golden, snapshots
-from include.datasets.intake import Intake, Plan, Source, take_in
+from include.datasets import golden
+from include.datasets.intake import Intake, Plan, Source, build_dataset, take_in
 from include.datasets.names import is_debris
 from include.settings import settings
 
@@ -53,7 +53,7 @@ def try_case(folder: Path, path: str, expected: Case | None) -> Case:
     with _fresh_lake(case.get("env", {})):
         dataset_id = None
         for number, earlier in enumerate(case.get("after", [])):
-            dataset_id = _accept(_plan(folder, earlier, f"before-{number}", dataset_id), dataset_id)
+            dataset_id = _accept(_plan(folder, earlier, f"before-{number}", dataset_id))
         plan = _plan(folder, path, "case", dataset_id)
         intake = take_in(plan)
         result = {"path": path, **_outcome(intake)}
@@ -107,28 +107,19 @@ def _plan(folder: Path, path: str, run_id: str, parent: str | None) -> Plan:
             uri = lake.upload_file(file, lake.claims(run_id, f"files/{number}"))
             sources.append(Source(batch_id=run_id, key=key, uri=uri))
     model_name = settings().model_name
-    frozen = golden.read(model_name)
     return Plan(
         run_id=run_id,
         model_name=model_name,
         sources=sources,
         parent_dataset_id=parent,
-        golden_sha256=frozen.sha256 if frozen else None,
     )
 
 
-def _accept(plan: Plan, parent_id: str | None) -> str:
+def _accept(plan: Plan) -> str:
     """Takes a file in and makes its rows known, its labels the model's, however few they are."""
-    intake = take_in(plan)
-    rows = _accepted(intake)
-    config = settings()
-    if golden.read(plan.model_name) is None:
-        share = snapshots.stratified_share(rows, config.golden_fraction, "golden", at_most=config.golden_max_rows)
-        golden.freeze(plan.model_name, rows[share])
-        rows = rows[~share]
-    parent = snapshots.read(parent_id) if parent_id else None
-    combined, _ = snapshots.combine(parent, rows)
-    return str(snapshots.write(combined, config.validation_fraction, {})["dataset_id"])
+    dataset_id = str(build_dataset(plan, _accepted(take_in(plan)))["dataset_id"])
+    golden.follow(plan.model_name, [dataset_id], "as if its model had been promoted")
+    return dataset_id
 
 
 def _accepted(intake: Intake) -> pd.DataFrame:
@@ -143,7 +134,7 @@ def _outcome(intake: Intake) -> Case:
             rejected[rule] = rejected.get(rule, 0) + number
     rows = intake.rows
     # What waits is good, and used as soon as there is more; but not what waits for more of its label.
-    if too_rare := rows["in"] - intake.accepted_rows - rows["rejected"]:
+    if intake.missing and (too_rare := rows["in"] - intake.accepted_rows - rows["rejected"]):
         rejected["label_too_rare"] = too_rare
     warnings = [warning for file in intake.files for warning in file.warnings] + intake.warnings
     return {

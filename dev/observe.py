@@ -94,6 +94,11 @@ class Observer:
             report = json.loads(self.read(f"reports/{PIPELINE}/{slug(run_id)}/run.json"))
         return report | {"state": run["state"]}
 
+    def judged_labels(self, run_id: str) -> set[str]:
+        """The labels of the golden rows that a run's challenger has answered."""
+        evaluation = json.loads(self.read(f"reports/{PIPELINE}/{slug(run_id)}/evaluation.json"))
+        return {one["label"] for one in evaluation["challenger"]["metrics"]["classes"] if one["support"]}
+
     def champion(self) -> str | None:
         """The champion's version; None if there is none."""
         return self.alias("champion")

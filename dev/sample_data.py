@@ -1,4 +1,4 @@
-"""The five files of the demo: made up, or cut from the user's own labelled file."""
+"""The seven files of the demo: made up, or cut from the user's own labelled file."""
 
 import csv
 import io
@@ -15,9 +15,12 @@ from include.datasets.reading import read_rows
 
 SEED = 20
 MADE_UP_ROWS = 1_400
+UNKNOWN_ROWS = 6
 MISLABELLED = 0.03  # people err: nobody's labels are perfect, and so no model should be
-FEWEST_ROWS = 400
-SHARES = (0.6, 0.3)  # of the user's rows in the first and second good file; the rest goes into the one with bad rows
+FEWEST_ROWS = 1_000
+FEWEST_LABELS, FEWEST_OF_LABEL = 4, 30  # with fewer, no label is kept back to be a new one
+SWAPPED_LABELS, SWAPPED_ROWS = 0.25, 2 / 3  # labels with so much of all rows have so many of theirs swapped
+SHARES = (0.6, 0.3)  # of the other rows in the first and second good file; the rest goes into the one with bad rows
 
 OPENINGS = (
     "",
@@ -66,12 +69,18 @@ TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Upload:
-    """A file of the demo: its name below incoming/, what is in it, and what was put in to be rejected."""
+    """A file of the demo: its name below incoming/, what is in it, and what was put in to be rejected or to wait."""
 
     story: str
     name: str
     content: bytes
     spoilt: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+
+    @property
+    def labels(self) -> set[str]:
+        """The labels of a CSV file's rows, whose last column they are."""
+        return {cells[-1] for cells in list(csv.reader(io.StringIO(self.content.decode())))[1:]}
 
     @property
     def rows(self) -> int:
@@ -108,32 +117,58 @@ def labelled_file(path: Path, text_column: str = "", label_column: str = "") -> 
     """A user's labelled file, columns text and label.
 
     Raises FileNotFoundError, UnreadableFileError if it is no table of labelled texts, and ValueError if it is too small
-    for five stories.
+    for the stories.
     """
     rows = read_rows(path.read_bytes(), path.name, text_column, label_column)
     rows = check_rows(rows, allowed_labels=None, max_characters=20_000, min_rows_per_label=1)
     rows = rows[rows["rule"] == ""]
     if len(rows) < FEWEST_ROWS:
-        raise ValueError(f"{path} has {len(rows)} different labelled texts; the demo's five files need {FEWEST_ROWS}")
+        raise ValueError(f"{path} has {len(rows)} different labelled texts; the demo's seven files need {FEWEST_ROWS}")
     return rows[["text", "label"]].astype(str).reset_index(drop=True)
 
 
 def uploads(rows: pd.DataFrame, text_column: str = "", label_column: str = "") -> list[Upload]:
-    """The five files, in the order of their stories. ``rows`` has the columns text and label."""
+    """The files, in the order of their stories. ``rows`` has the columns text and label.
+
+    The last one is of a label that no other has; without enough labels there is none.
+    """
     names = {"text": text_column or "text", "label": label_column or "label"}
     shuffled = rows.sample(frac=1, random_state=SEED, ignore_index=True)
-    first, second = (int(len(rows) * share) for share in (SHARES[0], sum(SHARES)))
+    news = _kept_back(shuffled)
+    shuffled = shuffled.drop(news.index)
+    swapped = _swapped(shuffled)
+    shuffled = shuffled.drop(swapped.index)
+    first, second = (int(len(shuffled) * share) for share in (SHARES[0], sum(SHARES)))
     good, more, rest = shuffled[:first], shuffled[first:second], shuffled[second:]
     known = shuffled[:second]
     wrong = known.assign(label=known["label"].sample(frac=1, random_state=SEED).to_numpy())
     bad, spoilt = _spoil(rest.rename(columns=names), names)
-    return [
+    uploads = [
         Upload("good file", "team a/good ü+1.csv", good.rename(columns=names).to_csv(index=False).encode()),
         Upload("second good file", "second.jsonl", _jsonl(more.rename(columns=names))),
-        Upload("bad rows", "bad rows.csv", bad, spoilt),
+        Upload("bad rows", "bad rows.csv", bad, spoilt, UNKNOWN_ROWS),
         Upload("no table", "report 100%.csv", b"%PDF-1.7\n" + bytes(range(256)) * 40, {"unreadable_file": 1}),
+        Upload("swapped labels", "swapped.csv", swapped.rename(columns=names).to_csv(index=False).encode()),
         Upload("shuffled labels", "shuffled.parquet", _parquet(wrong.rename(columns=names))),
+        Upload("new label", "new label.csv", news.rename(columns=names).to_csv(index=False).encode()),
     ]
+    return uploads if len(news) else uploads[:-1]
+
+
+def _kept_back(rows: pd.DataFrame) -> pd.DataFrame:
+    """All rows of the rarest label that has enough of them to be a new one; none if there are too few labels."""
+    counts = rows["label"].value_counts()
+    enough = counts[counts >= FEWEST_OF_LABEL]
+    return rows[rows["label"] == enough.index[-1]] if len(enough) >= FEWEST_LABELS else rows.head(0)
+
+
+def _swapped(rows: pd.DataFrame) -> pd.DataFrame:
+    """Most rows of the most frequent labels, each with the next one's label: what a model learns from them is wrong."""
+    counts = rows["label"].value_counts()
+    wanted = max(int((counts.cumsum() < SWAPPED_LABELS * len(rows)).sum()) + 1, 2)
+    labels = list(counts.index[:wanted])
+    some = rows[rows["label"].isin(labels)].groupby("label").sample(frac=SWAPPED_ROWS, random_state=SEED)
+    return some.assign(label=some["label"].map(dict(zip(labels, labels[1:] + labels[:1], strict=True))))
 
 
 def _everything() -> Iterator[tuple[str, str]]:
@@ -151,12 +186,12 @@ def _spoil(rows: pd.DataFrame, names: dict[str, str]) -> tuple[bytes, dict[str, 
     bad = {
         "text_empty": [("", some), ("   ", some), ("\t", other)],
         "label_missing": [(f"nobody labelled this one, number {at}", "") for at in range(4)],
-        "label_unknown": [(f"a label that nobody knows, number {at}", "déjà inconnu") for at in range(6)],
         "duplicate": list(zip(copied[text], copied[label], strict=True)),
         "contradictory_label": [(f"both ways, number {at}", chosen) for at in range(3) for chosen in (some, other)],
         "text_too_long": [("all work and no play " * 50_000, some)],
     }
-    spoilt = pd.DataFrame([pair for pairs in bad.values() for pair in pairs], columns=[text, label])
+    unknown = [(f"a label that nobody knows, number {at}", "déjà inconnu") for at in range(UNKNOWN_ROWS)]
+    spoilt = pd.DataFrame([pair for pairs in (unknown, *bad.values()) for pair in pairs], columns=[text, label])
     content = pd.concat([rows, spoilt], ignore_index=True)[[text, label]].to_csv(index=False).encode()
     # Written by a program that thinks in Latin-1: not valid UTF-8, which the file is by a label above.
     latin = f"où est ma carte,{some}\nmeine Überweisung,{some}\n".encode("latin-1")

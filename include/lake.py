@@ -73,6 +73,11 @@ def golden(model_name: str, name: str = "") -> str:
     return f"{root()}/golden/{model_name}/{name}"
 
 
+def waiting(model_name: str, name: str = "") -> str:
+    """Rows of labels that are too new: each file is some rows of one upload."""
+    return f"{root()}/waiting/{model_name}/{name}"
+
+
 def job(job_id: str, name: str = "") -> str:
     """The trainer's only way in and out."""
     return f"{root()}/jobs/{job_id}/{name}"
@@ -261,18 +266,32 @@ def upload(folder: Path, uri: str) -> str:
     return uri
 
 
+class UnsafeKeyError(ValueError):
+    """An object's key that would be written outside of the folder that it is downloaded to."""
+
+
 def download(uri: str, folder: Path) -> Path:
-    """Copies all objects below a URI into a folder. Raises FileNotFoundError if there are none."""
+    """Copies all objects below a URI into a folder.
+
+    Raises FileNotFoundError if there are none, and UnsafeKeyError, before anything is written, if one would leave it.
+    """
     files = filesystem(uri)
     base = files._strip_protocol(uri).rstrip("/")
     paths = files.find(uri)
     if not paths:
         raise FileNotFoundError(f"nothing below {uri}")
-    for path in paths:
-        target = folder / path[len(base) :].lstrip("/")
+    targets = {path: folder / _inside(path[len(base) :].lstrip("/"), uri) for path in paths}
+    for path, target in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(path, str(target))
     return folder
+
+
+def _inside(key: str, uri: str) -> str:
+    """A key below a URI as the path of a file, if it stays below the folder it is written to."""
+    if ".." in key.split("/"):
+        raise UnsafeKeyError(f"below {uri} lies {key!r}, which would leave its folder: nothing of it was downloaded")
+    return key
 
 
 def upload_file(path: Path, uri: str) -> str:

@@ -183,7 +183,9 @@ class Place(BaseSettings):
     )
 
     environment: Literal["local", "preview", "staging", "production"] = Field(
-        "local", description="elsewhere than local, Airflow refuses to start with missing or well-known secrets"
+        "production",
+        description="local on a developer's machine only: elsewhere Airflow refuses to start with missing or "
+        "well-known secrets",
     )
 
 
@@ -199,8 +201,15 @@ class Settings(Place):
     model_name: str = Field("bert-classifier", pattern=r"^[A-Za-z0-9._-]+$")
     base_model: str = Field(
         "google-bert/bert-base-uncased",
-        description="Hugging Face id, local path, s3:// URI or models:/name@alias",
+        description="Hugging Face id, s3:// URI, models:/name@alias, packaged:name or a local path",
     )
+    base_model_buckets: Names = Field(
+        (), description="S3 buckets that a run may take base models from, beside BERT_BUCKET, comma-separated"
+    )
+    local_base_models: bool = Field(
+        False, description="whether a run may name a folder of the machine that trains as its base model"
+    )
+    image: str = Field("", description="the image that this runs in, by digest; each training job names it")
 
     # Uploads.
     upload_settle_seconds: float = Field(2.0, ge=0, description="an object younger than this may still be written")
@@ -234,6 +243,13 @@ class Settings(Place):
     labels: Names = Field(
         (), description="allowed labels, comma-separated or a JSON list; empty: those of the first accepted data"
     )
+    new_labels: Literal["wait", "reject", "admit"] = Field(
+        "wait",
+        description="what becomes of a label that the model does not know: its rows wait until there are "
+        "new_label_rows, are rejected, or are trained on as soon as there are min_rows_per_label",
+    )
+    new_label_rows: int = Field(20, ge=3, description="good rows with which a new label joins")
+    admitted_labels: Names = Field((), description="new labels that need no more than min_rows_per_label, likewise")
     max_text_characters: int = Field(20_000, ge=1)
     max_unpacked_gib: float = Field(4.0, gt=0, description="a compressed file that unpacks to more is not read")
     min_rows_per_label: int = Field(5, ge=3, description="a new label with fewer rows cannot be split and is rejected")
@@ -257,11 +273,24 @@ class Settings(Place):
     max_accuracy_drop: float = Field(
         0.02, ge=0, le=1, description="non-inferiority margin against the champion, on the golden set"
     )
-    gate_confidence: float = Field(0.95, gt=0.5, lt=1)
-    min_class_recall: float = Field(0.5, ge=0, le=1)
+    gate_confidence: float = Field(
+        0.99, gt=0.5, lt=1, description="how sure it must be that a challenger is worse than the champion to refuse it"
+    )
+    anchor_confidence: float = Field(
+        0.95,
+        gt=0.5,
+        lt=1,
+        description="the same beside the anchor, a former champion that a slow decline is seen beside",
+    )
+    when_unsure: Literal["promote", "keep"] = Field(
+        "promote", description="keep: a lower score that the golden rows are too few to judge keeps the champion"
+    )
+    min_class_recall: float = Field(
+        0.5, ge=0, le=1, description="a class fails if it is below this and shown to be recalled worse than before"
+    )
     min_class_rows: int = Field(10, ge=1, description="classes with fewer golden rows are not gated")
 
-    _split_labels = field_validator("labels", mode="before")(_split)
+    _split_names = field_validator("labels", "admitted_labels", "base_model_buckets", mode="before")(_split)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

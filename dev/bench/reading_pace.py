@@ -127,7 +127,7 @@ def whole_take_in(path: Path) -> Work:
     from include.datasets.intake import Plan, Source, take_in
 
     source = Source(batch_id="bench", key=f"incoming/{path.name}", uri=f"file://{path}")
-    plan = Plan(run_id="bench", model_name="bench", sources=[source], parent_dataset_id=None, golden_sha256=None)
+    plan = Plan(run_id="bench", model_name="bench", sources=[source], parent_dataset_id=None)
     return lambda: take_in(plan).accepted_rows
 
 

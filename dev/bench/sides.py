@@ -114,7 +114,11 @@ class Ours:
             shutil.copytree(workload, dataset, ignore=shutil.ignore_patterns("*.csv"))
         job = self._job(dataset.as_uri(), folder.name)
         uri = lake.write_json(f"{cache.as_uri()}/jobs/{job.job_id}/job.json", job.model_dump())
-        return Launch(timed(folder, "include.training", [uri]), {"BERT_BUCKET": cache.as_uri()}, on_gpu=self.on_gpu)
+        return Launch(
+            timed(folder, "include.training", [uri]),
+            {"BERT_BUCKET": cache.as_uri(), "BERT_LOCAL_BASE_MODELS": "true"},
+            on_gpu=self.on_gpu,
+        )
 
     def result(self, launch: Launch) -> dict[str, Any]:
         """The result.json of a launch that is through."""

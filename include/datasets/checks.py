@@ -214,17 +214,17 @@ def check_rows(
     allowed_labels: Collection[str] | None,
     max_characters: int,
     min_rows_per_label: int,
-    golden_texts: Collection[str] = (),
+    golden: pd.Series | None = None,
     known: pd.Series | None = None,
 ) -> pd.DataFrame:
     """Judges the rows of one file that is small enough for it, as an intake would.
 
     ``rows`` is what ``reading.read_rows`` returns. ``allowed_labels`` None welcomes any. A label that is not ``known``
-    yet needs ``min_rows_per_label`` good rows. ``golden_texts`` are normalised; ``known`` maps normalised text to the
-    label it is already trained with. Returns the rows with ``text`` and ``label`` clean, and ``rule`` and ``reason``
+    yet needs ``min_rows_per_label`` good rows. ``golden`` and ``known`` map normalised texts to the labels that they
+    are tested and trained with. Returns the rows with ``text`` and ``label`` clean, and ``rule`` and ``reason``
     filled; empty, the row is good.
     """
-    from include.datasets.judging import Known, Rows, judge
+    from include.datasets.judging import Known, Labels, Rows, judge
 
     frame = rows if "extra" in rows else rows.assign(extra="")
     checked: pd.DataFrame = check_frame(frame, max_characters).to_pandas()
@@ -241,9 +241,8 @@ def check_rows(
     )
     judge(
         judged,
-        allowed_labels=allowed_labels,
-        min_rows_per_label=min_rows_per_label,
-        golden_keys=text_keys(list(golden_texts)),
+        labels=Labels(allowed_labels, min_rows_per_label),
+        golden=Known.of([] if golden is None else list(golden.index), [] if golden is None else list(golden)),
         known=Known.of([] if known is None else list(known.index), [] if known is None else list(known)),
     )
     verdicts = [judged.broken.get(at, ("", "")) for at in range(len(checked))]

@@ -1,66 +1,234 @@
-"""The golden set: a model's test rows, frozen once, hash-locked, and kept out of training by normalised text."""
+"""The golden set: the rows that judge a model's versions, and never train one.
+
+It grows with the data. Each change is a new state, written once and never changed, so that what was judged by can be
+seen later: ``golden/<model>/states/000007.json`` names a file of rows, a file with the side of every text that was ever
+accepted, and the labels' thresholds. Golden rows that come with an upload are *established*, and judge, only once a
+version that was trained on that upload became the champion: no upload brings its own judge.
+
+A deployment from before there were states has one frozen file of rows, named in ``golden.json``. They stay golden.
+"""
 # ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
 
 import hashlib
 import io
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
 
 from include import lake
 from include.datasets.checks import normalise
+from include.datasets.sides import FEWEST_GOLDEN, Side, Sides, Threshold, places
+
+COLUMNS = ["text", "label", "source", "extra", "origin", "established"]
+FROZEN = ""
+"""The origin of rows that judge for ever: a deployment's first frozen set, or what a person has established."""
+
+MOVED_COLUMNS = ["text", "label", "source", "extra"]
+MOST_TRIES = 20
+KEPT_SIDES = 2  # states; the sides of all texts are large, and each state has those of the one before it
 
 
 class GoldenSetError(RuntimeError):
-    """The golden set is not what was frozen, or its rows have leaked into training data."""
+    """The golden set is not what was written, or its rows have leaked into training data."""
 
 
 @dataclass(frozen=True)
 class GoldenSet:
-    """Frozen test rows: ``rows`` has the columns text and label; ``sha256`` is the hash of the file they come from."""
+    """One state of a golden set.
+
+    ``rows`` has the columns ``COLUMNS``: ``origin`` is the dataset with which a row came, and ``established`` says
+    whether it judges, with the champion that was trained on the dataset ``following``. ``moved`` were golden and are to
+    be trained on. ``sha256`` is the hash of the rows.
+    """
 
     rows: pd.DataFrame
-    sha256: str
+    moved: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MOVED_COLUMNS, dtype=str))
+    sides: Sides = field(default_factory=Sides.none)
+    thresholds: dict[str, Threshold] = field(default_factory=dict)
+    following: str = ""
+    number: int = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of the rows as they are written."""
+        return _sha256(_parquet(self.rows))
+
+    @property
+    def established(self) -> pd.DataFrame:
+        """The rows that judge, text and label and more."""
+        return self.rows[self.rows["established"]]
 
     @property
     def normalised(self) -> set[str]:
-        """The texts in the form in which they are kept out of training."""
+        """All golden texts in the form in which they are kept out of training."""
         return set(self.rows["text"].map(normalise))
 
     @property
     def labels(self) -> list[str]:
-        """The labels, sorted."""
-        return sorted(self.rows["label"].unique())
+        """The labels of the established rows, sorted."""
+        return sorted(self.established["label"].unique())
 
+    def judging(self, origin: str) -> pd.DataFrame:
+        """The established rows and those that came with a dataset."""
+        return self.rows[self.rows["established"] | (self.rows["origin"] == origin)]
 
-def read(model_name: str) -> GoldenSet | None:
-    """A model's golden set; None if none was frozen yet. Raises GoldenSetError if it is not what was frozen."""
-    lock_uri = lake.golden(model_name, "golden.json")
-    if not lake.exists(lock_uri):
-        return None
-    lock = lake.read_json(lock_uri)
-    content = lake.read_bytes(lock["uri"])
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != lock["sha256"]:
-        raise GoldenSetError(
-            f"{lock['uri']} was changed after it was frozen (hash {sha256[:12]}, frozen {lock['sha256'][:12]}); "
-            "restore the frozen file: scores on other rows cannot be compared"
+    def accept(self, rows: pd.DataFrame, origin: str) -> "GoldenSet":
+        """With these golden rows, which came with a dataset; one that is not established yet has this origin now."""
+        texts = self.rows["text"].map(normalise)
+        fixed = self.rows["established"] | (self.rows["origin"] == origin)
+        new = rows[~rows["text"].map(normalise).isin(set(texts[fixed]))]
+        kept = self.rows[fixed | ~texts.isin(set(new["text"].map(normalise)))]
+        new = new.reindex(columns=COLUMNS, fill_value="").assign(origin=origin, established=False)
+        return replace(self, rows=_ordered(pd.concat([kept, new])))
+
+    def corrections(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Those of the rows that give an established one another label than it ``was``: text, label, source, was."""
+        mine = self.established.set_index(self.established["text"].map(normalise))["label"]
+        was = rows["text"].map(normalise).map(mine)
+        return rows.assign(was=was)[was.notna() & (was != rows["label"])][["text", "label", "source", "was"]]
+
+    def corrected(self, corrections: pd.DataFrame) -> "GoldenSet":
+        """With the corrected labels."""
+        new = corrections.set_index(corrections["text"].map(normalise))["label"]
+        label = self.rows["text"].map(normalise).map(new)
+        return replace(self, rows=_ordered(self.rows.assign(label=label.fillna(self.rows["label"]))))
+
+    def as_of(self, ancestry: Sequence[str], golden_max_rows: int | None) -> "GoldenSet":
+        """As it is with a champion whose dataset and those before it are ``ancestry``, the newest first.
+
+        The rows that came with them are established, others are not. With ``golden_max_rows``, labels with more than
+        their share of that give their highest places to training.
+        """
+        origins = {FROZEN, *ancestry, *(after(one) for one in ancestry[1:])}
+        rows = self.rows.assign(established=self.rows["origin"].isin(origins))
+        state = replace(self, rows=rows, following=next(iter(ancestry), ""))
+        if golden_max_rows is None or len(state.established) <= golden_max_rows:
+            return state
+        return state._shrunk(golden_max_rows)
+
+    def _shrunk(self, golden_max_rows: int) -> "GoldenSet":
+        mine = self.established
+        share = golden_max_rows / len(mine)
+        at = pd.Series(places(mine["text"])[:, 0], index=mine.index)
+        by_label, leaving = dict(self.thresholds), []
+        for label, some in at.groupby(mine["label"]):
+            kept = max(min(FEWEST_GOLDEN, len(some)), int(len(some) * share))
+            ordered = some.sort_values()
+            leaving += list(ordered.index[kept:])
+            if kept < len(ordered) and label in by_label:
+                middle = float(ordered.iloc[kept - 1 : kept + 1].mean())
+                by_label[label] = by_label[label].model_copy(update={"golden": min(by_label[label].golden, middle)})
+        moved = self.rows.loc[leaving, MOVED_COLUMNS]
+        return replace(
+            self,
+            rows=_ordered(self.rows.drop(index=leaving)),
+            moved=pd.concat([self.moved, moved], ignore_index=True),
+            sides=self.sides.trained(list(moved["text"])),
+            thresholds=by_label,
         )
-    return GoldenSet(pd.read_parquet(io.BytesIO(content)), sha256)
 
 
-def freeze(model_name: str, rows: pd.DataFrame) -> GoldenSet:
-    """Freezes rows (text, label) as a model's golden set, unless there is one already; returns the one that counts."""
-    buffer = io.BytesIO()
-    rows[["text", "label"]].to_parquet(buffer, index=False)
-    sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
-    # The rows lie under their hash and the lock is created once: two runs at once cannot mix their files.
-    uri = lake.write_bytes(lake.golden(model_name, f"{sha256[:16]}.parquet"), buffer.getvalue())
-    lock = {"uri": uri, "sha256": sha256, "rows": len(rows), "labels": sorted(rows["label"].unique())}
-    lake.create_json(lake.golden(model_name, "golden.json"), lock)
+def after(dataset_id: str) -> str:
+    """The origin of rows that came with a run whose dataset is its parent's: the next champion's establishes them."""
+    return f"{dataset_id}+"
+
+
+def read(model_name: str, number: int | None = None) -> GoldenSet | None:
+    """A model's golden set as it is now, or one of its states by number, without its sides; None if it has none yet.
+
+    Raises GoldenSetError if a file is not what was written.
+    """
+    newest = max(lake.find(lake.golden(model_name, "states/")), default=None)
+    if number:
+        newest = _state_uri(model_name, number)
+    if newest is None or number == 0:
+        return _frozen(model_name)
+    state = lake.read_json(newest)
+    contents = {
+        name: _written(_content_uri(model_name, sha256), sha256)
+        for name, sha256 in state["sha256"].items()
+        if not (number and name == "sides")
+    }
+    return GoldenSet(
+        rows=pd.read_parquet(io.BytesIO(contents["rows"])),
+        moved=pd.read_parquet(io.BytesIO(contents["moved"])),
+        sides=Sides.from_bytes(contents["sides"]) if "sides" in contents else Sides.none(),
+        thresholds={label: Threshold.model_validate(one) for label, one in state["thresholds"].items()},
+        following=state["following"],
+        number=state["number"],
+    )
+
+
+def nothing() -> GoldenSet:
+    """A golden set without a row."""
+    return GoldenSet(pd.DataFrame(columns=COLUMNS).astype({"established": bool}))
+
+
+def change(
+    model_name: str, edit: Callable[[GoldenSet], GoldenSet], because: str, *, of: int | None = None
+) -> GoldenSet:
+    """Makes a new state of the newest, unless nothing changes; returns the one that is the newest then.
+
+    If somebody else is quicker, ``edit`` is called again with what is there then; but if it is ``of`` a state by its
+    number, and another one is the newest, GoldenSetError is raised.
+    """
+    for _ in range(MOST_TRIES):
+        last = read(model_name) or nothing()
+        if of not in (None, last.number):
+            break
+        new = replace(edit(last), number=last.number + 1)
+        if last.number and _decisive(new) == _decisive(last):
+            return last
+        for content in _contents(new).values():
+            lake.write_bytes(_content_uri(model_name, _sha256(content)), content)
+        facts = {
+            "number": new.number,
+            "because": because,
+            "at": datetime.now(UTC),
+            "rows": len(new.rows),
+            "established": int(new.rows["established"].sum()),
+            "labels": new.labels,
+            **_decisive(new),
+        }
+        if lake.create_json(_state_uri(model_name, new.number), facts):
+            _forget_sides(model_name, new.number - KEPT_SIDES)
+            return new
+    raise GoldenSetError(f"the golden set of {model_name} was changed {MOST_TRIES} times meanwhile; try again")
+
+
+def follow(model_name: str, ancestry: Sequence[str], because: str, golden_max_rows: int | None = None) -> GoldenSet:
+    """Establishes the rows that came with a champion's datasets, and no others; see ``GoldenSet.as_of``.
+
+    Called when a champion changes; repeated, it changes nothing.
+    """
+    return change(model_name, lambda last: last.as_of(ancestry, golden_max_rows), because)
+
+
+def adopt(model_name: str, datasets: Iterable[pd.DataFrame]) -> GoldenSet:
+    """Makes the first state of a set that was frozen before there were states; does nothing if there is one.
+
+    ``datasets`` are the snapshots that versions were trained on, the champion's first: their rows stay on their sides.
+    """
     frozen = read(model_name)
     assert frozen is not None
-    return frozen
+    sides = frozen.sides.decided(list(frozen.rows["text"]), [Side.GOLDEN] * len(frozen.rows))
+    by_label: dict[str, Threshold] = {}
+    for snapshot in datasets:
+        sides = sides.decided(list(snapshot["text"]), sides_of(snapshot))
+        validating = (snapshot["split"] == "validation").groupby(snapshot["label"]).mean()
+        for label, mine in frozen.rows.groupby("label")["text"]:
+            highest = float(places(mine)[:, 0].max())
+            by_label.setdefault(str(label), Threshold(golden=highest, validation=float(validating.get(label, 0.0))))
+    adopted = replace(frozen, sides=sides, thresholds=by_label)
+    return change(model_name, lambda last: adopted if last.number == 0 else last, "sides are kept from now on")
+
+
+def sides_of(snapshot: pd.DataFrame) -> list[Side]:
+    """The sides of a snapshot's rows, from its column split."""
+    return [Side.VALIDATION if split == "validation" else Side.TRAIN for split in snapshot["split"]]
 
 
 def check_no_leak(texts: pd.Series, golden: GoldenSet, where: str) -> None:
@@ -71,3 +239,67 @@ def check_no_leak(texts: pd.Series, golden: GoldenSet, where: str) -> None:
             f"{len(leaked)} golden texts are in {where}, for example {leaked.iloc[0][:80]!r}; "
             "a model trained on them would be judged by what it has seen"
         )
+
+
+def _frozen(model_name: str) -> GoldenSet | None:
+    lock_uri = lake.golden(model_name, "golden.json")
+    if not lake.exists(lock_uri):
+        return None
+    lock = lake.read_json(lock_uri)
+    rows = pd.read_parquet(io.BytesIO(_written(lock["uri"], lock["sha256"])))
+    rows = rows.reindex(columns=COLUMNS, fill_value="").assign(origin=FROZEN, established=True)
+    return GoldenSet(_ordered(rows))
+
+
+def _written(uri: str, sha256: str) -> bytes:
+    content = lake.read_bytes(uri)
+    found = _sha256(content)
+    if found != sha256:
+        raise GoldenSetError(
+            f"{uri} was changed after it was written (hash {found[:12]}, written {sha256[:12]}); "
+            "restore the file: scores on other rows cannot be compared"
+        )
+    return content
+
+
+def _forget_sides(model_name: str, number: int) -> None:
+    if number > 0:
+        mine, *later = (
+            lake.read_json(_state_uri(model_name, at))["sha256"]["sides"] for at in range(number, number + 3)
+        )
+        if mine not in later:
+            lake.delete(_content_uri(model_name, mine))
+
+
+def _contents(state: GoldenSet) -> dict[str, bytes]:
+    return {"rows": _parquet(state.rows), "moved": _parquet(state.moved), "sides": state.sides.to_bytes()}
+
+
+def _decisive(state: GoldenSet) -> dict[str, Any]:
+    return {
+        "sha256": {name: _sha256(content) for name, content in _contents(state).items()},
+        "thresholds": {label: one.model_dump() for label, one in sorted(state.thresholds.items())},
+        "following": state.following,
+    }
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _ordered(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.sort_values(["text", "label"], ignore_index=True)[COLUMNS]
+
+
+def _parquet(rows: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    rows.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _content_uri(model_name: str, sha256: str) -> str:
+    return lake.golden(model_name, f"{sha256[:16]}.parquet")
+
+
+def _state_uri(model_name: str, number: int) -> str:
+    return lake.golden(model_name, f"states/{number:06d}.json")

@@ -7,6 +7,8 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,18 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from include import lake
-from include.datasets import golden, snapshots, warnings
+from include.datasets import golden, newcomers, snapshots, warnings
 from include.datasets.checks import IN_LABEL, normalise, rows_hash, text_keys
-from include.datasets.judging import Known, Numbers, Rows, judge
+from include.datasets.judging import NEW_LABEL, UNAPPROVED, Known, Labels, Numbers, Rows, judge
 from include.datasets.names import is_debris
+from include.datasets.sides import Side, assign, thresholds
 from include.datasets.sorting import accepted_again, sort_rows
 from include.datasets.spool import Spooled, SpoolJob, judged_rows, spool, spool_alone
 from include.settings import settings
 
 logger = logging.getLogger(__name__)
+
+SHOWN_LABELS = 5
 
 
 class Source(BaseModel):
@@ -44,8 +49,10 @@ class Plan(BaseModel):
     run_id: str
     model_name: str
     sources: list[Source]
+    newcomers: list[Source] = []  # files of rows whose label was too new until now
     parent_dataset_id: str | None
-    golden_sha256: str | None
+    golden_number: int | None = None  # the state of the golden set that files are compared with; None: the newest
+    approved: list[str] = []  # batches whose many changes of golden labels a person has approved
     text_column: str = ""  # the run's; empty: the setting's, or found by name
     label_column: str = ""
 
@@ -65,6 +72,7 @@ class FileAccount(BaseModel):
     used: int
     rejected: int
     waiting: int = 0
+    waits_for: list[str] = []  # ``judging.UNAPPROVED`` if it is a person's word
     by_rule: dict[str, int] = {}
     quarantine: str | None = None
     reason: str = ""  # why the file as a whole cannot be read
@@ -80,6 +88,7 @@ class Intake(BaseModel):
     accepted_hash: str = ""  # ``checks.rows_hash`` of them
     missing: str = ""  # why the rows have to wait for more; empty: there is enough
     warnings: list[str] = []  # about all files' rows together
+    newcomers: list[str] = []  # URIs of rows that had waited and take part
 
     @property
     def rows(self) -> dict[str, int]:
@@ -144,7 +153,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
     rows have to wait for more, those of rare labels wait with them: with more rows, a label is not rare. ``isolated``
     reads each file in a process of its own, and a file that kills it counts as one that cannot be read.
     """
-    frozen = golden.read(plan.model_name) if plan.golden_sha256 else None
+    frozen = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
     parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
     accepted_uri = lake.staging(plan.run_id, "accepted.parquet")
     with tempfile.TemporaryDirectory() as name:
@@ -157,58 +166,89 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         readable, accounts = _read_all(plan, folder, isolated=isolated)
         rows, set_aside = _judge(plan, readable, frozen, parent)
         counts = rows.label_counts()
-        missing = "" if frozen is not None else _missing(counts) or _vanishing(rows)
-        waiting = np.zeros(len(rows), bool)
-        if missing:
-            waiting[[place for place, (rule, _) in rows.broken.items() if rule == "label_too_rare"]] = True
-        files = [(file.source.key, file.source.batch_id, file.spooled) for file in readable]
-        rejected = sort_rows(rows, files, folder, waiting)
+        missing = "" if len(frozen.established) or parent is not None else _missing(counts) or _vanishing(rows)
+        waiting = rows.broken_by(UNAPPROVED, NEW_LABEL, *(["label_too_rare"] if missing else []))
+        files = {file.number: (file.source.key, file.source.batch_id, file.spooled) for file in readable}
+        rejected = sort_rows(rows, list(files.values()), folder, waiting)
+        newcomers.keep(rows, files, rows.broken_by(NEW_LABEL), plan.run_id, folder)
         lake.upload_file(folder / "accepted.parquet", accepted_uri)
         for batch_id, path in rejected.items():
             lake.upload_file(path, lake.quarantine(batch_id, "rejected.parquet"))
     found = _rejections(rows, waiting)
     for file in readable:
-        accounts[file.number] = _account(file, rows, found.get(file.number, {}), bool(missing), set_aside)
+        by_rule = found.get(file.number, {})
+        accounts[file.number] = _account(file, rows, by_rule, waiting | rows.good if missing else waiting, set_aside)
     for account in accounts.values():
         logger.info(
             "%s: %d rows, %d good, %d rejected %s",
             account.key, account.rows_in, account.used + account.waiting, account.rejected, account.by_rule or "",
         )  # fmt: skip
+    first = len(plan.sources)  # what waited before is only told of if that has an end
+    told = [one for number, one in sorted(accounts.items()) if number < first or one.used or one.rejected]
     return Intake(
-        files=[accounts[number] for number in sorted(accounts)],
+        newcomers=[one.uri for at, one in enumerate(plan.newcomers, first) if at in accounts and accounts[at].used],
+        files=told,
         accepted_uri=accepted_uri,
         accepted_rows=sum(counts.values()),
         accepted_hash=rows_hash(rows.key[rows.good], counts),
         missing=missing,
-        warnings=_label_warnings(counts, frozen, parent),
+        warnings=[*_corrections(rows, frozen), *_label_warnings(counts, frozen, parent)],
     )
 
 
 def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
-    """Accepted rows and the champion's become a snapshot; the first time, the golden set is frozen from them.
+    """Accepted rows and the champion's become a snapshot; those that are golden go to the golden set instead.
 
-    Returns the snapshot's manifest. Raises GoldenSetError if golden texts got into the snapshot.
+    Returns the snapshot's manifest with ``golden_origin``, by which the golden rows that came with it are known. Raises
+    GoldenSetError if golden texts got into the snapshot.
     """
-    frozen = golden.read(plan.model_name)
-    if frozen is None:
-        config = settings()
-        share = snapshots.stratified_share(accepted, config.golden_fraction, "golden", at_most=config.golden_max_rows)
-        frozen = golden.freeze(plan.model_name, accepted[share])
-        logger.info("froze the golden set: %d rows, %d labels", len(frozen.rows), len(frozen.labels))
-    new = accepted[~accepted["text"].map(normalise).isin(frozen.normalised)]
+    config = settings()
     parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
-    rows, relabelled = snapshots.combine(parent, new)
+    before = golden.read(plan.model_name) or golden.nothing()
+    if len(before.rows) and not before.number:
+        before = golden.adopt(plan.model_name, [] if parent is None else [parent])
+    known = before.sides if parent is None else before.sides.decided(list(parent["text"]), golden.sides_of(parent))
+    by_label = thresholds(
+        accepted,
+        before.thresholds,
+        golden_fraction=config.golden_fraction,
+        golden_max_rows=config.golden_max_rows,
+        validation_fraction=config.validation_fraction,
+    )
+    side = assign(accepted, by_label, known)
+    corrections = before.corrections(accepted)
+    if len(corrections):  # kept before they hold: whoever repeats this finds none
+        lake.create_json(lake.staging(plan.run_id, "corrections.json"), {"rows": corrections.to_dict("records")})
+    judging, learnt = accepted[side == Side.GOLDEN], accepted[side != Side.GOLDEN]
+    learnt = learnt.assign(split=[snapshots.SPLITS[one] for one in side[side != Side.GOLDEN]])
+    rows, relabelled = snapshots.combine(parent, pd.concat([learnt, _moved(before, parent, learnt)]))
+    ordered, dataset_id = snapshots.order(rows)
+    origin = golden.after(dataset_id) if dataset_id == plan.parent_dataset_id else dataset_id
+    sides = known.decided(list(accepted["text"]), side)
+    state = golden.change(
+        plan.model_name,
+        lambda last: replace(last.corrected(corrections).accept(judging, origin), sides=sides, thresholds=by_label),
+        f"run {plan.run_id}",
+        of=before.number,
+    )
+    golden.check_no_leak(ordered["text"], state, f"the dataset of run {plan.run_id}")
     facts = {
         "parent_dataset_id": plan.parent_dataset_id,
-        "new_rows": len(new),
+        "new_rows": len(learnt),
         "relabelled_rows": relabelled,
         "sources": sorted({source.key for source in plan.sources}),
-        "golden_sha256": frozen.sha256,
+        "golden_sha256": state.sha256,
     }
-    manifest = snapshots.write(rows, settings().validation_fraction, facts)
-    written = snapshots.read(manifest["dataset_id"])
-    golden.check_no_leak(written["text"], frozen, manifest["dataset_uri"])
-    return manifest
+    manifest = snapshots.write(ordered, facts)
+    golden.check_no_leak(snapshots.read(dataset_id)["text"], state, manifest["dataset_uri"])
+    return {**manifest, "golden_origin": origin}
+
+
+def _moved(state: golden.GoldenSet, parent: pd.DataFrame | None, learnt: pd.DataFrame) -> pd.DataFrame:
+    """The rows that were golden once and are to be trained on, and are not yet."""
+    texts = state.moved["text"].map(normalise)
+    there = set(learnt["text"].map(normalise)) | set([] if parent is None else parent["text"].map(normalise))
+    return state.moved[~texts.isin(there)].assign(split=snapshots.SPLITS[Side.TRAIN])
 
 
 def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readable], dict[int, FileAccount]]:
@@ -235,23 +275,47 @@ def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readab
         else:
             readable.append(_Readable(number=number, source=source, spooled=spooled))
         job.path.unlink()
+    for number, source in enumerate(plan.newcomers, start=len(plan.sources)):
+        with suppress(FileNotFoundError):
+            waited = newcomers.spooled(source.uri, folder / f"{number}.arrow")
+            readable.append(_Readable(number=number, source=source, spooled=waited))
     return readable, unreadable
 
 
 def _judge(
-    plan: Plan, readable: list[_Readable], frozen: golden.GoldenSet | None, parent: pd.DataFrame | None
+    plan: Plan, readable: list[_Readable], frozen: golden.GoldenSet, parent: pd.DataFrame | None
 ) -> tuple[Rows, dict[int, str]]:
     """All files' rows with their rules and reasons, and which files are set aside as a whole, by their number."""
-    config = settings()
-    rows = judged_rows([source.key for source in plan.sources], {file.number: file.spooled for file in readable})
+    keys = [source.key for source in (*plan.sources, *plan.newcomers)]
+    rows = judged_rows(keys, {file.number: file.spooled for file in readable})
     set_aside = judge(
         rows,
-        allowed_labels=config.labels or (frozen.labels if frozen is not None else None),
-        min_rows_per_label=config.min_rows_per_label,
-        golden_keys=text_keys(frozen.rows["text"]) if frozen is not None else np.array([], np.uint64),
+        labels=_labels(frozen, parent),
+        golden=Known.of(frozen.established["text"], frozen.established["label"]),
+        approved=[number for number, source in enumerate(plan.sources) if source.batch_id in plan.approved],
         known=Known.of([], []) if parent is None else Known.of(parent["text"], parent["label"], parent.get("source")),
     )
     return rows, set_aside
+
+
+def _labels(frozen: golden.GoldenSet, parent: pd.DataFrame | None) -> Labels:
+    config = settings()
+    known = sorted({*frozen.labels, *([] if parent is None else parent["label"].unique())}) if frozen.labels else []
+    fewest = config.min_rows_per_label
+    return Labels(
+        model=config.labels or known or None,
+        fewest=fewest,
+        open=not config.labels and config.new_labels != "reject",
+        needed=fewest if config.new_labels == "admit" else config.new_label_rows,
+        admitted=config.admitted_labels,
+    )
+
+
+def _corrections(rows: Rows, frozen: golden.GoldenSet) -> list[str]:
+    """A sentence about the golden rows that get another label; nothing if there are none."""
+    found = np.flatnonzero(rows.good & np.isin(rows.key, text_keys(frozen.established["text"]))).tolist()
+    shown = ", ".join(f"{rows.names[rows.label[place]]} ({rows.source(place)})" for place in found[:5])
+    return [f"{len(found)} golden rows have another label now: {shown}"] if found else []
 
 
 def _missing(counts: Mapping[str, int]) -> str:
@@ -276,12 +340,12 @@ def _vanishing(rows: Rows) -> str:
     return f"class {label!r}, {count} rows, would be missing: its bytes in {file} are not UTF-8; mend that file first"
 
 
-def _label_warnings(used: Mapping[str, int], frozen: golden.GoldenSet | None, parent: pd.DataFrame | None) -> list[str]:
+def _label_warnings(used: Mapping[str, int], frozen: golden.GoldenSet, parent: pd.DataFrame | None) -> list[str]:
     if not used:
         return []
     config = settings()
-    if frozen is not None:
-        judged = {str(label): float(count) for label, count in frozen.rows["label"].value_counts().items()}
+    if len(frozen.established):
+        judged = {str(label): float(count) for label, count in frozen.established["label"].value_counts().items()}
     else:
         share = min(config.golden_fraction, config.golden_max_rows / sum(used.values()))
         judged = {label: float(round(count * share)) for label, count in used.items()}
@@ -300,23 +364,32 @@ def _rejections(rows: Rows, waiting: Numbers) -> dict[int, dict[str, int]]:
 
 
 def _account(
-    file: _Readable, rows: Rows, by_rule: dict[str, int], waiting: bool, set_aside: dict[int, str]
+    file: _Readable, rows: Rows, by_rule: dict[str, int], waiting: Numbers, set_aside: dict[int, str]
 ) -> FileAccount:
     mine = rows.file == file.number
-    size, good, rejected = int(mine.sum()), int((mine & rows.good).sum()), sum(by_rule.values())
+    size, rejected = int(mine.sum()), sum(by_rule.values())
     labels = len(np.unique(rows.label[mine]))
     whole = set_aside.get(file.number)
+    news = _news(rows, mine)
     return FileAccount(
         key=file.source.key,
         batch_id=file.source.batch_id,
         rows_in=size,
-        used=0 if waiting else good,
-        waiting=size - rejected if waiting else 0,
+        used=int((mine & rows.good & ~waiting).sum()),
+        waiting=int((mine & waiting).sum()),
         rejected=rejected,
         by_rule=dict(sorted(by_rule.items())),
         quarantine=lake.quarantine(file.source.batch_id, "rejected.parquet") if by_rule else None,
-        warnings=[*file.spooled.warnings, *([whole] if whole else warnings.of_file(size, labels, by_rule))],
+        waits_for=[UNAPPROVED] if whole and waiting[mine].all() else [],
+        warnings=[*file.spooled.warnings, *([whole] if whole else warnings.of_file(size, labels, by_rule)), *news],
     )
+
+
+def _news(rows: Rows, mine: Numbers) -> list[str]:
+    """A sentence for each label of a file that is too new."""
+    found = Counter(rows.broken[place][1] for place in np.flatnonzero(mine & rows.broken_by(NEW_LABEL)).tolist())
+    how = "(BERT_NEW_LABEL_ROWS, or name it in BERT_ADMITTED_LABELS)"
+    return [f"{n} rows wait: {reason} {how}" for reason, n in found.most_common(SHOWN_LABELS)]
 
 
 def _lost(source: Source) -> FileAccount:

@@ -13,6 +13,25 @@ from include.datasets.labels import Vocabulary
 
 FEWEST_SHARED = 10  # texts; a file that shares fewer with others is not judged by them
 MOST_DIFFERENT = 0.2  # of the texts that a file shares with others
+MOST_CORRECTIONS, CORRECTED_SHARE = 5, 0.02  # golden labels that uploads may change at once, whichever is more
+UNAPPROVED, NEW_LABEL = "waiting_for_approval", "new_label"
+"""What is no fault of a row: it waits."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which labels count: those of the model, or None before there is one, and what others need.
+
+    With ``open``, a label that the model does not know counts with ``needed`` good rows, or with ``fewest`` if it is
+    among the ``admitted``; its rows wait until then. Before there is a model, each needs ``fewest``.
+    """
+
+    model: Collection[str] | None
+    fewest: int
+    open: bool = False
+    needed: int = 0
+    admitted: Collection[str] = ()
+
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,6 +59,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def broken_by(self, *rules: str) -> Numbers:
+        """Which of the (n,) rows have one of these rules."""
+        found = np.zeros(len(self), bool)
+        found[[place for place, (rule, _) in self.broken.items() if rule in rules]] = True
+        return found
 
     def mark(self, chosen: Numbers, rule: str, reasons: str | Iterable[str]) -> None:
         """Gives the rule to those of the chosen (n,) rows that have none; ``reasons`` is one for all, or one each."""
@@ -78,22 +103,23 @@ class Known:
 def judge(
     rows: Rows,
     *,
-    allowed_labels: Collection[str] | None,
-    min_rows_per_label: int,
-    golden_keys: Numbers,
+    labels: Labels,
+    golden: Known,
     known: Known,
+    approved: Collection[int] = (),
 ) -> dict[int, str]:
     """Says in place what each label means, and which rule a row breaks, if any: the first one.
 
-    Returns warnings by the number of a file: those whose rows are set aside as a whole.
+    ``golden`` are the rows that judge; a file that gives many of them another label waits for a person, unless it is
+    among the ``approved`` by its number. Returns warnings by the number of a file: those whose rows are set aside as a
+    whole.
     """
-    _resolve_labels(rows, allowed_labels)
+    _resolve_labels(rows, labels)
     warnings = _mark_contradictory_files(rows)
     _mark_repetitions(rows)
-    golden = _places(rows.key, np.sort(golden_keys)) >= 0
-    rows.mark(golden, "in_golden_set", "the text is in the frozen golden set, which is never trained on")
+    warnings |= _mark_golden(rows, golden, approved)
     _mark_known(rows, known)
-    _mark_rare_labels(rows, min_rows_per_label, set(known.labels))
+    _mark_rare_labels(rows, labels, set(known.labels))
     return warnings
 
 
@@ -105,12 +131,12 @@ def _places(keys: Numbers, ordered: Numbers) -> Numbers:
     return np.where(ordered[places] == keys, places, -1)
 
 
-def _resolve_labels(rows: Rows, allowed: Collection[str] | None) -> None:
+def _resolve_labels(rows: Rows, labels: Labels) -> None:
     """Replaces the good rows' labels by what they mean; those of others stay as they were written."""
     if not len(rows):
         return
     used = np.flatnonzero(np.bincount(rows.label[rows.good], minlength=len(rows.names))).tolist()
-    vocabulary = Vocabulary([rows.names[code] for code in used], allowed)
+    vocabulary = Vocabulary([rows.names[code] for code in used], labels.model, open=labels.open)
     numbers = {name: code for code, name in enumerate(rows.names)}
     becomes, refused = np.arange(len(rows.names)), np.zeros(len(rows.names), bool)
     for code in used:
@@ -206,23 +232,60 @@ def _most_contradictory(rows: Rows) -> tuple[int, int, int] | None:
     return int(file), int(found.loc[file, "size"]), int(found.loc[file, "sum"])
 
 
-def _mark_known(rows: Rows, known: Known) -> None:
+def _mark_golden(rows: Rows, golden: Known, approved: Collection[int]) -> dict[int, str]:
+    """Marks rows that judge already, and files that would change too many of their labels at once.
+
+    The file that would change most waits first, and of equal ones the later. A few changed labels are corrections.
+    """
+    same = _same(rows, golden)
+    rows.mark(same, "in_golden_set", "the text is in the golden set, which is never trained on")
+    corrections = (_places(rows.key, golden.keys) >= 0) & ~same
+    corrections[np.isin(rows.file, list(approved))] = False
+    most = max(MOST_CORRECTIONS, int(CORRECTED_SHARE * len(golden.keys)))
+    warnings: dict[int, str] = {}
+    while (corrections & rows.good).sum() > most:
+        counts = np.bincount(rows.file[corrections & rows.good])
+        file = int(np.flatnonzero(counts == counts.max())[-1])
+        warnings[file] = (
+            f"{counts[file]} of the {len(golden.keys)} golden rows have another label in {rows.files[file]}, and no "
+            f"more than {most} may change without a person's word: all its rows wait for approval"
+        )
+        rows.mark(rows.file == file, UNAPPROVED, warnings[file])
+    return warnings
+
+
+def _same(rows: Rows, known: Known) -> Numbers:
+    """For each row (n,) whether its text is known with its label."""
     places = _places(rows.key, known.keys)
     numbers = {name: code for code, name in enumerate(rows.names)}
-    trained = np.array([numbers.get(label, -1) for label in known.labels], int)
-    same = places >= 0
-    same[same] = trained[places[same]] == rows.label[same]
+    labels = np.array([numbers.get(label, -1) for label in known.labels], int)
+    same: Numbers = places >= 0
+    same[same] = labels[places[same]] == rows.label[same]
+    return same
+
+
+def _mark_known(rows: Rows, known: Known) -> None:
+    places, same = _places(rows.key, known.keys), _same(rows, known)
     sources = [known.sources[place] for place in places[same & rows.good].tolist()]
     known_too = "the champion's dataset has this text with this label"
     rows.mark(same, "already_known", [f"{known_too}, from {source}" if source else known_too for source in sources])
 
 
-def _mark_rare_labels(rows: Rows, minimum: int, trained: set[str]) -> None:
-    """Marks labels that are new, and too few to be split into training, validation and golden rows."""
+def _mark_rare_labels(rows: Rows, labels: Labels, trained: set[str]) -> None:
+    """Marks labels that are new, and too few to be split into training, validation and golden rows, or to be new."""
     counts = np.bincount(rows.label[rows.good], minlength=len(rows.names))
     is_new = np.array([name not in trained for name in rows.names], bool)
-    rare = ((counts < minimum) & is_new)[rows.label]
+    rare = ((counts < labels.fewest) & is_new)[rows.label]
+    if labels.open and labels.model is not None:
+        needed = np.array([labels.fewest if name in labels.admitted else labels.needed for name in rows.names], int)
+        known = trained | set(labels.model)
+        waits = (counts < needed) & np.array([name not in known for name in rows.names], bool)
+        rows.mark(waits[rows.label], NEW_LABEL, [
+            f"label {rows.names[code][:80]!r} is new and has {counts[code]} good rows; it joins with {needed[code]}"
+            for code in rows.label[waits[rows.label] & rows.good].tolist()
+        ])  # fmt: skip
     rows.mark(rare, "label_too_rare", [
-        f"label {rows.names[code][:80]!r} has {counts[code]} good rows; {minimum} are needed (BERT_MIN_ROWS_PER_LABEL)"
+        f"label {rows.names[code][:80]!r} has {counts[code]} good rows; {labels.fewest} are needed "
+        "(BERT_MIN_ROWS_PER_LABEL)"
         for code in rows.label[rare & rows.good].tolist()
     ])  # fmt: skip

@@ -103,12 +103,12 @@ def canonical(text: str) -> str:
 class Vocabulary:
     """What each label of an intake means.
 
-    ``labels`` are all labels as written, each once. ``allowed`` are the model's, or None if any is welcome; whatever is
-    written there is a label, in that spelling.
+    ``labels`` are all labels as written, each once. ``allowed`` are the model's, or None if it has none yet; whatever
+    is written there is a label, in that spelling. Others are labels too if it is ``open``.
     """
 
-    def __init__(self, labels: Iterable[str], allowed: Collection[str] | None) -> None:
-        self.allowed = allowed
+    def __init__(self, labels: Iterable[str], allowed: Collection[str] | None, *, open: bool = False) -> None:
+        self.allowed = None if open else allowed
         self._spelling = {canonical(label): label for label in allowed or ()} | {
             label: label for label in allowed or ()
         }

@@ -1,4 +1,4 @@
-"""Content-addressed snapshots: the same rows always give the same dataset id, the same split and the same files."""
+"""Content-addressed snapshots: the same rows on the same sides always give the same dataset id and the same files."""
 # ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
 
 import hashlib
@@ -16,30 +16,17 @@ ROWS = ["text", "label", "source", "extra"]
 a JSON object; both are empty in rows from before they were kept."""
 
 
-def stratified_share(rows: pd.DataFrame, fraction: float, salt: str, *, at_most: int | None = None) -> pd.Series:
-    """Picks a share of each label's rows, by the hash of their text: stable whatever order they come in.
-
-    ``rows`` has the columns text and label. Returns a boolean Series over its index. Each label gives
-    ``round(fraction * n)`` rows, at least one, but leaves at least two. ``at_most`` bounds the whole share.
-    """
-    if at_most is not None and len(rows):
-        fraction = min(fraction, at_most / len(rows))
-    ranks = rows["text"].map(lambda text: hashlib.sha256(f"{salt}{normalise(text)}".encode()).hexdigest())
-    position = ranks.groupby(rows["label"]).rank(method="first")
-    sizes = rows.groupby("label")["text"].transform("size")
-    wanted = (sizes * fraction).round().clip(lower=1).clip(upper=(sizes - 2).clip(lower=0))
-    return position <= wanted
-
-
 def combine(parent: pd.DataFrame | None, new: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Old and new rows together; a text that comes again with another label takes the new one.
 
-    Both have the columns ``ROWS``, or text and label alone. Returns the rows and how many old ones were relabelled.
+    Both have the columns ``ROWS`` and split, of which source and extra may be missing. Returns the rows and how many
+    old ones were relabelled.
     """
-    new = new.reindex(columns=ROWS, fill_value="")
+    columns = [*ROWS, "split"]
+    new = new.reindex(columns=columns, fill_value="")
     if parent is None:
         return new.reset_index(drop=True), 0
-    parent = parent.reindex(columns=ROWS, fill_value="")
+    parent = parent.reindex(columns=columns, fill_value="")
     labels = new.set_index(new["text"].map(normalise))["label"]
     label_now = parent["text"].map(normalise).map(labels)
     kept = parent[label_now.isna()]
@@ -47,16 +34,19 @@ def combine(parent: pd.DataFrame | None, new: pd.DataFrame) -> tuple[pd.DataFram
     return pd.concat([kept, new], ignore_index=True), int(relabelled.sum())
 
 
-def write(rows: pd.DataFrame, validation_fraction: float, facts: dict[str, Any]) -> dict[str, Any]:
-    """Splits rows (``ROWS``, or text and label) and writes them as a snapshot, manifest last; returns the manifest.
+def order(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Rows (``ROWS`` and split, of which source and extra may be missing) as a snapshot has them, and its id."""
+    ordered = rows.reindex(columns=[*ROWS, "split"], fill_value="").fillna({"source": "", "extra": ""})
+    ordered = ordered.sort_values(["split", "text", "label"], ignore_index=True)
+    return ordered, _content_hash(ordered)
+
+
+def write(rows: pd.DataFrame, facts: dict[str, Any]) -> dict[str, Any]:
+    """Writes rows (as for ``order``) as a snapshot, manifest last; returns the manifest.
 
     ``facts`` (where the rows came from) go into the manifest but not into the id.
     """
-    validation = stratified_share(rows, validation_fraction, "validation")
-    ordered = rows.reindex(columns=ROWS, fill_value="").fillna({"source": "", "extra": ""})
-    ordered = ordered.assign(split=validation.map({True: "validation", False: "train"}))
-    ordered = ordered.sort_values(["split", "text", "label"], ignore_index=True)
-    dataset_id = _content_hash(ordered)
+    ordered, dataset_id = order(rows)
     manifest_uri = lake.dataset(dataset_id, "manifest.json")
     if not lake.exists(manifest_uri):
         for split in SPLITS:

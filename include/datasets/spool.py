@@ -180,6 +180,11 @@ def spooled_rows(file: Spooled) -> Iterator[pa.RecordBatch]:
     yield from _batches(file, ["row", "text", "extra"])
 
 
+def judged_batches(file: Spooled) -> Iterator[pa.RecordBatch]:
+    """A spooled file's rows with all that is known of them: ``checks.CHECKED``."""
+    yield from _batches(file, CHECKED.names)
+
+
 def _batches(file: Spooled, names: list[str]) -> Iterator[pa.RecordBatch]:
     """``names`` begin with row, which counts on from part to part."""
     fields = [CHECKED.get_field_index(name) for name in names]

@@ -1,4 +1,4 @@
-"""The report's two pictures, as PNG files and as inline SVG that takes on the page's text colour."""
+"""The report's pictures, as PNG files and as inline SVG that takes on the page's text colour."""
 
 import io
 import warnings
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from include.evaluation.comparison import Comparison
 from include.evaluation.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -66,6 +67,25 @@ def confusion_matrix(metrics: Metrics, png: Path) -> str:
         _name_classes(axes, metrics.labels)
         if count <= COUNTED_CLASSES:
             _write_counts(axes, metrics)
+        return _save(figure, png)
+
+
+def intervals(comparisons: list[Comparison], margin: float, png: Path) -> str:
+    """Draws where the challenger's true difference to each other model may lie; writes the PNG and returns the SVG."""
+    with _style():
+        figure = _figure(10, 1.1 + 0.45 * len(comparisons))
+        axes = figure.subplots()
+        for place, one in enumerate(reversed(comparisons)):
+            colour = RED if one.upper < 0 and one.lower < -margin else GREEN
+            ends = [100 * one.lower, 100 * one.upper]
+            axes.plot(ends, [place, place], color=colour, linewidth=3, solid_capstyle="butt")
+            axes.plot(100 * one.difference, place, color=colour, marker="o", markersize=7)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.axvline(-100 * margin, color=INK, linestyle=":", linewidth=1.5, label="tolerated drop")
+        axes.set_yticks(range(len(comparisons)), [f"beside the {one.against}" for one in reversed(comparisons)])
+        axes.set_ylim(-0.6, len(comparisons) - 0.4)
+        axes.set_xlabel("points of accuracy, challenger minus the other model")
+        axes.legend(loc="upper right")
         return _save(figure, png)
 
 

@@ -1,12 +1,15 @@
-"""Scores challenger and champion on the same golden rows in one go, and puts together what follows from it."""
+"""Scores challenger, champion and anchor on the same golden rows in one go, and puts together what follows from it."""
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from include.evaluation.answers import MODELS, Answer, keys_of
+from include.evaluation.counting import Known
 from include.evaluation.gates import Decision, Thresholds, decide
 from include.evaluation.metrics import Flips, Metrics, find_flips, measure
 
@@ -60,6 +63,7 @@ class Context(BaseModel):
     mlflow_run_id: str = ""
     challenger_version: str = ""
     champion_version: str = ""
+    anchor_version: str = ""  # empty: the champion is the anchor
     best_epoch: int | None = None
     history: list[dict[str, float]] = []
     files: list[FileAccount] = []
@@ -77,8 +81,23 @@ class ScoredModel(BaseModel):
     metrics: Metrics
 
 
+class Part(BaseModel):
+    """Some of the golden rows, and how many of them each model has right."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int
+    challenger: int
+    champion: int | None = None
+    anchor: int | None = None
+
+
 class Evaluation(BaseModel):
-    """All that an evaluation found; JSON-able, so that it can lie in a run's reports as evaluation.json."""
+    """All that an evaluation found; JSON-able, so that it can lie in a run's reports as evaluation.json.
+
+    The models' ``metrics`` are over all golden rows; ``established`` and ``new`` are how the rows that judge and those
+    that came with this upload fare by themselves. ``answers`` are kept beside the JSON, in a file of their own.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -87,9 +106,14 @@ class Evaluation(BaseModel):
     thresholds: Thresholds
     challenger: ScoredModel
     champion: ScoredModel | None
+    anchor: ScoredModel | None = None
+    established: Part | None = None  # None, as is new: by a version that did not tell them apart
+    new: Part | None = None
+    new_by_class: dict[str, int] = {}
     decision: Decision
     flips: Flips | None
     context: Context = Context()
+    answers: list[Answer] = Field([], exclude=True, repr=False)
 
 
 def evaluate(
@@ -99,23 +123,34 @@ def evaluate(
     champion_uri: str | None,
     thresholds: Thresholds,
     *,
+    anchor_uri: str | None = None,
+    established: Sequence[bool] | None = None,
+    keys: Sequence[str] | None = None,
     golden_hash: str | None = None,
     context: Context | None = None,
 ) -> Evaluation:
-    """Scores both models on the same n rows and decides.
+    """Scores the models on the same n rows, each model once, and decides.
 
-    ``golden_hash`` is the frozen set's own; without one the hash of the rows as given is recorded. The URIs are those
-    of model folders. Raises ValueError if texts and labels differ in number or there are none, and whatever scoring
-    raises.
+    The URIs are those of model folders; an anchor that is the champion may be left out. ``established`` says which rows
+    judge (None: all), ``keys`` what they are called in the answers. ``golden_hash`` is the golden set's own; without
+    one the hash of the rows as given is recorded. Raises ValueError if the sequences differ in length or there are no
+    rows, and whatever scoring raises.
     """
     from include.training.scoring import score
 
+    models = (challenger_uri, champion_uri, None if anchor_uri == champion_uri else anchor_uri)
+    scores = {uri: score(uri, golden_texts) for uri in dict.fromkeys(models) if uri is not None}
+    challenger, champion, anchor = (None if uri is None else (uri, scores[uri]) for uri in models)
+    assert challenger is not None
     return assess(
         golden_texts,
         golden_labels,
-        (challenger_uri, score(challenger_uri, golden_texts)),
-        None if champion_uri is None else (champion_uri, score(champion_uri, golden_texts)),
+        challenger,
+        champion,
         thresholds,
+        anchor=anchor,
+        established=established,
+        keys=keys,
         golden_hash=golden_hash,
         context=context,
     )
@@ -128,26 +163,69 @@ def assess(
     champion: tuple[str, Scores] | None,
     thresholds: Thresholds,
     *,
+    anchor: tuple[str, Scores] | None = None,
+    established: Sequence[bool] | None = None,
+    keys: Sequence[str] | None = None,
     golden_hash: str | None = None,
     context: Context | None = None,
 ) -> Evaluation:
     """``evaluate`` for models that have been scored: each is its URI and its scores of the n golden rows, in order."""
     if len(golden_texts) != len(golden_labels):
         raise ValueError(f"the golden set has {len(golden_texts)} texts but {len(golden_labels)} labels")
-    predicted = list(challenger[1].predicted)
-    before = None if champion is None else list(champion[1].predicted)
+    if champion is None:  # the first model: nothing to compare with, and no row that could be too new to judge
+        anchor = established = None
+    models = (challenger, champion, anchor)
+    predicted = [None if model is None else list(model[1].predicted) for model in models]
+    decision = decide(
+        golden_labels,
+        list(challenger[1].predicted),
+        predicted[1],
+        predicted[2],
+        thresholds,
+        established=established,
+        known=Known(*(None if model is None else list(model[1].labels) for model in models)),
+    )
+    judging = [True] * len(golden_labels) if established is None else list(established)
+    context = context or Context()
     return Evaluation(
         golden_hash=golden_hash or hash_rows(golden_texts, golden_labels),
         golden_rows=len(golden_texts),
         thresholds=thresholds,
-        decision=decide(golden_labels, predicted, before, thresholds),
+        decision=decision,
         challenger=_scored(challenger, golden_labels),
         champion=None if champion is None else _scored(champion, golden_labels),
+        anchor=None if anchor is None else _scored(anchor, golden_labels),
+        established=_part(golden_labels, predicted, judging),
+        new=_part(golden_labels, predicted, [not judges for judges in judging]),
+        new_by_class=Counter(label for label, judges in zip(golden_labels, judging, strict=True) if not judges),
         flips=None
         if champion is None
         else find_flips(golden_texts, golden_labels, _confident(champion[1]), _confident(challenger[1])),
-        context=context or Context(),
+        context=context,
+        answers=_answers(keys if keys is not None else keys_of(golden_texts), golden_labels, judging, models, context),
     )
+
+
+def _part(labels: Sequence[str], predicted: Sequence[Sequence[str] | None], of: Sequence[bool]) -> Part:
+    rows = [row for row, is_in in enumerate(of) if is_in]
+    right = [None if answers is None else sum(answers[row] == labels[row] for row in rows) for answers in predicted]
+    return Part(rows=len(rows), challenger=right[0] or 0, champion=right[1], anchor=right[2])
+
+
+def _answers(
+    keys: Sequence[str],
+    labels: Sequence[str],
+    established: Sequence[bool],
+    models: Sequence[tuple[str, Scores] | None],
+    context: Context,
+) -> list[Answer]:
+    versions = (context.challenger_version, context.champion_version, context.anchor_version)
+    return [
+        Answer(key, label, judges, name, version, model[0], *answer)
+        for name, version, model in zip(MODELS, versions, models, strict=True)
+        if model is not None
+        for key, label, judges, answer in zip(keys, labels, established, _confident(model[1]), strict=True)
+    ]
 
 
 def hash_rows(texts: Sequence[str], labels: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
-"""The evaluation as one HTML file that needs nothing else, and its two pictures as PNG."""
+"""The evaluation as one HTML file that needs nothing else, and its pictures as PNG."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include.evaluation import charts
-from include.evaluation.evaluate import Evaluation
+from include.evaluation import charts, words
+from include.evaluation.evaluate import Evaluation, Part
 from include.evaluation.metrics import most_confused
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ FEW_CLASSES = 12
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> Path:
-    """Writes report.html, confusion_matrix.png and, if there is a history, learning_curve.png; returns the HTML's path.
+    """Writes report.html and its pictures as PNG, those for which there is something to draw; returns the HTML's path.
 
     Texts and labels are escaped; the file makes no request to anywhere. ``folder`` is made if it is not there.
     """
@@ -27,7 +27,12 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     if context.history:
         curve = charts.learning_curve(context.history, context.best_epoch, folder / "learning_curve.png")
     matrix = charts.confusion_matrix(evaluation.challenger.metrics, folder / "confusion_matrix.png")
-    page = environment().get_template("report.html.jinja").render(_values(evaluation), curve=curve, matrix=matrix)
+    intervals = ""
+    if evaluation.decision.comparisons:
+        margin = evaluation.thresholds.max_accuracy_drop
+        intervals = charts.intervals(evaluation.decision.comparisons, margin, folder / "intervals.png")
+    pictures = {"curve": curve, "matrix": matrix, "intervals": intervals}
+    page = environment().get_template("report.html.jinja").render(_values(evaluation), **pictures)
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -40,6 +45,11 @@ def _values(evaluation: Evaluation) -> dict[str, Any]:
         "challenger": evaluation.challenger.metrics,
         "champion": evaluation.champion.metrics if evaluation.champion else None,
         "classes": _class_rows(evaluation),
+        "parts": _parts(evaluation),
+        "powers": [
+            words.power(comparison, evaluation.thresholds.max_accuracy_drop)
+            for comparison in evaluation.decision.comparisons
+        ],
         "pairs": most_confused(evaluation.challenger.metrics, SHOWN_PAIRS),
         "few_classes": len(evaluation.challenger.metrics.labels) <= FEW_CLASSES,
         "shown_flips": SHOWN_FLIPS,
@@ -47,14 +57,23 @@ def _values(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def _parts(evaluation: Evaluation) -> list[tuple[str, Part]]:
+    """The rows that judge and those that came with this upload, where there are some of the latter."""
+    if evaluation.established is None or evaluation.new is None or not evaluation.new.rows:
+        return []
+    return [("Established rows", evaluation.established), ("Rows of this upload", evaluation.new)]
+
+
 def _class_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """One row per golden class, the weakest first, with the champion's scores beside the challenger's."""
     before = {score.label: score for score in evaluation.champion.metrics.classes} if evaluation.champion else {}
+    new = evaluation.new_by_class
     return [
         {
             "score": score,
             "before": before.get(score.label),
-            "gated": score.support >= evaluation.thresholds.min_class_rows,
+            "gated": score.support - new.get(score.label, 0) >= evaluation.thresholds.min_class_rows,
+            "new": new.get(score.label, 0),
         }
         for score in sorted(evaluation.challenger.metrics.classes, key=lambda score: (score.f1, score.label))
     ]
@@ -66,6 +85,7 @@ def _ids(evaluation: Evaluation) -> dict[str, str]:
         "Model": context.model_name,
         "Challenger": _version(context.challenger_version, evaluation.challenger.uri),
         "Champion": _version(context.champion_version, evaluation.champion.uri) if evaluation.champion else "none yet",
+        "Anchor": _version(context.anchor_version, evaluation.anchor.uri) if evaluation.anchor else "",
         "Base model": context.base_model,
         "Dataset": context.dataset_id,
         "Job": context.job_id,

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from include.orchestration.notes import note_failure
+from include.orchestration.params import refuse_wrong_request
 
 START = datetime(2025, 1, 1)
 
@@ -18,4 +19,5 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
     "on_failure_callback": note_failure,
+    "pre_execute": refuse_wrong_request,
 }

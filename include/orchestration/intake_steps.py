@@ -13,9 +13,10 @@ from airflow.stats import Stats
 from airflow.utils.types import DagRunType
 
 from include import lake
-from include.datasets import golden
+from include.datasets import golden, newcomers
 from include.datasets.intake import Intake, Plan, Source, build_dataset, sources_at, stage, take_in
-from include.orchestration import batches, handover, listening, reconciling, settling, sweeping
+from include.datasets.judging import UNAPPROVED
+from include.orchestration import batches, golden_rows, handover, listening, reconciling, settling, sweeping
 from include.orchestration.outcome import conclude
 from include.orchestration.training_task import provide_training_pool
 from include.registry import lineage
@@ -39,13 +40,13 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     """
     provide_training_pool()
     try:
-        told = reconciling.reconcile(settings().model_name)
+        mended = reconciling.reconcile(settings().model_name)
     except ChampionLost as error:  # no later try finds it
         raise AirflowFailException(str(error)) from error
     plan = _plan(dag_run, params)
     _take(plan)
     intake = _take_in(plan)
-    intake.warnings = [*told, *intake.warnings]
+    intake.warnings = [*mended, *intake.warnings]
     lake.write_json(lake.staging(plan.run_id, "intake.json"), intake.model_dump())
     if intake.missing:
         _end_without_training(dag_run, plan, intake, "waiting_for_more_data", intake.missing)
@@ -53,6 +54,13 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     _report_waits(plan)
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
     if intake.accepted_rows == 0 or (uploaded and not plan.sources):
+        unapproved = [warning for file in intake.files if UNAPPROVED in file.waits_for for warning in file.warnings]
+        if unapproved:
+            told = f'{"; ".join(unapproved)}: make readmit RUN="{plan.run_id}" APPROVE=1'
+            _end_without_training(dag_run, plan, intake, "waiting_for_approval", told)
+        if intake.rows["waiting"]:
+            news = "; ".join(warning for file in intake.files if file.waiting for warning in file.warnings)
+            _end_without_training(dag_run, plan, intake, "waiting_for_more_data", news)
         _end_without_training(dag_run, plan, intake, "nothing_to_train", _why_nothing(intake))
     return {"accepted_uri": intake.accepted_uri, "accepted_hash": intake.accepted_hash, "rows": intake.rows}
 
@@ -68,7 +76,8 @@ def preprocess(rows: "pd.DataFrame", run_id: str, accepted_hash: str) -> dict[st
     settling.hold(plan)
     with sweeping.no_datasets_deleted():
         manifest = build_dataset(plan, rows)
-        lake.write_json(lake.staging(run_id, "dataset.json"), {"dataset_id": manifest["dataset_id"]})
+        facts = {name: manifest[name] for name in ("dataset_id", "golden_origin")}
+        lake.write_json(lake.staging(run_id, "dataset.json"), facts)
     return {name: manifest[name] for name in ("dataset_id", "dataset_uri", "rows")}
 
 
@@ -124,13 +133,17 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     if _is_pinned(dag_run.run_id):
         return pinned_plan(dag_run.run_id)
     model_name = settings().model_name
+    golden_rows.follow_champion(model_name, "a run found it so")
     frozen = golden.read(model_name)
+    sources = stage(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id)
     plan = Plan(
         run_id=dag_run.run_id,
         model_name=model_name,
-        sources=stage(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id),
+        sources=sources,
+        newcomers=[Source(uri=uri, key=key, batch_id=name) for uri, key, name in newcomers.waiting(model_name)],
+        approved=sorted(name for name in {one.batch_id for one in sources} if golden_rows.is_approved(name)),
         parent_dataset_id=lineage.parent_dataset_id(model_name, settling.warehouse()),
-        golden_sha256=frozen.sha256 if frozen else None,
+        golden_number=frozen.number if frozen else 0,
         text_column=params.get("text_column") or "",
         label_column=params.get("label_column") or "",
     )
@@ -168,8 +181,11 @@ def _why_nothing(intake: Intake) -> str:
 
 
 def _end_without_training(dag_run: DagRun, plan: Plan, intake: Intake, outcome: str, reason: str) -> None:
-    waits = outcome == "waiting_for_more_data"
-    state, because = (State.RELEASED, Because.WAITS) if waits else (State.QUARANTINED, Because.NONE)
+    state, because = {
+        "waiting_for_more_data": (State.RELEASED, Because.WAITS),
+        "waiting_for_approval": (State.SET_ASIDE, Because.NONE),
+        "nothing_to_train": (State.QUARANTINED, Because.NONE),
+    }[outcome]
     settling.settle(plan, intake, state, because, reason)
     conclude(dag_run.dag_id, plan, intake, outcome, reason)
     raise AirflowSkipException(reason)

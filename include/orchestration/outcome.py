@@ -15,7 +15,7 @@ from include.orchestration.notes import NOTE_LIMIT, set_note
 
 logger = logging.getLogger(__name__)
 
-UNTRAINED = ("waiting_for_more_data", "nothing_to_train")
+UNTRAINED = ("waiting_for_more_data", "waiting_for_approval", "nothing_to_train")
 LONGEST_REASON = 400  # characters of it that a note shows
 LONGEST_LINE = 300
 
@@ -31,8 +31,8 @@ def conclude(
 ) -> str:
     """Writes a run's outcome, and counts it among Airflow's metrics; returns the URI of run.json.
 
-    ``outcome`` is promoted, rejected, unchanged (the job's model is the champion already), nothing_to_train or
-    waiting_for_more_data; the last two get a report here, since nothing was evaluated. ``links`` are shown in the note;
+    ``outcome`` is promoted, rejected, unchanged (the job's model is the champion already), or one of ``UNTRAINED``,
+    which get a report here, since nothing was evaluated. ``links`` are shown in the note;
     ``facts`` (gates, versions, ids) go into run.json as they are.
     """
     if outcome in UNTRAINED:

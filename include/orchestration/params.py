@@ -2,11 +2,14 @@
 
 import difflib
 from collections.abc import Collection, Iterable
+from typing import Any
 
+from airflow.exceptions import AirflowFailException
 from airflow.models.param import Param
 
 from include import lake
 from include.settings import settings
+from include.training.base_models import allowed, refusal
 
 
 def training_params() -> dict[str, Param]:
@@ -28,7 +31,7 @@ def training_params() -> dict[str, Param]:
             type="string",
             minLength=1,
             title="Base model",
-            description="Hugging Face id, local path, s3:// URI or models:/name@alias",
+            description=f"{allowed()[0].upper()}{allowed()[1:]}",
         ),
         "epochs": Param(config.epochs, type="integer", minimum=1, maximum=1000, title="Epochs"),
         "learning_rate": Param(
@@ -61,6 +64,18 @@ def misspelt(conf: Iterable[str], params: Collection[str]) -> str:
     hints = {name: difflib.get_close_matches(name.lower(), params, n=1) for name in unknown}
     shown = [f"{name!r}{f' (did you mean {hint[0]!r}?)' if hint else ''}" for name, hint in hints.items()]
     return f"conf names what is no parameter: {', '.join(shown)}. There are: {', '.join(params)}." if unknown else ""
+
+
+def refuse_wrong_request(context: Any) -> None:
+    """Before every task of every DAG: ends a run that was told what it cannot do, with a sentence and no second try.
+
+    Raises AirflowFailException for a name in ``conf`` that is no parameter, and for a base model that is not allowed.
+    """
+    params = context["params"]
+    known = context["dag"].params
+    wrong = misspelt(context["dag_run"].conf or {}, known) if known else ""
+    if wrong := wrong or (refusal(params["base_model"]) if "base_model" in params else ""):
+        raise AirflowFailException(wrong)
 
 
 def data_bucket(dataset_uri: str | None) -> str:

@@ -19,8 +19,9 @@ from urllib3.exceptions import HTTPError
 from include import lake
 from include.orchestration import training_pod
 from include.orchestration.pod_trigger import TrainingPodTrigger
-from include.orchestration.training_task import job_of
+from include.orchestration.submission import job_of
 from include.settings import settings
+from include.training.job import Job
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +58,15 @@ class PodTraining(KubernetesPodOperator):
     """
 
     execution_timeout: timedelta | None
-    template_fields: Sequence[str] = (*KubernetesPodOperator.template_fields, "dataset_uri")
+    template_fields: Sequence[str] = (*KubernetesPodOperator.template_fields, "dataset_uri", "job_uri")
 
-    def __init__(self, *, dataset_uri: str, **kwargs: Any) -> None:
+    def __init__(self, *, dataset_uri: str, job_uri: str = "", **kwargs: Any) -> None:
         config = settings()
         self.config = config.pod.of(config.model_name)
         arguments = training_pod.pod_arguments(self.config)
         super().__init__(**(arguments | {"deferrable": True, "random_name_suffix": False} | kwargs))
         self.dataset_uri = dataset_uri
+        self.job_uri = job_uri
         if self.execution_timeout:
             # Airflow's own way would fail the deferred task and leave the pod.
             self.active_deadline_seconds = int(self.execution_timeout.total_seconds())
@@ -73,7 +75,12 @@ class PodTraining(KubernetesPodOperator):
     def execute(self, context: Any) -> str:
         """Submits the job and defers until its pod is over, if it has no result yet."""
         tracking_uri = self.config.mlflow_tracking_uri or settings().mlflow_tracking_uri
-        job = job_of(context["params"], self.dataset_uri, context["run_id"], tracking_uri)
+        if self.job_uri:
+            job = Job.model_validate(lake.read_json(self.job_uri)).model_copy(
+                update={"mlflow_tracking_uri": tracking_uri}
+            )
+        else:
+            job = job_of(context, self.task_id, self.dataset_uri, tracking_uri, image=self.image, in_pod=True)
         context["ti"].xcom_push(key=JOB_ID, value=job.job_id)  # first: there is never a pod without a waiter
         if not lake.exists(lake.job(job.job_id, "result.json")):
             job.submit()

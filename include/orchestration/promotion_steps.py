@@ -17,11 +17,12 @@ from airflow.utils.types import DagRunType
 from include import lake
 from include.datasets import golden, snapshots
 from include.datasets.intake import Intake, Plan
+from include.evaluation.answers import write_answers
 from include.evaluation.evaluate import Context, Evaluation, FileAccount
 from include.evaluation.evaluate import evaluate as evaluate_models
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import write_report
-from include.orchestration import handover, settling
+from include.orchestration import golden_rows, handover, settling
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
 from include.registry import ledger, lineage, mlflow_runs, models, promotion, standing
@@ -50,6 +51,8 @@ def evaluate(dag_run: DagRun, result_uri: str, *, anew: bool = False) -> dict[st
     lake.write_bytes(uri, evaluation.model_dump_json(indent=2).encode())
     with tempfile.TemporaryDirectory() as folder:
         write_report(evaluation, Path(folder))
+        if evaluation.answers:  # else they lie there since it was decided
+            write_answers(evaluation.answers, Path(folder))
         lake.upload(Path(folder), uri.rsplit("/", 1)[0])
         mlflow_runs.log_report(result.mlflow_run_id, Path(folder), _airflow_url(dag_run), evaluation)
     logger.info("%s", evaluation.decision.reason)
@@ -126,14 +129,15 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
     if frozen is None:
         raise golden.GoldenSetError(f"there is no golden set at {lake.golden(plan.model_name)}; was it deleted?")
     golden.check_no_leak(snapshots.read(dataset_id)["text"], frozen, job.dataset_uri)
+    judging = frozen.judging(lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id))
     champion = standing.champion(plan.model_name, settling.warehouse()).champion
     return evaluate_models(
-        list(frozen.rows["text"]),
-        list(frozen.rows["label"]),
+        list(judging["text"]),
+        list(judging["label"]),
         result.model_uri,
         champion.uri if champion else None,
         Thresholds.from_settings(config),
-        golden_hash=frozen.sha256,
+        established=list(judging["established"]),
         context=Context(
             model_name=plan.model_name,
             base_model=job.base_model,
@@ -204,6 +208,8 @@ def _drop_table(plan: Plan) -> None:
 
 
 def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Result, version: str, outcome: str) -> None:
+    if outcome == "promoted":
+        golden_rows.follow_champion(plan.model_name, f"version {version} was promoted", promoted=True)
     state = State.SET_ASIDE if outcome == "rejected" else State.USED
     if _waits(evaluation, outcome):
         settling.settle(plan, _intake(plan), State.RELEASED, Because.WAITS, evaluation.decision.reason)

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 
 from include import lake
 from include.datasets import golden
-from include.orchestration import reconciling, settling
+from include.orchestration import golden_rows, reconciling, settling
 from include.registry import ledger, promotion, smoke
 from include.registry.code import code_hash
 from include.registry.promotion import RolledBack
@@ -67,6 +67,10 @@ def roll_back(
     except promotion.AlreadyReplaced as error:
         return f"nothing to do: {error}"
     reconciling.settle_batches_of_last_move(model_name, engine)
+    try:
+        golden_rows.follow_champion(model_name, f"rolled back to version {done.champion.version}")
+    except golden.GoldenSetError as error:  # the next run makes up for it, once the golden set can be read
+        logger.warning("the golden rows do not follow the champion yet: %s", error)
     return f"{model_name}: version {done.champion.version} is the champion again. {_told(done, hindrance)}".strip()
 
 

@@ -1,5 +1,8 @@
 """What has to be true before Airflow may start elsewhere than on a developer's machine (``BERT_ENVIRONMENT``).
 
+A developer's machine says that it is one (``local``): `make up`, the Docker stack and the tests do. A deployment that
+has forgotten to say what it is is none.
+
 Two moments, because only the webserver knows who can log in: ``plugins/airflow_local_settings.py`` checks the
 configuration in every process, ``plugins/safe_login.py`` the logins in the webserver. Both end the process; an
 exception that Airflow catches would only be logged.
@@ -77,7 +80,8 @@ def _environment() -> str:
 def _refuse(faults: list[str]) -> None:
     if faults:
         lines = "".join(f"\n  - {fault}" for fault in faults)
-        raise SystemExit(f"Airflow does not start: BERT_ENVIRONMENT is {_environment()}, and{lines}")
+        unset = "" if Place().model_fields_set else " since nothing sets it (on a developer's machine set it to local)"
+        raise SystemExit(f"Airflow does not start: BERT_ENVIRONMENT is {_environment()}{unset}, and{lines}")
 
 
 def _key_faults() -> Iterator[str]:

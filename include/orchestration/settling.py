@@ -11,10 +11,13 @@ from airflow.exceptions import AirflowFailException
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
 from include import lake
+from include.datasets import newcomers
 from include.datasets.intake import Intake, Plan, Source
-from include.orchestration import batches
+from include.datasets.judging import UNAPPROVED
+from include.orchestration import batches, golden_rows
 from include.orchestration.batches import PIPELINE
 from include.orchestration.defaults import WAREHOUSE
+from include.settings import settings
 from include.uploads import lifecycle, open_batches
 from include.uploads.claims import take
 from include.uploads.lifecycle import Because, State, Who
@@ -56,11 +59,11 @@ def settle(plan: Plan, intake: Intake, state: State, because: Because, reason: s
     mine = batch_ids(plan)
     if state is State.RELEASED and because is Because.WAITS and plan.sources and not mine:
         mine = [_adopt(plan)]
-    again = _again(intake)
+    again, unapproved = _again(intake), _unapproved(intake)
     for batch_id in mine:
         lifecycle.move(
             batch_id,
-            state,
+            State.SET_ASIDE if state is State.USED and batch_id in unapproved else state,
             Who.RUN,
             provided=lambda last: last.run_id == plan.run_id,
             because=because,
@@ -69,6 +72,10 @@ def settle(plan: Plan, intake: Intake, state: State, because: Because, reason: s
         )
         if state is not State.RELEASED:
             open_batches.close(batch_id)
+    if state is State.USED:
+        newcomers.publish(plan.model_name, plan.run_id, [source.uri for source in plan.newcomers])
+    if state is State.SET_ASIDE:
+        newcomers.set_aside(plan.model_name, plan.run_id, intake.newcomers)
     batches.record(mine)
 
 
@@ -80,6 +87,11 @@ def _again(intake: Intake) -> dict[str, list[str]]:
     return {
         batch.batch_id: [file.mark for file in batch.files if (batch.batch_id, file.key) in unused] for batch in found
     }
+
+
+def _unapproved(intake: Intake) -> set[str]:
+    """The batches of which a file waits for a person's word, whatever became of the others."""
+    return {file.batch_id for file in intake.files if UNAPPROVED in file.waits_for}
 
 
 def _adopt(plan: Plan) -> str:
@@ -120,10 +132,16 @@ def restore(run_ids: Iterable[str], reason: str) -> None:
         lifecycle.move(batch_id, State.USED, Who.ROLLBACK, provided=by_rollback, reason=reason)
 
 
-def readmit(run_id: str, reason: str) -> list[str]:
-    """Takes the rows back that a run has set aside; returns its batches that wait for the next run now."""
+def readmit(run_id: str, reason: str, *, approve: bool = False) -> list[str]:
+    """Takes the rows back that a run has set aside; returns its batches that wait for the next run now.
+
+    With ``approve``, their files may change as many golden labels as they want to.
+    """
+    newcomers.take_back(settings().model_name, run_id)
     back = []
     for batch_id in _batches_of([run_id]):
+        if approve:
+            golden_rows.approve(batch_id, reason)
         moved = lifecycle.move(
             batch_id, State.RELEASED, Who.PERSON, anew=True, because=Because.READMITTED, reason=reason
         )

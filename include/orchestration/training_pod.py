@@ -100,8 +100,14 @@ def _empty_dir(name: str, **source: str) -> k8s.V1Volume:
 
 
 def _environment(pod: Pod) -> dict[str, str]:
+    config = settings()
     ours = {
-        "BERT_BUCKET": settings().bucket,
+        "BERT_BUCKET": config.bucket,
+        # What the trainer refuses again, and what it says of itself.
+        "BERT_BASE_MODEL": config.base_model,
+        "BERT_BASE_MODEL_BUCKETS": ",".join(config.base_model_buckets),
+        "BERT_LOCAL_BASE_MODELS": str(config.local_base_models).lower(),
+        "BERT_IMAGE": pod.image,
         "HOME": SCRATCH,
         "TMPDIR": SCRATCH,
         "HF_HOME": f"{SCRATCH}/huggingface",

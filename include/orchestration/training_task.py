@@ -15,8 +15,9 @@ from airflow.models import BaseOperator, Pool
 
 from include import lake
 from include.orchestration.defaults import GPU_POOL
+from include.orchestration.submission import job_of
 from include.settings import settings
-from include.training.job import Hyperparameters, Job
+from include.training.job import Job
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +26,13 @@ LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ ")
 STOP_SECONDS = 50  # less than [core] killed_task_cleanup_time, after which Airflow kills the task
 
 
-def training_task(*, task_id: str, dataset_uri: str, **kwargs: Any) -> BaseOperator:
+def training_task(*, task_id: str, dataset_uri: str = "", job_uri: str = "", **kwargs: Any) -> BaseOperator:
     """A task that trains on a snapshot with the run's params and returns the URI of the trainer's result.json.
 
-    ``dataset_uri`` is templated. The backend is the setting ``BERT_TRAINING_BACKEND``.
+    With a ``job_uri`` it trains the job that lies there, whatever the params are. Both are templated. The backend is
+    the setting ``BERT_TRAINING_BACKEND``.
     """
-    arguments = {"task_id": task_id, "dataset_uri": dataset_uri, "pool": GPU_POOL} | kwargs
+    arguments = {"task_id": task_id, "dataset_uri": dataset_uri, "job_uri": job_uri, "pool": GPU_POOL} | kwargs
     if settings().training_backend == "local":
         return LocalTraining(**arguments)
     from include.orchestration.pod_operator import PodTraining
@@ -45,31 +47,15 @@ def provide_training_pool() -> None:
         Pool.create_or_update_pool(GPU_POOL, slots=1, description="Training runs at once", include_deferred=False)
 
 
-def job_of(params: dict[str, Any], dataset_uri: str, run_name: str, mlflow_tracking_uri: str) -> Job:
-    """The job that a run's params ask for; the trainer reaches MLflow at ``mlflow_tracking_uri``."""
-    config = settings()
-    return Job(
-        dataset_uri=dataset_uri,
-        model_name=config.model_name,
-        base_model=params["base_model"],
-        hyperparameters=Hyperparameters(
-            early_stopping_patience=config.early_stopping_patience,
-            **{name: params[name] for name in Hyperparameters.model_fields if name in params},
-        ),
-        mlflow_tracking_uri=mlflow_tracking_uri,
-        mlflow_experiment=config.model_name,
-        mlflow_run_name=run_name,
-    )
-
-
 class LocalTraining(BaseOperator):
     """Runs the trainer as a process of the worker; its output is the task's log."""
 
-    template_fields: Sequence[str] = ("dataset_uri",)
+    template_fields: Sequence[str] = ("dataset_uri", "job_uri")
 
-    def __init__(self, *, dataset_uri: str, **kwargs: Any) -> None:
+    def __init__(self, *, dataset_uri: str, job_uri: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dataset_uri = dataset_uri
+        self.job_uri = job_uri
 
     @cached_property
     def hook(self) -> SubprocessHook:
@@ -78,7 +64,12 @@ class LocalTraining(BaseOperator):
 
     def execute(self, context: Any) -> str:
         """Submits the job, runs the trainer until it ends, and returns the result's URI."""
-        job = job_of(context["params"], self.dataset_uri, context["run_id"], settings().mlflow_tracking_uri)
+        config = settings()
+        if self.job_uri:
+            job = Job.model_validate(lake.read_json(self.job_uri))
+        else:
+            address = config.mlflow_tracking_uri
+            job = job_of(context, self.task_id, self.dataset_uri, address, image=config.image, in_pod=False)
         command = [sys.executable, "-m", "include.training", job.submit(), "--stop-with-parent"]
         ended = self.hook.run_command(command, cwd=str(PROJECT))
         if ended.exit_code:

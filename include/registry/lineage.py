@@ -50,6 +50,15 @@ def is_decided(model_name: str, job_id: str) -> bool:
     return version is not None and models.DECISION in version.tags
 
 
+def trained_datasets(model_name: str, *, first: str) -> list[str]:
+    """The datasets that versions were trained on and that are still there, each once, beginning with ``first``."""
+    named = [
+        first,
+        *(version.tags.get("dataset_id", "") for version in models.all_versions() if version.name == model_name),
+    ]
+    return [one for one in dict.fromkeys(named) if one and lake.exists(lake.dataset(one, "manifest.json"))]
+
+
 def ancestry(dataset_id: str | None) -> list[str]:
     """A dataset and those it was made from, the newest first."""
     found: list[str] = []

@@ -104,6 +104,14 @@ class Dataset:
         if unknown:
             raise TrainingError(f"{uri}: label {unknown[0]!r} is in validation.parquet but in no row of train.parquet")
 
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of each split's file."""
+        return {split: self._digest(split).hex() for split in SPLITS}
+
+    def _digest(self, split: str) -> bytes:
+        with self._files[split].open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
     def _source(self, split: str) -> str:
         return f"{self.uri}/{split}.parquet"
 
@@ -177,10 +185,8 @@ class Dataset:
 
     def _key(self, split: str, tokenizing: bytes, max_length: int) -> str:
         """Of all that decides the file: what the Parquet file, not only its name, says, the labels, the tokenizer."""
-        digest = hashlib.sha256(repr((FORMAT, max_length, self.labels)).encode() + tokenizing)
-        with self._files[split].open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()[:16]
+        content = self._digest(split)
+        return hashlib.sha256(repr((FORMAT, max_length, self.labels)).encode() + tokenizing + content).hexdigest()[:16]
 
     def _write(self, path: Path, split: str, tokenizer: Any, max_length: int) -> None:
         schema = pa.schema({"input_ids": pa.list_(pa.int32()), "label": pa.int32()})

@@ -9,7 +9,6 @@ architecture" instead of answering with a pooler that was never trained. `load_c
 import logging
 from dataclasses import dataclass
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -119,7 +118,7 @@ def build_classifier(source: str, labels: list[str], name: str) -> tuple[Any, An
     """A classifier to be trained, upon a base model or an earlier classifier.
 
     Args:
-        source: Local folder or Hugging Face id.
+        source: Local folder, as ``fetch_base_model`` returns it.
         labels: Label names in the order of the logits.
         name: What the user called the model, for messages.
 
@@ -135,7 +134,7 @@ def build_classifier(source: str, labels: list[str], name: str) -> tuple[Any, An
         config = AutoConfig.from_pretrained(source)
         model = _build(source, config, names)
     except (OSError, ValueError) as error:
-        raise TrainingError(_why_not(source, name, error)) from error
+        raise TrainingError(f"base model {name} cannot be loaded from {source}: {_first_line(error)}") from error
     _require_vocabulary(model)
     return model, tokenizer
 
@@ -169,16 +168,6 @@ def _require_vocabulary(model: Any) -> None:
         raise TrainingError(
             f"{type(model).__name__} has no word vectors: choose a model with a vocabulary, as BERT has"
         )
-
-
-def _why_not(source: str, name: str, error: Exception) -> str:
-    if Path(source).is_dir():
-        return f"base model {name} cannot be loaded from {source}: {_first_line(error)}"
-    return (
-        f"base model {name} is no local folder and the Hugging Face hub did not give it ({_first_line(error)}): "
-        "set BERT_BASE_MODEL to a local folder, an s3:// URI or models:/name@alias, or allow access to the hub "
-        "(HF_TOKEN for a private model)"
-    )
 
 
 def _first_line(error: Exception) -> str:

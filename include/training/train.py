@@ -2,8 +2,6 @@
 # ruff: noqa: TID253 - the trainer itself; `__main__` imports it once there is something to train
 
 import logging
-import platform
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from safetensors.torch import load_file
 from transformers import (
     EvalPrediction,
@@ -25,7 +22,8 @@ from transformers import (
 )
 
 from include import lake
-from include.training import history, tracking
+from include.settings import settings
+from include.training import history, provenance, tracking
 from include.training.acceleration import accelerate_on_cpu, accelerate_on_gpu
 from include.training.callbacks import CheckpointUpload, Pace, Progress
 from include.training.checkpoints import Checkpoints
@@ -82,6 +80,9 @@ class _Run:
         self.folder = folder
         self.started = started
         self.work = work
+        self.trainer_hash = provenance.trainer_hash()
+        if job.trainer_hash not in ("", self.trainer_hash):
+            logger.warning("the job names trainer %s, and this one is %s", job.trainer_hash, self.trainer_hash)
         self.processes = processes
         self.dataset = Dataset(job.dataset_uri, work)
         set_seed(job.hyperparameters.seed)
@@ -96,12 +97,24 @@ class _Run:
         self.resumed_from = self.checkpoints.restore() if processes.main else 0
 
     def _build(self) -> tuple[Any, Any]:
-        source = fetch_base_model(self.job.base_model, self.job.mlflow_tracking_uri, self.work / "base")
+        source, self.revision = self._fetch_base_model()
         model, tokenizer = build_classifier(source, self.dataset.labels, self.job.base_model)
         wanted, limit = self.job.hyperparameters.max_length, position_limit(model)
         if wanted > limit:
             raise TrainingError(f"max_length {wanted} is more than the {limit} tokens {self.job.base_model} can take")
         return model, tokenizer
+
+    def _fetch_base_model(self) -> tuple[str, str]:
+        """The same revision in every attempt: an alias may move while a job waits for its next one."""
+        pinned = f"{self.folder}/base_model.json"
+        known = self.job.base_model_revision
+        if not known and lake.exists(pinned):
+            known = str(lake.read_json(pinned)["revision"])
+        tracking_uri = self.job.mlflow_tracking_uri
+        source, revision = fetch_base_model(self.job.base_model, known, tracking_uri, self.work / "base")
+        if not known and self.processes.main:
+            lake.create_json(pinned, {"revision": revision})
+        return source, revision
 
     def _shrink_vocabulary(self) -> Vocabulary:
         size = self.model.get_input_embeddings().num_embeddings
@@ -129,7 +142,8 @@ class _Run:
             return None
         facts = self.facts()
         rows = {"train": len(self.train_rows), "validation": len(self.validation_rows)}
-        tracker = tracking.start(self.job, self.folder, rows, facts)
+        origin = {"base_model_revision": self.revision, "trainer_hash": self.trainer_hash}
+        tracker = tracking.start(self.job, self.folder, rows, facts | origin)
         progress = Progress(tracker, len(self.train_rows))
         with _ended_properly(tracker), _out_of_memory_explained(self.job.hyperparameters):
             began = time.monotonic()
@@ -157,7 +171,12 @@ class _Run:
                 "total": round(time.monotonic() - self.started, 3),
             },
             throughput=progress.throughput(state, self.tokens()),
-            versions=_versions(),
+            versions=provenance.versions(),
+            base_model_revision=self.revision,
+            trainer_hash=self.trainer_hash,
+            image=settings().image,
+            dataset_files=self.dataset.hashes(),
+            machine=provenance.machine(),
             resumed_from_step=self.resumed_from,
             extra=facts,
         )
@@ -313,15 +332,3 @@ def _out_of_memory_explained(tunables: Hyperparameters) -> Iterator[None]:
             f"out of memory with batch_size {tunables.batch_size} and max_length {tunables.max_length}: "
             "lower one of them, or give the task more memory"
         ) from error
-
-
-def _versions() -> dict[str, str]:
-    import mlflow
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "mlflow": mlflow.__version__,
-        "platform": sys.platform,
-    }

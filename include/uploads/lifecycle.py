@@ -57,7 +57,12 @@ MOVES = (
     Move(State.TOLD, State.TAKEN, (Who.RUN,), "a run starts, whoever started it"),
     Move(State.RELEASED, State.TAKEN, (Who.RUN,), "a run starts, whoever started it"),
     Move(State.TAKEN, State.USED, (Who.RUN,), "its rows are in the champion"),
-    Move(State.TAKEN, State.SET_ASIDE, (Who.RUN,), "the challenger was shown worse"),
+    Move(
+        State.TAKEN,
+        State.SET_ASIDE,
+        (Who.RUN,),
+        "the challenger was shown worse, or a file waits for approval",
+    ),
     Move(State.TAKEN, State.QUARANTINED, (Who.RUN,), "none of its rows can be used; they lie in quarantine/"),
     Move(
         State.TAKEN,

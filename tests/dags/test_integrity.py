@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from include.orchestration.params import refuse_wrong_request
+
 DAGS = Path(__file__).parents[2] / "dags"
 FILES = sorted(DAGS.glob("*.py"))
 HEAVY = {"torch", "transformers", "mlflow", "evidently", "sklearn", "matplotlib"}  # Airflow itself imports kubernetes
@@ -37,6 +39,14 @@ def test_every_task_retries_with_back_off_and_notes_its_failure(bag: Any) -> Non
             assert task.retries >= 1, name
             assert task.retry_exponential_backoff, name
             assert task.on_failure_callback, name
+
+
+def test_every_dag_with_parameters_refuses_a_wrong_request_before_its_first_task(bag: Any) -> None:
+    with_params = [dag for dag in bag.dags.values() if dag.params]
+    assert len(with_params) >= 2
+    for dag in with_params:
+        for task in dag.roots:
+            assert task._pre_execute_hook is refuse_wrong_request, f"{dag.dag_id}.{task.task_id}"
 
 
 def test_sensors_are_deferrable_and_end_some_day(bag: Any) -> None:

@@ -159,7 +159,7 @@ def waiting_intake() -> Intake:
 
 
 def end(run: str, files: Intake) -> str:
-    plan = Plan(run_id=run, model_name="m", sources=[], parent_dataset_id=None, golden_sha256=None)
+    plan = Plan(run_id=run, model_name="m", sources=[], parent_dataset_id=None)
     return conclude("pipeline", plan, files, "waiting_for_more_data", "1 good row so far, and 200 are needed")
 
 

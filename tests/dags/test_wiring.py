@@ -1,19 +1,28 @@
 """How the two DAGs of the main job hang together."""
 
-from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.exceptions import ParamValidationError
+from airflow import DAG
+from airflow.exceptions import AirflowFailException, ParamValidationError
 from airflow.models.param import ParamsDict
+from airflow.operators.empty import EmptyOperator
+
+from include.orchestration.defaults import START
+from include.orchestration.params import refuse_wrong_request
+from include.orchestration.production import road_to_production
 
 
 def chain(dag: Any) -> list[str]:
     """The task ids in order; fails if the DAG is not a chain."""
-    ids = [task.task_id for task in dag.topological_sort()]
-    for before, after in pairwise(ids):
-        assert after in dag.get_task(before).downstream_task_ids, f"{before} >> {after}"
-    return ids
+    (task,), found = dag.roots, []
+    while task is not None:
+        found.append(task.task_id)
+        assert len(task.downstream_list) < 2, f"more than one task comes after {task.task_id}"
+        task = next(iter(task.downstream_list), None)
+    assert len(found) == len(dag.tasks)
+    return found
 
 
 def test_the_training_pipeline_is_a_chain(bag: Any) -> None:
@@ -27,6 +36,21 @@ def test_the_training_pipeline_is_a_chain(bag: Any) -> None:
         "evaluate_model",
         "upload_model",
     ]
+
+
+def test_every_dag_that_trains_takes_the_same_road_with_ids_of_its_own() -> None:
+    with DAG("retraining", start_date=START, schedule=None) as dag:
+        road = road_to_production(
+            dataset_uri="s3://b/datasets/d/", train_id="retrain_model", evaluate_id="evaluate_new", decide_id="deploy"
+        )
+        road.evaluate >> EmptyOperator(task_id="compare_models") >> road.decide
+    after = {task.task_id: task.downstream_task_ids for task in dag.tasks}
+    assert after == {
+        "retrain_model": {"evaluate_new"},
+        "evaluate_new": {"compare_models", "deploy"},  # what the decision rests on is the evaluation's
+        "compare_models": {"deploy"},
+        "deploy": set(),
+    }
 
 
 def test_the_listener_starts_the_pipeline_through_a_dataset(bag: Any) -> None:
@@ -91,6 +115,34 @@ def validated(bag: Any, conf: dict[str, Any]) -> dict[str, Any]:
 def test_a_wrong_parameter_is_refused_before_anything_runs(bag: Any, conf: dict[str, Any]) -> None:
     with pytest.raises(ParamValidationError):
         validated(bag, conf)
+
+
+@pytest.mark.parametrize("dag_id", ["bert_model_training_pipeline", "model_rollback"])
+def test_a_misspelt_parameter_ends_a_run_of_any_dag_with_the_nearest_name(bag: Any, dag_id: str) -> None:
+    dag = bag.dags[dag_id]
+    meant = next(name for name in dag.params if "_" in name)
+    context = {"params": {}, "dag": dag, "dag_run": SimpleNamespace(conf={meant.replace("_", "-"): "x"})}
+    with pytest.raises(AirflowFailException, match=f"did you mean '{meant}'"):
+        refuse_wrong_request(context)
+    refuse_wrong_request(context | {"dag_run": SimpleNamespace(conf=None)})
+
+
+def test_all_misspelt_parameters_are_named_with_those_there_are(bag: Any) -> None:
+    dag = bag.dags["bert_model_training_pipeline"]
+    dag_run = SimpleNamespace(conf={"epoch": 3, "dataset_url": "s3://x/y", "something": 1})
+    with pytest.raises(AirflowFailException) as failure:
+        refuse_wrong_request({"params": {}, "dag": dag, "dag_run": dag_run})
+    words = str(failure.value)
+    assert "'epoch' (did you mean 'epochs'?), 'dataset_url' (did you mean 'dataset_uri'?), 'something'." in words
+    assert "learning_rate" in words
+
+
+def test_a_base_model_that_is_not_allowed_ends_a_run_with_what_is(bag: Any) -> None:
+    params = {"base_model": "http://example.com/model"}
+    dag_run = SimpleNamespace(conf=params)
+    context = {"params": params, "dag": bag.dags["bert_model_training_pipeline"], "dag_run": dag_run}
+    with pytest.raises(AirflowFailException, match=r"'http://example.com/model' .*: allowed are a Hugging Face id"):
+        refuse_wrong_request(context)
 
 
 def test_the_documented_parameters_are_accepted(bag: Any) -> None:

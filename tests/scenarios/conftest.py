@@ -58,13 +58,13 @@ def stack(small_bert: dict[str, str]) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def told(stack: Stack) -> dict[str, Any]:
-    """The shared stack's past, and what the demo writes to demo.json: its five stories are told."""
+    """The shared stack's past, and what the demo writes to demo.json: its stories are told."""
     return demo.run(stack, sample_data.uploads(sample_data.messages(500)), Console())
 
 
 @pytest.fixture(scope="session")
 def story(stack: Stack, told: dict[str, Any]) -> Story:
-    """The shared stack in a user's hands, after the five stories: there is a champion and a golden set."""
+    """The shared stack in a user's hands, after the stories: there is a champion and a golden set."""
     return Story(stack)
 
 

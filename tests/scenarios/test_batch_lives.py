@@ -345,7 +345,7 @@ def test_after_two_tries_that_were_killed_while_reading_each_file_is_read_by_its
     from include.orchestration import intake_steps
 
     source = Source(batch_id="b1", key="incoming/a.csv", uri=lake.claims("b1", "files/a.csv"))
-    plan = Plan(run_id="run 1", model_name="m", sources=[source], parent_dataset_id=None, golden_sha256=None)
+    plan = Plan(run_id="run 1", model_name="m", sources=[source], parent_dataset_id=None)
     seen: list[bool] = []
 
     def take_in(plan: Plan, *, isolated: bool = False) -> Intake:

@@ -94,14 +94,14 @@ def roll_back(story: Story, replaces: str | None, to: str | None) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def shuffled_run(told: dict[str, Any]) -> str:
+def swapped_run(told: dict[str, Any]) -> str:
     """The run of the story whose challenger is shown worse."""
-    return str(next(one["run_id"] for one in told["stories"] if one["name"] == "shuffled labels"))
+    return str(next(one["run_id"] for one in told["stories"] if one["name"] == "swapped labels"))
 
 
 def test_the_stories_uploads_have_ended_and_the_table_says_how(story: Story, told: dict[str, Any]) -> None:
     idle(story)
-    (batch_id,) = story.report(shuffled_run(told))["batches"]
+    (batch_id,) = story.report(swapped_run(told))["batches"]
     assert end_of(story, batch_id)["state"] == "set aside"
     for key in story.keys("claims/open/"):
         assert end_of(story, key.split("/")[-1])["because"] == "waits", "no other is open when nothing runs"
@@ -175,7 +175,7 @@ def test_a_challenger_whose_champion_was_rolled_back_meanwhile_is_built_again_on
 
 def test_rows_that_were_set_aside_can_be_taken_back(story: Story, told: dict[str, Any]) -> None:
     idle(story)
-    run_id = shuffled_run(told)
+    run_id = swapped_run(told)
     (batch_id,) = story.report(run_id)["batches"]
     before = end_of(story, batch_id)
     command = [sys.executable, "-m", "dev", "readmit", "--state", str(story.stack.state.folder), "--", run_id]

@@ -30,7 +30,7 @@ def run(run_id: str, **files: bytes) -> dict[str, Any]:
         key = f"incoming/{name.replace('_', '.')}"
         uri = lake.write_bytes(lake.claims(run_id, name.replace("_", ".")), content)
         sources.append(Source(batch_id=run_id, key=key, uri=uri))
-    plan = Plan(run_id=run_id, model_name="m", sources=sources, parent_dataset_id=None, golden_sha256=None)
+    plan = Plan(run_id=run_id, model_name="m", sources=sources, parent_dataset_id=None)
     intake = take_in(plan)
     report = {"run_id": run_id, "rows": intake.rows, "files": [file.model_dump() for file in intake.files]}
     lake.write_json(lake.report(PIPELINE, run_id, "run.json"), report)

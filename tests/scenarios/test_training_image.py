@@ -62,7 +62,12 @@ def _train(python: Path, app: Path, job_uri: str, **variables: str) -> subproces
     """Runs the Dockerfile's entry point, in the app's folder and with nothing of this process's environment."""
     entry_point = re.findall(r"^ENTRYPOINT (.+)$", _dockerfile(), re.MULTILINE)[-1]
     # Files in place of an MLflow server: without SQLAlchemy the image cannot open the SQLite that other tests use.
-    environment = {"PATH": str(python.parent), "HOME": str(app), "MLFLOW_ALLOW_FILE_STORE": "true"} | variables
+    environment = {
+        "PATH": str(python.parent),
+        "HOME": str(app),
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+        "BERT_LOCAL_BASE_MODELS": "true",
+    } | variables
     command = [*json.loads(entry_point), job_uri]  # JSON is the exec form, in which SIGTERM reaches the trainer
     return subprocess.run(command, cwd=app, env=environment, capture_output=True, text=True, timeout=300)
 

@@ -152,15 +152,6 @@ def test_a_right_that_is_missing_is_named_and_an_outage_is_tried_again(waits: An
     assert not isinstance(outage.value, AirflowFailException)
 
 
-def test_a_misspelt_parameter_fails_before_anything_is_waited_for(waits: Any) -> None:
-    waiting = waits("s3://theirs/mine/", epoch=3, dataset_url="s3://x/y", something=1)
-    with pytest.raises(AirflowFailException) as failure:
-        waiting.sensor.execute(waiting.context)
-    words = str(failure.value)
-    assert "'epoch' (did you mean 'epochs'?), 'dataset_url' (did you mean 'dataset_uri'?), 'something'." in words
-    assert "learning_rate" in words
-
-
 @pytest.mark.parametrize("name", ["_SUCCESS", "team a/.DS_Store", "x.csv.crc", "team_$folder$", "team a/"])
 def test_what_programs_leave_wakes_no_listener(s3: Bucket, waits: Any, name: str) -> None:
     sensor: Any = upload_sensor(task_id="wait_for_upload")

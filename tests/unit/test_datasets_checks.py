@@ -66,7 +66,7 @@ def test_a_bad_row_does_not_make_a_good_one_contradictory() -> None:
 
 def test_golden_and_known_rows_are_kept_out_and_relabelled_ones_let_in() -> None:
     known = pd.Series({"b": "x", "c": "x"})
-    assert judge([("A", "x"), ("b", "x"), ("c", "y")], golden_texts={"a"}, known=known) == [
+    assert judge([("A", "x"), ("b", "x"), ("c", "y")], golden=pd.Series({"a": "x"}), known=known) == [
         "in_golden_set",
         "already_known",
         "",

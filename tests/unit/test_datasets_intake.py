@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import io
 import json
 import sys
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from include import lake
-from include.datasets import golden, snapshots, spool
+from include.datasets import golden, newcomers, snapshots, spool
 from include.datasets.checks import rows_hash, text_keys
 from include.datasets.intake import Plan, Source, build_dataset, sources_at, stage, take_in
 
@@ -29,8 +30,16 @@ def plan(files: dict[str, bytes], run_id: str = "run:1", **options: object) -> P
     for name, content in files.items():
         uri = lake.write_bytes(lake.claims("b1", f"files/{name}"), content)
         sources.append(Source(batch_id="b1", key=f"incoming/{name}", uri=uri))
-    defaults = {"model_name": "m", "sources": sources, "parent_dataset_id": None, "golden_sha256": None}
+    defaults = {"model_name": "m", "sources": sources, "parent_dataset_id": None}
     return Plan(run_id=run_id, **(defaults | options))  # type: ignore[arg-type]
+
+
+def frozen_once(model_name: str, rows: pd.DataFrame) -> None:
+    """A golden set as it was written before there were states."""
+    content = rows[["text", "label"]].to_parquet(index=False)
+    sha256 = hashlib.sha256(content).hexdigest()
+    uri = lake.write_bytes(lake.golden(model_name, f"{sha256[:16]}.parquet"), content)
+    lake.write_json(lake.golden(model_name, "golden.json"), {"uri": uri, "sha256": sha256, "rows": len(rows)})
 
 
 def accepted(uri: str) -> pd.DataFrame:
@@ -79,11 +88,13 @@ def test_too_few_rows_for_a_first_model_wait(file_lake: str) -> None:
     assert intake.rows == {"in": 50, "used": 0, "rejected": 0, "waiting": 50}
 
 
-def test_the_first_dataset_freezes_a_golden_set_and_keeps_it_out(file_lake: str) -> None:
+def test_the_first_dataset_brings_golden_rows_and_keeps_them_out(file_lake: str) -> None:
     first = plan({"a.csv": good(300)})
     manifest = build_dataset(first, accepted(take_in(first).accepted_uri))
     frozen = golden.read("m")
     assert frozen is not None
+    assert frozen.established.empty, "no upload brings its own judge"
+    assert len(frozen.judging(manifest["golden_origin"])) == len(frozen.rows)
     assert len(frozen.rows) + sum(manifest["rows"].values()) == 300
     assert not set(snapshots.read(manifest["dataset_id"])["text"]) & set(frozen.rows["text"])
 
@@ -91,17 +102,19 @@ def test_the_first_dataset_freezes_a_golden_set_and_keeps_it_out(file_lake: str)
 def test_the_second_dataset_adds_to_the_champions(file_lake: str) -> None:
     first = plan({"a.csv": good(300)})
     parent = build_dataset(first, accepted(take_in(first).accepted_uri))
-    frozen = golden.read("m")
-    assert frozen is not None
+    frozen = golden.follow("m", [parent["dataset_id"]], "promoted")
     leaking = csv(list(frozen.rows["text"][:3]), list(frozen.rows["label"][:3]))
     second = plan(
         {"b.csv": good(100, start=1000), "c.csv": leaking},
-        "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256=frozen.sha256,
+        "run:2", parent_dataset_id=parent["dataset_id"],
     )  # fmt: skip
     intake = take_in(second)
     assert intake.files[1].by_rule == {"in_golden_set": 3}
     manifest = build_dataset(second, accepted(intake.accepted_uri))
-    assert sum(manifest["rows"].values()) == sum(parent["rows"].values()) + 100
+    grown = golden.read("m")
+    assert grown is not None
+    assert len(grown.rows) > len(frozen.rows)
+    assert sum(manifest["rows"].values()) + len(grown.rows) == 400
 
 
 def test_a_run_that_is_repeated_gives_the_same_dataset(file_lake: str) -> None:
@@ -110,6 +123,112 @@ def test_a_run_that_is_repeated_gives_the_same_dataset(file_lake: str) -> None:
     again = plan({"b.csv": good(10)}).pin()
     assert again == first, "the pinned plan counts, not what is there by now"
     assert build_dataset(again, accepted(take_in(again).accepted_uri)) == once
+
+
+def relabelled(frame: pd.DataFrame) -> bytes:
+    return csv(list(frame["text"]), ["x" if label == "y" else "y" for label in frame["label"]])
+
+
+def begun() -> tuple[dict[str, object], golden.GoldenSet]:
+    """A champion of 300 rows: what a plan after it names, and its golden set."""
+    first = plan({"a.csv": good(300)})
+    parent = build_dataset(first, accepted(take_in(first).accepted_uri))
+    frozen = golden.follow("m", [parent["dataset_id"]], "promoted")
+    return {"parent_dataset_id": parent["dataset_id"], "golden_number": frozen.number}, frozen
+
+
+def test_a_few_golden_labels_are_corrected_at_once(file_lake: str) -> None:
+    options, frozen = begun()
+    wrong = frozen.rows.head(5)
+    second = plan({"b.csv": good(50, start=1000), "c.csv": relabelled(wrong)}, "run:2", **options)
+    intake = take_in(second)
+    assert [file.used for file in intake.files] == [50, 5]
+    assert "5 golden rows have another label now" in intake.warnings[0]
+    manifest = build_dataset(second, accepted(intake.accepted_uri))
+    assert not set(wrong["text"]) & set(snapshots.read(manifest["dataset_id"])["text"])
+    corrected = golden.read("m")
+    assert corrected is not None
+    now = corrected.established.set_index("text")["label"]
+    assert (now[wrong["text"]].to_numpy() != wrong["label"].to_numpy()).all()
+    assert len(now) == len(frozen.rows)
+    kept = lake.read_json(lake.staging("run:2", "corrections.json"))["rows"]
+    assert {row["text"]: row["was"] for row in kept} == dict(zip(wrong["text"], wrong["label"], strict=True))
+    assert take_in(second) == intake, "a repeated task sees the golden set that it saw first"
+    assert build_dataset(second, accepted(intake.accepted_uri)) == manifest
+
+
+def test_a_file_that_changes_many_golden_labels_waits_for_approval(file_lake: str) -> None:
+    options, frozen = begun()
+    files = {"b.csv": good(50, start=1000), "c.csv": relabelled(frozen.rows.head(6)) + good(20, start=2000)[11:]}
+    fine, odd = take_in(plan(files, "run:2", **options)).files
+    assert (fine.used, fine.waiting) == (50, 0)
+    assert (odd.used, odd.waiting, odd.rejected) == (0, 26, 0)
+    assert "6 of the 44 golden rows have another label in incoming/c.csv" in odd.warnings[0]
+    intake = take_in(plan(files, "run:3", approved=["b1"], **options))
+    assert [file.used for file in intake.files] == [50, 26]
+
+
+def test_a_new_label_waits_until_it_has_enough_rows_and_then_has_golden_ones(file_lake: str) -> None:
+    options, _ = begun()
+    few = csv([f"new {at}" for at in range(8)], ["z"] * 8) + good(20, start=1000)[11:]
+    second = plan({"b.csv": few}, "run:2", **options)
+    intake = take_in(second)
+    (file,) = intake.files
+    assert (file.used, file.waiting, file.rejected) == (20, 8, 0)
+    assert file.warnings[-1].startswith("8 rows wait: label 'z' is new and has 8 good rows; it joins with 20")
+    assert set(accepted(intake.accepted_uri)["label"]) == {"x", "y"}
+    newcomers.publish("m", "run:2", [])
+    newcomers.publish("m", "run:2", [])
+
+    more = csv([f"new {at}" for at in range(4, 20)] + ["new 1"], ["z"] * 16 + ["x"])
+    waited = [Source(uri=uri, key=key, batch_id=batch) for uri, key, batch in newcomers.waiting("m")]
+    assert [(one.key, one.batch_id) for one in waited] == [("incoming/b.csv", "b1")]
+    third = plan({"c.csv": more}, "run:3", newcomers=waited, **options)
+    now, before = take_in(third).files
+    assert (now.used, now.waiting, now.by_rule) == (0, 16, {"contradictory_label": 1})
+    assert (before.waiting, before.by_rule) == (3, {"contradictory_label": 1, "duplicate": 4})
+    third = plan({"c.csv": more + b"new 20,z\n"}, "run:3", newcomers=waited, **options)
+    intake = take_in(third)
+    rows = accepted(intake.accepted_uri)
+    assert len(rows[rows["label"] == "z"]) == 20
+    assert "incoming/b.csv row 1" in set(rows["source"])
+    assert intake.newcomers == [waited[0].uri]
+    manifest = build_dataset(third, rows)
+    came = golden.read("m").judging(manifest["golden_origin"])  # type: ignore[union-attr]
+    assert (came["label"] == "z").sum() == 6
+
+
+def test_rows_that_waited_and_made_a_challenger_worse_are_set_aside_and_can_be_taken_back(file_lake: str) -> None:
+    options, _ = begun()
+    few = csv([f"new {at}" for at in range(8)], ["z"] * 8) + good(20, start=1000)[11:]
+    take_in(plan({"b.csv": few}, "run:2", **options))
+    newcomers.publish("m", "run:2", [])
+    ((uri, *_),) = newcomers.waiting("m")
+    newcomers.set_aside("m", "run:3", [uri])
+    assert newcomers.waiting("m") == []
+    newcomers.take_back("m", "run:3")
+    assert newcomers.waiting("m")[0][0] == uri
+
+
+@pytest.mark.parametrize(
+    ("environment", "used", "rule"),
+    [
+        ({"BERT_NEW_LABELS": "reject"}, 20, {"label_unknown": 8}),
+        ({"BERT_NEW_LABELS": "admit"}, 28, {}),
+        ({"BERT_ADMITTED_LABELS": "z"}, 28, {}),
+        ({"BERT_LABELS": "x,y,z"}, 28, {}),
+        ({"BERT_LABELS": "x,y"}, 20, {"label_unknown": 8}),
+    ],
+    ids=["reject", "admit", "admitted", "allowed", "not allowed"],
+)
+def test_a_new_label_is_rejected_or_admitted_if_the_settings_say_so(
+    file_lake: str, set_env: Callable[..., None], environment: dict[str, str], used: int, rule: dict[str, int]
+) -> None:
+    options, _ = begun()
+    set_env(**environment)
+    few = csv([f"new {at}" for at in range(8)], ["z"] * 8) + good(20, start=1000)[11:]
+    (file,) = take_in(plan({"b.csv": few}, "run:2", **options)).files
+    assert (file.used, file.by_rule) == (used, rule)
 
 
 def test_labels_can_be_set(file_lake: str, set_env: Callable[..., None]) -> None:
@@ -133,7 +252,7 @@ def test_one_label_is_not_enough_for_a_first_model(file_lake: str) -> None:
 def test_a_plan_without_files_takes_the_champions_rows_again(file_lake: str) -> None:
     first = plan({"a.csv": good(300)})
     parent = build_dataset(first, accepted(take_in(first).accepted_uri))
-    again = plan({}, "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256=parent["golden_sha256"])
+    again = plan({}, "run:2", parent_dataset_id=parent["dataset_id"])
     intake = take_in(again)
     assert intake.accepted_rows == sum(parent["rows"].values())
     assert build_dataset(again, accepted(intake.accepted_uri))["dataset_id"] == parent["dataset_id"]
@@ -143,7 +262,7 @@ def test_a_golden_text_in_the_dataset_fails_the_run(file_lake: str) -> None:
     first = plan({"a.csv": good(300)})
     parent = build_dataset(first, accepted(take_in(first).accepted_uri))
     train = pd.read_parquet(io.BytesIO(lake.read_bytes(lake.dataset(parent["dataset_id"], "train.parquet"))))
-    golden.freeze("other", train.head(5))
+    frozen_once("other", train.head(5))
     tampered = plan({"b.csv": good(20, start=500)}, "run:2", model_name="other", parent_dataset_id=parent["dataset_id"])
     with pytest.raises(golden.GoldenSetError, match="5 golden texts are in"):
         build_dataset(tampered, accepted(take_in(tampered).accepted_uri))
@@ -173,7 +292,7 @@ def test_a_repeated_row_names_the_file_and_row_it_repeats(file_lake: str) -> Non
     assert frozen is not None
     known = snapshots.read(parent["dataset_id"]).iloc[0]
     again = csv(["New one", "new  ONE", known["text"]], ["x", "x", known["label"]])
-    second = plan({"b.csv": again}, "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256=frozen.sha256)
+    second = plan({"b.csv": again}, "run:2", parent_dataset_id=parent["dataset_id"])
     (file,) = take_in(second).files
     rejected = accepted(str(file.quarantine)).set_index("rule")["reason"]
     assert rejected["duplicate"] == "the same text and label came in row 1 of incoming/b.csv"
@@ -204,10 +323,11 @@ def test_a_dataset_from_before_there_were_such_columns_is_built_on(file_lake: st
         old = pd.read_parquet(io.BytesIO(lake.read_bytes(uri)))[["text", "label"]]
         lake.write_bytes(uri, old.to_parquet(index=False))
     rows = snapshots.read(parent["dataset_id"])
-    assert snapshots.write(rows.drop(columns="split"), 0.1, {})["dataset_id"] == parent["dataset_id"]
-    second = plan({"b.csv": good(100, 1000)}, "run:2", parent_dataset_id=parent["dataset_id"], golden_sha256="any")
+    assert snapshots.order(rows)[1] == parent["dataset_id"]
+    second = plan({"b.csv": good(100, 1000)}, "run:2", parent_dataset_id=parent["dataset_id"])
     manifest = build_dataset(second, accepted(take_in(second).accepted_uri))
-    assert sum(manifest["rows"].values()) == sum(parent["rows"].values()) + 100
+    came = golden.read("m").judging(manifest["golden_origin"])  # type: ignore[union-attr]
+    assert sum(manifest["rows"].values()) == sum(parent["rows"].values()) + 100 - len(came)
 
 
 def test_a_file_is_read_in_a_process_of_its_own_and_may_kill_it(

@@ -1,17 +1,19 @@
 """Two real (tiny, untrained) BERTs scored by the project's own scorer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from include.evaluation.answers import compare_answers, read_answers, write_answers
 from include.evaluation.evaluate import Context, Evaluation, evaluate
 from include.evaluation.gates import Thresholds
-from include.training.scoring import score
+from include.training.scoring import Scores, score
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "card", "refund", "lost", "late", "where", "is", "my", "a"]
 TEXTS = [f"{first} {second} {third}" for first in WORDS[5:] for second in WORDS[5:] for third in WORDS[5:8]]
 THRESHOLDS = Thresholds(
-    min_accuracy=0.7, max_accuracy_drop=0.02, gate_confidence=0.95, min_class_recall=0.5, min_class_rows=10
+    min_accuracy=0.7, max_accuracy_drop=0.02, gate_confidence=0.99, min_class_recall=0.5, min_class_rows=10
 )
 
 
@@ -45,7 +47,7 @@ def test_two_models_are_scored_on_the_same_rows_and_the_worse_one_is_rejected(tm
     assert found.flips.fixed_count == 0
     assert found.flips.broken_count == round((1 - found.challenger.metrics.accuracy) * len(TEXTS))
     assert (found.golden_hash, found.golden_rows, found.context) == ("frozen", len(TEXTS), context)
-    assert Evaluation.model_validate_json(found.model_dump_json()) == found
+    assert Evaluation.model_validate_json(found.model_dump_json()) == found.model_copy(update={"answers": []})
 
 
 def test_the_same_model_against_itself_is_promoted(tmp_path: Path) -> None:
@@ -53,6 +55,58 @@ def test_the_same_model_against_itself_is_promoted(tmp_path: Path) -> None:
     found = evaluate(TEXTS, score(model, TEXTS).predicted, model, model, THRESHOLDS)
     assert found.decision.promote
     assert len(found.golden_hash) == 64
+
+
+def test_three_models_answer_in_one_job_and_each_answer_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = ["card", "refund", "delivery"]
+    champion, anchor, challenger = (tiny_bert(tmp_path / name, labels, seed) for seed, name in enumerate("xyz"))
+    truth = score(anchor, TEXTS).predicted
+    asked: list[str] = []
+
+    def counted(uri: str, texts: Sequence[str]) -> Scores:
+        asked.append(uri)
+        return score(uri, texts)
+
+    monkeypatch.setattr("include.training.scoring.score", counted)
+    established = [row % 4 > 0 for row in range(len(TEXTS))]
+    keys = [f"row {row}" for row in range(len(TEXTS))]
+    found = evaluate(
+        TEXTS,
+        truth,
+        challenger,
+        champion,
+        THRESHOLDS,
+        anchor_uri=anchor,
+        established=established,
+        keys=keys,
+        context=Context(champion_version="2", anchor_version="1"),
+    )
+    assert sorted(asked) == sorted([challenger, champion, anchor])
+    assert [one.against for one in found.decision.comparisons] == ["champion", "anchor"]
+    assert found.established is not None
+    assert found.new is not None
+    assert (found.established.rows, found.established.anchor) == (sum(established), sum(established))
+    assert (found.new.rows, found.new.anchor) == (len(TEXTS) - sum(established),) * 2
+    assert sum(found.new_by_class.values()) == found.new.rows
+    path = write_answers(found.answers, tmp_path / "reports")
+    kept = read_answers(path, "1")
+    assert (list(kept["key"]), list(kept["predicted"])) == (keys, list(truth))
+    assert list(kept["established"]) == established
+    again = compare_answers(read_answers(path, "challenger"), read_answers(path, "2"))
+    assert found.flips is not None
+    assert (again.fixed, again.broken) == (found.flips.fixed_count, found.flips.broken_count)
+
+
+def test_an_anchor_that_is_the_champion_answers_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_bert(tmp_path / "model", ["card", "refund", "delivery"], 1)
+    truth = score(model, TEXTS).predicted
+    asked: list[str] = []
+    monkeypatch.setattr("include.training.scoring.score", lambda uri, texts: asked.append(uri) or score(uri, texts))
+    found = evaluate(TEXTS, truth, model, model, THRESHOLDS, anchor_uri=model)
+    assert (len(asked), found.anchor) == (1, None)
+    assert [one.against for one in found.decision.comparisons] == ["champion"]
 
 
 def test_a_model_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:

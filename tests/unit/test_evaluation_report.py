@@ -1,3 +1,4 @@
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from include.evaluation.metrics import find_flips, measure, most_confused
 from include.evaluation.report import write_report
 
 THRESHOLDS = Thresholds(
-    min_accuracy=0.7, max_accuracy_drop=0.02, gate_confidence=0.95, min_class_recall=0.5, min_class_rows=10
+    min_accuracy=0.7, max_accuracy_drop=0.02, gate_confidence=0.99, min_class_recall=0.5, min_class_rows=10
 )
 HISTORY = [
     {"epoch": 1.0, "train_loss": 1.2, "validation_loss": 1.0, "validation_accuracy": 0.6, "validation_macro_f1": 0.5},
@@ -92,7 +93,8 @@ def test_counts_are_of_all_flips_though_few_are_kept_and_long_texts_are_cut() ->
 
 def test_an_evaluation_survives_json() -> None:
     result = evaluation(7, 140)
-    assert Evaluation.model_validate_json(result.model_dump_json()) == result
+    assert Evaluation.model_validate_json(result.model_dump_json()) == result.model_copy(update={"answers": []})
+    assert "answers" not in result.model_dump()
     assert result.golden_rows == 140
     assert len(result.golden_hash) == 64
 
@@ -121,11 +123,11 @@ def test_the_report_is_one_file_for_any_number_of_classes(classes: int, rows: in
     page = write_report(evaluation(classes, rows, champion_lacks=classes > 2), tmp_path / "report").read_text()
     assert "incoming/ü+%.csv" in page
     assert "empty text 3" in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     assert ("Most confused pairs" in page) == (classes > 12)
     outside = [part for part in page.split('"') if part.startswith(("http:", "https:", "//"))]
     assert set(outside) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}, "names of XML, not requests"
-    for name in ("learning_curve.png", "confusion_matrix.png"):
+    for name in ("learning_curve.png", "confusion_matrix.png", "intervals.png"):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -151,6 +153,50 @@ def test_the_report_of_a_first_model_without_history_says_so(tmp_path: Path) -> 
     assert "no champion yet" in page
     assert "left no history" in page
     assert not (tmp_path / "learning_curve.png").exists()
+
+
+def test_the_report_tells_rows_of_this_upload_the_anchor_and_unjudged_classes_apart(tmp_path: Path) -> None:
+    labels = ["a", "b"] * 40
+    known = ["a", "b", "<never seen>"]
+    result = assess(
+        [str(row) for row in range(80)],
+        labels,
+        ("new", scores(labels, known, 9)),
+        ("old", scores(labels, ["a", "b"], 11)),
+        THRESHOLDS,
+        anchor=("oldest", scores(labels, ["a", "b"], 7)),
+        established=[row < 60 for row in range(80)],
+        context=Context(anchor_version="1"),
+    )
+    page = write_report(result, tmp_path).read_text()
+    for words in (
+        "Established rows",
+        "of 60 right",
+        "Rows of this upload",
+        "of 20 right",
+        "10 new",
+        "beside the anchor",
+        "v1 · oldest",
+        "Not judged, for they have no golden rows: &lt;never seen&gt;",
+        "golden rows that came with this upload",
+        "Four times in five these 60 rows would show a drop of",
+    ):
+        assert words in page, words
+    plain = write_report(evaluation(classes=3, rows=60), tmp_path).read_text()
+    assert "Rows of this upload" not in plain
+    assert "Not judged" not in plain
+
+
+def test_an_evaluation_of_an_earlier_version_can_be_read_and_shown(tmp_path: Path) -> None:
+    stored = json.loads(evaluation(classes=3, rows=60).model_dump_json())
+    for name in ("anchor", "established", "new", "new_by_class"):
+        del stored[name]
+    for name in ("new_anchor", "comparisons", "not_judged"):
+        del stored["decision"][name]
+    for name in ("anchor_confidence", "when_unsure"):
+        del stored["thresholds"][name]
+    page = write_report(Evaluation.model_validate_json(json.dumps(stored)), tmp_path).read_text()
+    assert page.count("<svg") == 2
 
 
 def test_the_same_evaluation_gives_the_same_page(tmp_path: Path) -> None:

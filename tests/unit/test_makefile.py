@@ -40,6 +40,8 @@ def test_make_passes_words_on_unharmed(make, odd: str) -> None:
     assert make("upload", f"FILE={odd}", "FORCE=1", f"STACK={odd}")[3:] == [
         f"--state=.local/{odd}", "--force", "--", odd,
     ]  # fmt: skip
+    assert make("reproduce", f"VERSION={odd}")[2:] == ["reproduce", stack, "--", odd]
+    assert make("export", f"VERSION={odd}", f"DIR={odd}")[2:] == ["export", stack, f"--to={odd}", "--", odd]
     assert make("rejected", f"RUN={odd}")[2:] == ["rejected", stack, f"--run={odd}"]
     assert make("demo", f"DATA={odd}", f"TEXT={odd}", f"LABEL={odd}", f"TEST={odd}")[2:] == [
         "demo", f"--data={odd}", f"--text={odd}", f"--label={odd}", f"--test={odd}",
@@ -54,7 +56,7 @@ def test_what_is_not_given_is_not_passed_on(make) -> None:
     assert json.dumps(make("bench", "SAMPLES=3")) == '["-m", "dev.bench", "cpu", "--samples=3"]'
 
 
-@pytest.mark.parametrize("target", ["upload", "rollback"])
+@pytest.mark.parametrize("target", ["upload", "rollback", "reproduce", "export"])
 def test_what_has_to_be_given_is_asked_for(target: str) -> None:
     command = ["make", "-C", str(REPOSITORY), "-o", ".venv/installed", target]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

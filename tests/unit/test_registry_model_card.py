@@ -11,7 +11,7 @@ from include.registry.model_card import accuracy_interval, cell, model_card
 from include.training.job import Hyperparameters, Job, Result
 
 THRESHOLDS = Thresholds(
-    min_accuracy=0.7, max_accuracy_drop=0.02, gate_confidence=0.95, min_class_recall=0.5, min_class_rows=10
+    min_accuracy=0.7, max_accuracy_drop=0.02, gate_confidence=0.99, min_class_recall=0.5, min_class_rows=10
 )
 LABELS = ["a|b", "c", "<i>"]
 
@@ -80,6 +80,13 @@ def test_the_card_says_what_was_not_measured_and_where_to_load_from(file_lake: s
     assert "95 % interval 0.851\u20130.995" in card
     for placeholder in ("TODO", "More information", "{{", "None"):
         assert placeholder not in card
+
+
+def test_a_reason_that_quotes_labels_is_shown_as_it_is() -> None:
+    found = evaluation()
+    decision = found.decision.model_copy(update={"reason": "Rejected: class <img src=x> and [a](http://b) fell"})
+    card = model_card(job(), RESULT, found.model_copy(update={"decision": decision}))
+    assert r"Rejected: class \<img src=x\> and \[a\](http://b) fell" in card
 
 
 def test_the_interval_is_wilsons() -> None:

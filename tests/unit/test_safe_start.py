@@ -30,6 +30,15 @@ def test_own_keys_and_a_closed_api_may_start(configured) -> None:
     refuse_unsafe_configuration()
 
 
+def test_what_does_not_say_where_it_is_is_no_developers_machine(configured, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured()
+    monkeypatch.delenv("BERT_ENVIRONMENT")
+    refuse_unsafe_configuration()
+    monkeypatch.setenv(SECRET, "static_key")
+    with pytest.raises(SystemExit, match=r"is production since nothing sets it .* set it to local"):
+        refuse_unsafe_configuration()
+
+
 def test_a_developers_machine_may_start_with_anything(configured) -> None:
     configured(BERT_ENVIRONMENT="local", AIRFLOW__CORE__FERNET_KEY="", AIRFLOW__WEBSERVER__SECRET_KEY="static_key")
     refuse_unsafe_configuration()
@@ -91,6 +100,7 @@ def test_a_wrong_setting_is_said_in_the_output_and_on_the_home_page_and_stops_no
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
         "PYTHONPATH": str(root),
+        "BERT_ENVIRONMENT": "local",
         "BERT_EPOCH": "3",
         "BERT_SEED": "<b>x</b>",
     }

@@ -10,9 +10,10 @@ from transformers import AutoTokenizer
 
 from include import lake
 from include.training import data
+from include.training.base_models import PACKAGED, Package
 from include.training.data import Dataset
 from include.training.errors import TrainingError
-from include.training.sources import fetch_base_model
+from include.training.sources import fetch_base_model, newest_revision
 from tests.unit.training_models import VOCABULARY, rows, save_dataset, save_tokenizer
 
 GOOD = [("a card", "card"), ("a fee", "fee")]
@@ -70,11 +71,38 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, work: Path) -> None:
 @pytest.mark.parametrize("base_model", ["/no/such/folder", "./none", "file:///no/such/model", "models:/none@champion"])
 def test_a_missing_base_model_is_named_with_its_setting(base_model: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="BERT_BASE_MODEL"):
-        fetch_base_model(base_model, f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "base")
+        fetch_base_model(base_model, "", f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "base")
 
 
-def test_a_hub_id_is_left_to_transformers(tmp_path: Path) -> None:
-    assert fetch_base_model("google-bert/bert-base-uncased", "", tmp_path) == "google-bert/bert-base-uncased"
+def test_a_folder_that_has_changed_since_the_job_was_submitted_is_not_trained_on(tmp_path: Path) -> None:
+    base = tmp_path / "model"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    submitted = newest_revision(str(base), "")
+    assert fetch_base_model(str(base), submitted, "", tmp_path / "first") == (str(base), submitted)
+    (base / "config.json").write_text('{"layers": 2}')
+    with pytest.raises(TrainingError, match="by now, and the job was submitted with sha256:"):
+        fetch_base_model(str(base), submitted, "", tmp_path / "second")
+
+
+def test_the_trainer_refuses_again_what_a_run_may_not_name(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"'http://localhost/model' is an address .*: allowed are"):
+        fetch_base_model("http://localhost/model", "", "", tmp_path / "base")
+
+
+def test_a_packaged_model_is_the_packages_and_one_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Package("json", "pytest")
+    monkeypatch.setitem(PACKAGED, "here", package)
+    monkeypatch.setattr("json.get_model_path", lambda: tmp_path, raising=False)
+    assert fetch_base_model("packaged:here", "", "", tmp_path / "base") == (
+        str(tmp_path),
+        f"pytest=={pytest.__version__}",
+    )
+    monkeypatch.setitem(PACKAGED, "away", Package("no_such_module_of_anybody", "no-such-package"))
+    with pytest.raises(TrainingError, match="package no-such-package, which is not installed where this trains"):
+        fetch_base_model("packaged:away", "", "", tmp_path / "other")
 
 
 def test_rows_are_the_tokens_of_the_texts_however_many_pieces_they_are_read_in(

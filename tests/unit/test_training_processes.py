@@ -48,7 +48,10 @@ def _result(wanted: Job, folder: Path) -> Result:
     return Result.model_validate(lake.read_json(f"file://{folder}/jobs/{wanted.job_id}/result.json"))
 
 
-def test_two_processes_have_the_loss_curve_of_one(base: Path, dataset_uri: str, tmp_path: Path) -> None:
+def test_two_processes_have_the_loss_curve_of_one(
+    base: Path, dataset_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERT_BUCKET", f"file://{base.parent}")  # from where base models are downloaded
     wanted = job(dataset_uri, f"file://{base}", f"sqlite:///{tmp_path}/mlflow.db")
     results = []
     for processes in (1, 2):

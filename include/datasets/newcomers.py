@@ -1,0 +1,84 @@
+"""Rows whose label is too new: kept as they were judged, and judged again with each later upload until they count."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from include import lake
+from include.datasets.checks import CHECKED
+from include.datasets.judging import Numbers, Rows
+from include.datasets.spool import Spooled, judged_batches
+
+ASIDE = "aside/"
+_KEY, _BATCH = b"key", b"batch_id"
+
+
+def keep(rows: Rows, files: Mapping[int, tuple[str, str, Spooled]], chosen: Numbers, run_id: str, folder: Path) -> None:
+    """Writes the chosen (n,) rows to a run's staging, a file for each that they come from.
+
+    ``files`` are keys, batches and spooled rows by the number of the file, in the order of ``rows``.
+    """
+    at = 0
+    for number, (key, batch_id, file) in files.items():
+        mine = chosen[at : at + file.rows]
+        at += file.rows
+        if not mine.any():
+            continue
+        schema = CHECKED.with_metadata({_KEY: key.encode(), _BATCH: batch_id.encode()})
+        path, start = folder / f"waits-{number}.arrow", 0
+        with pa.ipc.new_file(str(path), schema) as writer:
+            for batch in judged_batches(file):
+                some = batch.filter(pa.array(mine[start : start + batch.num_rows]))
+                start += batch.num_rows
+                writer.write_batch(some.replace_schema_metadata(schema.metadata))
+        lake.upload_file(path, lake.staging(run_id, f"waits/{number}.arrow"))
+
+
+def publish(model_name: str, run_id: str, before: list[str]) -> None:
+    """Makes the rows that a run has kept those that wait, in place of the files that waited ``before`` it.
+
+    Repeated, it changes nothing.
+    """
+    for uri in lake.find(lake.staging(run_id, "waits/")):
+        name = f"{lake.slug(run_id)}-{uri.rsplit('/', 1)[-1]}"
+        lake.write_bytes(lake.waiting(model_name, name), lake.read_bytes(uri))
+    for uri in before:
+        lake.delete(uri)
+
+
+def set_aside(model_name: str, run_id: str, uris: list[str]) -> None:
+    """Keeps rows that made a challenger worse from those that wait: they would make each later one worse."""
+    for uri in uris:
+        _move(uri, lake.waiting(model_name, f"{ASIDE}{lake.slug(run_id)}/{uri.rsplit('/', 1)[-1]}"))
+
+
+def take_back(model_name: str, run_id: str) -> None:
+    """Lets the rows wait again that a run has set aside."""
+    for uri in lake.find(lake.waiting(model_name, f"{ASIDE}{lake.slug(run_id)}/")):
+        _move(uri, lake.waiting(model_name, uri.rsplit("/", 1)[-1]))
+
+
+def _move(uri: str, target: str) -> None:
+    if lake.exists(uri):
+        lake.write_bytes(target, lake.read_bytes(uri))
+        lake.delete(uri)
+
+
+def waiting(model_name: str) -> list[tuple[str, str, str]]:
+    """The URIs of the files that wait, with the key and the batch that each comes from."""
+    found = []
+    for uri in lake.find(lake.waiting(model_name)):
+        if not uri.startswith(lake.waiting(model_name, ASIDE)):
+            metadata = pa.ipc.open_file(lake.read_bytes(uri)).schema.metadata
+            found.append((uri, metadata[_KEY].decode(), metadata[_BATCH].decode()))
+    return found
+
+
+def spooled(uri: str, path: Path) -> Spooled:
+    """A file that waits, as if it had just been read. Raises FileNotFoundError if it waits no longer."""
+    lake.download_file(uri, path)
+    with pa.OSFile(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        rows = sum(reader.get_batch(at).num_rows for at in range(reader.num_record_batches))
+    return Spooled(rows=rows, targets=[path])

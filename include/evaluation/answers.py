@@ -1,0 +1,75 @@
+"""What each model answered to each golden row, kept as Parquet: any two versions can be compared without a model.
+
+One row for each golden row and model: ``key`` (the golden row's own, else the SHA-256 of its text), ``label``,
+``established``, ``model`` (challenger, champion or anchor), ``version`` (empty for a challenger: it has none yet),
+``uri``, ``predicted`` and ``confidence``.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from include.evaluation.comparison import Comparison, Pair, compare
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILE = "answers.parquet"
+MODELS = ("challenger", "champion", "anchor")
+
+
+class Answer(NamedTuple):
+    """What one model answered to one golden row."""
+
+    key: str
+    label: str
+    established: bool
+    model: str
+    version: str
+    uri: str
+    predicted: str
+    confidence: float
+
+
+def keys_of(texts: Sequence[str]) -> list[str]:
+    """A key for golden rows that have none of their own."""
+    return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+
+
+def write_answers(answers: Sequence[Answer], folder: Path) -> Path:
+    """Writes answers.parquet into a folder, which is made if it is not there; returns its path."""
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    pd.DataFrame(answers, columns=Answer._fields).to_parquet(path, index=False)
+    return path
+
+
+def read_answers(file: Path | BinaryIO, model: str) -> "pd.DataFrame":
+    """One model's answers of an answers.parquet: ``model`` is challenger, champion, anchor, a version or a URI.
+
+    Raises ValueError if it did not answer there.
+    """
+    import pandas as pd
+
+    answers = pd.read_parquet(file)
+    for column in ("model", "version", "uri"):
+        if len(found := answers[answers[column] == model]):
+            return found.drop_duplicates("key")
+    there = answers.drop_duplicates("model")[["model", "version", "uri"]].to_dict("records")
+    names = ", ".join(f"{one['model']} {one['version'] or one['uri']}" for one in there)
+    raise ValueError(f"{model!r} did not answer in {getattr(file, 'name', 'these answers')}; there are: {names}")
+
+
+def compare_answers(
+    new: "pd.DataFrame", old: "pd.DataFrame", *, confidence: float = 0.99, margin: float = 0.02
+) -> Comparison:
+    """Compares two models' answers on the golden rows that both answered under the same label.
+
+    Raises ValueError if there are none.
+    """
+    both = new.merge(old, on=["key", "label"], suffixes=("", "_old"), validate="one_to_one")
+    pair = Pair.of(list(both["label"]), list(both["predicted"]), list(both["predicted_old"]))
+    return compare(pair, "other version", confidence, margin)
