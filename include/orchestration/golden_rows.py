@@ -3,12 +3,17 @@
 
 from datetime import UTC, datetime
 
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+
 from include import lake
 from include.datasets import golden, snapshots
-from include.registry import lineage, models
+from include.datasets.intake import Plan
+from include.orchestration.defaults import WAREHOUSE
+from include.registry import ledger, lineage, models
 from include.settings import settings
 
 APPROVED = "approved.json"
+SHOWN = 5
 
 
 def follow_champion(model_name: str, because: str, *, promoted: bool = False) -> None:
@@ -28,6 +33,27 @@ def follow_champion(model_name: str, because: str, *, promoted: bool = False) ->
         return
     most = settings().golden_max_rows if promoted else None
     golden.follow(model_name, lineage.ancestry(dataset_id), because, most)
+
+
+def enter_corrections(plan: Plan) -> None:
+    """Enters the golden labels that a run's files have corrected in the ledger; repeated, it changes nothing."""
+    uri = lake.staging(plan.run_id, "corrections.json")
+    if not lake.exists(uri):
+        return
+    rows, champion = lake.read_json(uri)["rows"], models.by_alias(plan.model_name, models.CHAMPION)
+    version = champion.version if champion else ""
+    shown = "; ".join(f"{row['text'][:60]!r} from {row['was']} to {row['label']}" for row in rows[:SHOWN])
+    entry = ledger.Entry(
+        model_name=plan.model_name,
+        verb="correct",
+        version=version,
+        previous_champion=version or None,
+        actor=f"run:{plan.run_id}",
+        reason=f"{len(rows)} golden rows have another label: {shown}",
+        dag_run_id=plan.run_id,
+        facts={"corrections": rows},
+    )
+    ledger.append(PostgresHook(WAREHOUSE).get_sqlalchemy_engine(), entry)
 
 
 def approve(batch_id: str, reason: str) -> None:

@@ -56,8 +56,8 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     if intake.accepted_rows == 0 or (uploaded and not plan.sources):
         unapproved = [warning for file in intake.files if UNAPPROVED in file.waits_for for warning in file.warnings]
         if unapproved:
-            told = f'{"; ".join(unapproved)}: make readmit RUN="{plan.run_id}" APPROVE=1'
-            _end_without_training(dag_run, plan, intake, "waiting_for_approval", told)
+            how = f'{"; ".join(unapproved)}: make readmit RUN="{plan.run_id}" APPROVE=1'
+            _end_without_training(dag_run, plan, intake, "waiting_for_approval", how)
         if intake.rows["waiting"]:
             news = "; ".join(warning for file in intake.files if file.waiting for warning in file.warnings)
             _end_without_training(dag_run, plan, intake, "waiting_for_more_data", news)
@@ -78,6 +78,7 @@ def preprocess(rows: "pd.DataFrame", run_id: str, accepted_hash: str) -> dict[st
         manifest = build_dataset(plan, rows)
         facts = {name: manifest[name] for name in ("dataset_id", "golden_origin")}
         lake.write_json(lake.staging(run_id, "dataset.json"), facts)
+    golden_rows.enter_corrections(plan)
     return {name: manifest[name] for name in ("dataset_id", "dataset_uri", "rows")}
 
 

@@ -16,7 +16,7 @@ from include.orchestration.notes import NOTE_LIMIT, set_note
 logger = logging.getLogger(__name__)
 
 UNTRAINED = ("waiting_for_more_data", "waiting_for_approval", "nothing_to_train")
-LONGEST_REASON = 400  # characters of it that a note shows
+LONGEST_REASON = 700  # characters of it that a note shows
 LONGEST_LINE = 300
 
 

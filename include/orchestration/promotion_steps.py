@@ -16,6 +16,7 @@ from airflow.utils.types import DagRunType
 
 from include import lake
 from include.datasets import golden, snapshots
+from include.datasets.checks import text_keys
 from include.datasets.intake import Intake, Plan
 from include.evaluation.answers import write_answers
 from include.evaluation.evaluate import Context, Evaluation, FileAccount
@@ -98,7 +99,8 @@ def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
         "base_model": Path(context.base_model).name,
     }
     version = models.register(plan.model_name, result.model_uri, result.mlflow_run_id, tags)
-    entry = ledger.Entry.of(evaluation, version=version, actor=actor, code_hash=code_hash())
+    new_anchor = evaluation.decision.new_anchor
+    entry = ledger.Entry.of(evaluation, version=version, actor=actor, code_hash=code_hash(), new_anchor=new_anchor)
     if evaluation.context.champion_version == version:
         _conclude(dag_run, plan, evaluation, result, version, "unchanged")
         return {"version": version, "outcome": "unchanged"}
@@ -130,14 +132,18 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
         raise golden.GoldenSetError(f"there is no golden set at {lake.golden(plan.model_name)}; was it deleted?")
     golden.check_no_leak(snapshots.read(dataset_id)["text"], frozen, job.dataset_uri)
     judging = frozen.judging(lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id))
-    champion = standing.champion(plan.model_name, settling.warehouse()).champion
+    engine = settling.warehouse()
+    champion = standing.champion(plan.model_name, engine).champion
+    anchor = lineage.anchor(plan.model_name, engine) if champion else None
     return evaluate_models(
         list(judging["text"]),
         list(judging["label"]),
         result.model_uri,
         champion.uri if champion else None,
         Thresholds.from_settings(config),
+        anchor_uri=anchor.uri if anchor else None,
         established=list(judging["established"]),
+        keys=[f"{key:016x}" for key in text_keys(list(judging["text"]))],
         context=Context(
             model_name=plan.model_name,
             base_model=job.base_model,
@@ -147,6 +153,7 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
             dag_run_id=dag_run.run_id,
             mlflow_run_id=result.mlflow_run_id,
             champion_version=champion.version if champion else "",
+            anchor_version=anchor.version if anchor and anchor != champion else "",
             best_epoch=result.best_epoch,
             history=result.history,
             files=[

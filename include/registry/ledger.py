@@ -23,7 +23,7 @@ from sqlalchemy.engine import Engine
 if TYPE_CHECKING:
     from include.evaluation.evaluate import Evaluation
 
-Verb = Literal["promote", "reject", "rollback", "by_hand", "restore"]
+Verb = Literal["promote", "reject", "rollback", "by_hand", "restore", "correct"]
 MOVES = ("promote", "rollback", "by_hand", "restore")
 ANCHOR = "anchor"
 """The fact of a move that says which version is the anchor after it."""
