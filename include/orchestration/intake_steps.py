@@ -41,13 +41,13 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     """
     provide_training_pool()
     try:
-        told = reconciling.reconcile(settings().model_name)
+        mended = reconciling.reconcile(settings().model_name)
     except ChampionLost as error:  # no later try finds it
         raise AirflowFailException(str(error)) from error
     plan = _plan(dag_run, params)
     _take(plan)
     intake = _take_in(plan)
-    intake.warnings = [*told, *intake.warnings]
+    intake.warnings = [*mended, *intake.warnings]
     lake.write_json(lake.staging(plan.run_id, "intake.json"), intake.model_dump())
     if intake.missing:
         _end_without_training(dag_run, plan, intake, "waiting_for_more_data", intake.missing)

@@ -67,7 +67,10 @@ def roll_back(
     except promotion.AlreadyReplaced as error:
         return f"nothing to do: {error}"
     reconciling.settle_batches_of_last_move(model_name, engine)
-    golden_rows.follow_champion(model_name, f"rolled back to version {done.champion.version}")
+    try:
+        golden_rows.follow_champion(model_name, f"rolled back to version {done.champion.version}")
+    except golden.GoldenSetError as error:  # the next run makes up for it, once the golden set can be read
+        logger.warning("the golden rows do not follow the champion yet: %s", error)
     return f"{model_name}: version {done.champion.version} is the champion again. {_told(done, hindrance)}".strip()
 
 
@@ -82,8 +85,8 @@ def _smoke_test(model_name: str, engine: Engine, force: bool) -> tuple[smoke.Smo
         frozen = golden.read(model_name)
     except golden.GoldenSetError as error:
         return smoke.SmokeTest(["a text"]), f"It answers, but what is given up is not known: {error}."
-    if frozen is not None and len(frozen.established):
-        return smoke.SmokeTest(list(frozen.established["text"]), list(frozen.established["label"])), ""
+    if frozen is not None:
+        return smoke.SmokeTest(list(frozen.rows["text"]), list(frozen.rows["label"])), ""
     if ledger.last_move(engine, model_name) is None:
         raise promotion.PromotionRefused(f"{model_name} has no golden set: nothing was ever promoted")
     return smoke.SmokeTest(["a text"]), "It answers, but what is given up is not known: the golden set is gone."

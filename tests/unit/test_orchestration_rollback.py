@@ -70,6 +70,11 @@ def promote_by(registry: Registry, *, concluded: bool = True) -> tuple[str, str,
     run_id, dataset, job_id = f"run {uuid4().hex[:8]}", uuid4().hex[:8], uuid4().hex[:16]
     batch_id = take(run_id)
     lake.write_json(lake.dataset(dataset, "manifest.json"), {"parent_dataset_id": last.dataset_id if last else None})
+    rows = pd.DataFrame({"text": [f"text of {run_id}"], "label": ["card"], "source": ["f.csv"], "extra": [""]})
+    for split in ("train", "validation"):
+        buffer = io.BytesIO()
+        rows.to_parquet(buffer, index=False)
+        lake.write_bytes(lake.dataset(dataset, f"{split}.parquet"), buffer.getvalue())
     version = registry.train(job_id, dataset)
     decision = registry.decision(version, last.version if last else None, run=run_id)
     promote(decision.model_copy(update={"dataset_id": dataset, "job_id": job_id}), registry.engine)
