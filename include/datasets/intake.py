@@ -322,7 +322,7 @@ def _account(
         rejected=rejected,
         by_rule=dict(sorted(by_rule.items())),
         quarantine=lake.quarantine(file.source.batch_id, "rejected.parquet") if by_rule else None,
-        waits_for=[UNAPPROVED] if whole and waiting[mine].all() else [],
+        waits_for=[UNAPPROVED] if (mine & rows.broken_by(UNAPPROVED)).any() else [],
         warnings=[*file.spooled.warnings, *([whole] if whole else warnings.of_file(size, labels, by_rule)), *news],
     )
 

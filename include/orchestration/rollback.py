@@ -85,8 +85,8 @@ def _smoke_test(model_name: str, engine: Engine, force: bool) -> tuple[smoke.Smo
         frozen = golden.read(model_name)
     except golden.GoldenSetError as error:
         return smoke.SmokeTest(["a text"]), f"It answers, but what is given up is not known: {error}."
-    if frozen is not None:
-        return smoke.SmokeTest(list(frozen.rows["text"]), list(frozen.rows["label"])), ""
+    if frozen is not None and len(frozen.established):
+        return smoke.SmokeTest(list(frozen.established["text"]), list(frozen.established["label"])), ""
     if ledger.last_move(engine, model_name) is None:
         raise promotion.PromotionRefused(f"{model_name} has no golden set: nothing was ever promoted")
     return smoke.SmokeTest(["a text"]), "It answers, but what is given up is not known: the golden set is gone."

@@ -59,7 +59,7 @@ def stack(small_bert: dict[str, str]) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def told(stack: Stack) -> dict[str, Any]:
     """The shared stack's past, and what the demo writes to demo.json: its stories are told."""
-    return demo.run(stack, sample_data.uploads(sample_data.messages(500)), Console())
+    return demo.run(stack, sample_data.uploads(sample_data.messages(640)), Console())
 
 
 @pytest.fixture(scope="session")

@@ -160,10 +160,13 @@ def test_a_few_golden_labels_are_corrected_at_once(file_lake: str) -> None:
 
 def test_a_file_that_changes_many_golden_labels_waits_for_approval(file_lake: str) -> None:
     options, frozen = begun()
-    files = {"b.csv": good(50, start=1000), "c.csv": relabelled(frozen.rows.head(6)) + good(20, start=2000)[11:]}
+    same = csv(list(frozen.rows["text"][6:8]), list(frozen.rows["label"][6:8]))[11:]
+    odd_rows = relabelled(frozen.rows.head(6)) + good(20, start=2000)[11:] + same
+    files = {"b.csv": good(50, start=1000), "c.csv": odd_rows}
     fine, odd = take_in(plan(files, "run:2", **options)).files
-    assert (fine.used, fine.waiting) == (50, 0)
-    assert (odd.used, odd.waiting, odd.rejected) == (0, 26, 0)
+    assert (fine.used, fine.waiting, fine.waits_for) == (50, 0, [])
+    assert (odd.used, odd.waiting, odd.by_rule) == (0, 26, {"in_golden_set": 2})
+    assert odd.waits_for == ["waiting_for_approval"]
     assert "6 of the 44 golden rows have another label in incoming/c.csv" in odd.warnings[0]
     intake = take_in(plan(files, "run:3", approved=["b1"], **options))
     assert [file.used for file in intake.files] == [50, 26]
