@@ -17,7 +17,7 @@ from dev.stack import Stack
 from include import lake
 from include.settings import settings
 from include.uploads import claims
-from tests.scenarios.story import Story, wait
+from tests.scenarios.story import Story, uploads, wait
 
 __all__ = ["Bucket", "claimed", "fresh_stack", "serving", "wait"]
 
@@ -59,7 +59,7 @@ def stack(small_bert: dict[str, str]) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def told(stack: Stack) -> dict[str, Any]:
     """The shared stack's past, and what the demo writes to demo.json: its stories are told."""
-    return demo.run(stack, sample_data.uploads(sample_data.messages(640)), Console())
+    return demo.run(stack, uploads(), Console())
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -24,9 +25,19 @@ def wait(condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
     raise TimeoutError(f"no {what} within {seconds:.0f} s")
 
 
+@cache
+def uploads() -> list[sample_data.Upload]:
+    """The files of the demo's stories, as small as they can be."""
+    return sample_data.uploads(sample_data.messages(640))
+
+
 def messages(n: int, seed: int) -> pd.DataFrame:
-    """n labelled messages that no other file of these stories has."""
-    rows = sample_data.messages(n, seed)
+    """n labelled messages that no other file of these stories has.
+
+    None is of the label that is new in the last of the stories: after a rollback it is new again, and its rows wait.
+    """
+    rows = sample_data.messages(2 * n, seed)
+    rows = rows[~rows["label"].isin(uploads()[-1].labels)].head(n).reset_index(drop=True)
     return rows.assign(text=[f"{text} (case {seed}-{at})" for at, text in enumerate(rows["text"])])
 
 
