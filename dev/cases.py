@@ -22,6 +22,7 @@ from include import lake
 from include.datasets import golden
 from include.datasets.building import build_dataset
 from include.datasets.intake import Intake, Plan, Source, take_in
+from include.datasets.judging import NEW_LABEL, UNAPPROVED
 from include.datasets.names import is_debris
 from include.settings import settings
 
@@ -135,8 +136,9 @@ def _outcome(intake: Intake) -> Case:
             rejected[rule] = rejected.get(rule, 0) + number
     rows = intake.rows
     # What waits is good, and used as soon as there is more; but not what waits for more of its label.
-    if intake.missing and (too_rare := rows["in"] - intake.accepted_rows - rows["rejected"]):
-        rejected["label_too_rare"] = too_rare
+    if waiting := rows["in"] - intake.accepted_rows - rows["rejected"]:
+        unapproved = any(UNAPPROVED in file.waits_for for file in intake.files)
+        rejected["label_too_rare" if intake.missing else UNAPPROVED if unapproved else NEW_LABEL] = waiting
     warnings = [warning for file in intake.files for warning in file.warnings] + intake.warnings
     return {
         "rows": rows["in"],
