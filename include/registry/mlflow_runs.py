@@ -1,6 +1,8 @@
 """What the pipeline adds to the trainer's MLflow run: the report, the golden scores, and links both ways."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,21 +44,32 @@ def log_page(model_name: str, dag_run_id: str, outcome: str, page: Path) -> str:
 
     A DAG run that is repeated gets the same MLflow run. Raises MlflowException if MLflow is not there, soon.
     """
+    with _impatience():
+        client, name, run = _client(), f"{model_name}-data", slug(dag_run_id)
+        experiment = client.get_experiment_by_name(name)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
+        if experiment and experiment.lifecycle_stage == DELETED:
+            _restore_experiment(client, experiment_id)
+        found = client.search_runs([experiment_id], f"tags.dag_run = '{run}'", max_results=1)
+        run_id = (found[0] if found else client.create_run(experiment_id, run_name=dag_run_id)).info.run_id
+        client.set_tag(run_id, "dag_run", run)
+        client.set_tag(run_id, "outcome", outcome)
+        client.log_artifact(run_id, str(page), FOLDER)
+        client.set_terminated(run_id)
+        return links(run_id)["report"]
+
+
+@contextmanager
+def _impatience() -> Iterator[None]:
+    """Asks MLflow twice only: by default it is minutes, which other requests of this process are to go on waiting."""
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)  # by default it is minutes, and nobody waits for this one
-    client, name, run = _client(), f"{model_name}-data", slug(dag_run_id)
-    experiment = client.get_experiment_by_name(name)
-    experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
-    if experiment and experiment.lifecycle_stage == DELETED:
-        _restore_experiment(client, experiment_id)
-    found = client.search_runs([experiment_id], f"tags.dag_run = '{run}'", max_results=1)
-    run_id = (found[0] if found else client.create_run(experiment_id, run_name=dag_run_id)).info.run_id
-    client.set_tag(run_id, "dag_run", run)
-    client.set_tag(run_id, "outcome", outcome)
-    client.log_artifact(run_id, str(page), FOLDER)
-    client.set_terminated(run_id)
-    return links(run_id)["report"]
+    before = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get()
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)
+    try:
+        yield
+    finally:
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(before)
 
 
 def links(run_id: str) -> dict[str, str]:
