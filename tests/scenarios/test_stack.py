@@ -195,7 +195,7 @@ def test_an_interrupted_up_stops_everything(tmp_path: Path) -> None:
     up = subprocess.Popen([sys.executable, "-m", "dev", "up", "--state", str(tmp_path)], stdout=subprocess.DEVNULL)
     wait(lambda: stack.statuses().get("s3") == "RUNNING")
     up.send_signal(signal.SIGINT)
-    assert up.wait(60) == 130
+    assert up.wait(240) == 130  # however busy the machine is
     assert survivors(stack) == []
 
 
