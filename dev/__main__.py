@@ -329,7 +329,8 @@ def _interrupt(*_: object) -> None:
 
 def main() -> int:
     """Runs one command; returns the exit status."""
-    for name in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal cleans up as Ctrl-C does
+    # A closed terminal cleans up as Ctrl-C does; and that one also where whoever started this ignores it.
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, _interrupt)
     arguments = _parser().parse_args()
     try:
