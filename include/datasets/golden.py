@@ -24,7 +24,7 @@ from include.datasets.sides import FEWEST_GOLDEN, Side, Sides, Threshold, places
 
 COLUMNS = ["text", "label", "source", "extra", "origin", "established"]
 FROZEN = ""
-"""The origin of rows that judge for ever: a deployment's first frozen set, or what a person has established."""
+"""The origin of rows that judge for ever: those of a set that was frozen before there were states."""
 
 MOVED_COLUMNS = ["text", "label", "source", "extra"]
 MOST_TRIES = 20

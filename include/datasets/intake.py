@@ -150,7 +150,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
     rows have to wait for more, those of rare labels wait with them: with more rows, a label is not rare. ``isolated``
     reads each file in a process of its own, and a file that kills it counts as one that cannot be read.
     """
-    frozen = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
+    golden_set = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
     parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
     accepted_uri = lake.staging(plan.run_id, "accepted.parquet")
     with tempfile.TemporaryDirectory() as name:
@@ -161,9 +161,9 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
             mine = rows_hash(text_keys(parent["text"]), parent["label"].value_counts().to_dict())
             return Intake(files=[], accepted_uri=accepted_uri, accepted_rows=size, accepted_hash=mine)
         readable, accounts = _read_all(plan, folder, isolated=isolated)
-        rows, set_aside = _judge(plan, readable, frozen, parent)
+        rows, set_aside = _judge(plan, readable, golden_set, parent)
         counts = rows.label_counts()
-        missing = "" if len(frozen.established) or parent is not None else _missing(counts) or _vanishing(rows)
+        missing = "" if len(golden_set.established) or parent is not None else _missing(counts) or _vanishing(rows)
         waiting = rows.broken_by(UNAPPROVED, NEW_LABEL, *(["label_too_rare"] if missing else []))
         files = {file.number: (file.source.key, file.source.batch_id, file.spooled) for file in readable}
         rejected = sort_rows(rows, list(files.values()), folder, waiting)
@@ -189,7 +189,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         accepted_rows=sum(counts.values()),
         accepted_hash=rows_hash(rows.key[rows.good], counts),
         missing=missing,
-        warnings=[*_corrections(rows, frozen), *_label_warnings(counts, frozen, parent)],
+        warnings=[*_corrections(rows, golden_set), *_label_warnings(counts, golden_set, parent)],
     )
 
 
@@ -225,24 +225,26 @@ def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readab
 
 
 def _judge(
-    plan: Plan, readable: list[_Readable], frozen: golden.GoldenSet, parent: pd.DataFrame | None
+    plan: Plan, readable: list[_Readable], golden_set: golden.GoldenSet, parent: pd.DataFrame | None
 ) -> tuple[Rows, dict[int, str]]:
     """All files' rows with their rules and reasons, and which files are set aside as a whole, by their number."""
     keys = [source.key for source in (*plan.sources, *plan.newcomers)]
     rows = judged_rows(keys, {file.number: file.spooled for file in readable})
     set_aside = judge(
         rows,
-        labels=_labels(frozen, parent),
-        golden=Known.of(frozen.established["text"], frozen.established["label"]),
+        labels=_labels(golden_set, parent),
+        golden=Known.of(golden_set.established["text"], golden_set.established["label"]),
         approved=[number for number, source in enumerate(plan.sources) if source.batch_id in plan.approved],
         known=Known.of([], []) if parent is None else Known.of(parent["text"], parent["label"], parent.get("source")),
     )
     return rows, set_aside
 
 
-def _labels(frozen: golden.GoldenSet, parent: pd.DataFrame | None) -> Labels:
+def _labels(golden_set: golden.GoldenSet, parent: pd.DataFrame | None) -> Labels:
     config = settings()
-    known = sorted({*frozen.labels, *([] if parent is None else parent["label"].unique())}) if frozen.labels else []
+    known = (
+        sorted({*golden_set.labels, *([] if parent is None else parent["label"].unique())}) if golden_set.labels else []
+    )
     fewest = config.min_rows_per_label
     return Labels(
         model=config.labels or known or None,
@@ -253,9 +255,9 @@ def _labels(frozen: golden.GoldenSet, parent: pd.DataFrame | None) -> Labels:
     )
 
 
-def _corrections(rows: Rows, frozen: golden.GoldenSet) -> list[str]:
+def _corrections(rows: Rows, golden_set: golden.GoldenSet) -> list[str]:
     """A sentence about the golden rows that get another label; nothing if there are none."""
-    found = np.flatnonzero(rows.good & np.isin(rows.key, text_keys(frozen.established["text"]))).tolist()
+    found = np.flatnonzero(rows.good & np.isin(rows.key, text_keys(golden_set.established["text"]))).tolist()
     shown = ", ".join(f"{rows.names[rows.label[place]]} ({rows.source(place)})" for place in found[:5])
     return [f"{len(found)} golden rows have another label now: {shown}"] if found else []
 
@@ -282,12 +284,12 @@ def _vanishing(rows: Rows) -> str:
     return f"class {label!r}, {count} rows, would be missing: its bytes in {file} are not UTF-8; mend that file first"
 
 
-def _label_warnings(used: Mapping[str, int], frozen: golden.GoldenSet, parent: pd.DataFrame | None) -> list[str]:
+def _label_warnings(used: Mapping[str, int], golden_set: golden.GoldenSet, parent: pd.DataFrame | None) -> list[str]:
     if not used:
         return []
     config = settings()
-    if len(frozen.established):
-        judged = {str(label): float(count) for label, count in frozen.established["label"].value_counts().items()}
+    if len(golden_set.established):
+        judged = {str(label): float(count) for label, count in golden_set.established["label"].value_counts().items()}
     else:
         share = min(config.golden_fraction, config.golden_max_rows / sum(used.values()))
         judged = {label: float(round(count * share)) for label, count in used.items()}

