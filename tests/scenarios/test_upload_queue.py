@@ -329,6 +329,10 @@ def running(home: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     ):
         try:
             yield program
+        except BaseException:
+            for file in sorted([home / f"{words[0]}.log", *home.glob("logs/dag_id=*/**/*.log*")]):
+                print(f"--- {file}\n{file.read_text()[-3000:]}")
+            raise
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
