@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rejected rollback readmit cases bench bench-quality bench-reading bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo up services down status logs upload rejected rollback approve reject readmit establish cases bench bench-quality bench-reading bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +31,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE FORCE RUN APPROVE REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
+GIVEN := STACK DIR FILE FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -78,9 +78,25 @@ rollback: setup ## makes the previous champion the champion again: REASON="…" 
 	$(BIN)/python -m dev rollback $(STATE) --reason="$$REASON" $${TO:+--to="$$TO"} \
 	  $${REPLACES:+--replaces="$$REPLACES"} $${FORCE:+--force}
 
-readmit: setup ## takes the rows back that a run has set aside: RUN="run id" [APPROVE=1 REASON="…" STACK=]
+approve: setup ## makes a challenger that waits the champion: RUN="run id" NAME= REASON="…" [VERSION=instead of RUN FORCE=1 STACK=]
+	@test -n "$$NAME" -a -n "$$REASON" || { echo 'Who, and why? make approve RUN="…" NAME="…" REASON="…"'; exit 1; }
+	$(BIN)/python -m dev approve $(STATE) $${RUN:+--run="$$RUN"} $${VERSION:+--version="$$VERSION"} \
+	  --name="$$NAME" --reason="$$REASON" $${FORCE:+--force}
+
+reject: setup ## rejects a challenger that waits, its rows are set aside: RUN="run id" NAME= REASON="…" [VERSION= STACK=]
+	@test -n "$$NAME" -a -n "$$REASON" || { echo 'Who, and why? make reject RUN="…" NAME="…" REASON="…"'; exit 1; }
+	$(BIN)/python -m dev reject $(STATE) $${RUN:+--run="$$RUN"} $${VERSION:+--version="$$VERSION"} \
+	  --name="$$NAME" --reason="$$REASON"
+
+readmit: setup ## takes the rows back that a run has set aside: RUN="run id" [APPROVE=1 NAME= REASON="…" STACK=]
 	@test -n "$$RUN" || { echo 'Of which run? make readmit RUN="manual__2026-…"'; exit 1; }
-	$(BIN)/python -m dev readmit $(STATE) $${APPROVE:+--approve} $${REASON:+--reason="$$REASON"} -- "$$RUN"
+	$(BIN)/python -m dev readmit $(STATE) $${APPROVE:+--approve} $${NAME:+--name="$$NAME"} \
+	  $${REASON:+--reason="$$REASON"} -- "$$RUN"
+
+establish: setup ## lets golden rows judge that came with a run's upload: RUN="run id" NAME= REASON="…" [STACK=]
+	@test -n "$$NAME" -a -n "$$REASON" -a -n "$$RUN" || \
+	  { echo 'Whose, who, and why? make establish RUN="…" NAME="…" REASON="…"'; exit 1; }
+	$(BIN)/python -m dev establish $(STATE) --name="$$NAME" --reason="$$REASON" -- "$$RUN"
 
 reproduce: setup ## trains a version again and compares: VERSION=7 [STACK=]
 	@test -n "$$VERSION" || { echo 'Which version? make reproduce VERSION=7'; exit 1; }

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -154,10 +155,36 @@ def rollback(arguments: argparse.Namespace) -> int:
     return subprocess.call(command, env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
+def approve(arguments: argparse.Namespace) -> int:
+    """Makes a challenger that waits for a person the champion."""
+    return _decide("approve", arguments, ["--force"] if arguments.force else [])
+
+
+def reject(arguments: argparse.Namespace) -> int:
+    """Rejects a challenger that waits for a person, and sets its rows aside."""
+    return _decide("reject", arguments, [])
+
+
+def _decide(decision: str, arguments: argparse.Namespace, options: list[str]) -> int:
+    command = [sys.executable, "-m", "include.orchestration.decisions", decision]
+    options += [f"--run={arguments.run_id}"] if arguments.run_id else []
+    options += [f"--version={arguments.version}"] if arguments.version else []
+    said = [f"--name={arguments.name}", f"--reason={arguments.reason}"]
+    return subprocess.call([*command, *options, *said], env=Stack(arguments.state).env, cwd=REPOSITORY)
+
+
 def readmit(arguments: argparse.Namespace) -> int:
     """Takes the rows back that a run has set aside; they join the next run."""
     command = [sys.executable, "-m", "include.orchestration.readmit", f"--reason={arguments.reason}"]
     command += ["--approve"] if arguments.approve else []
+    command += [f"--actor={arguments.name}"] if arguments.name else []
+    return subprocess.call([*command, "--", arguments.run_id], env=Stack(arguments.state).env, cwd=REPOSITORY)
+
+
+def establish(arguments: argparse.Namespace) -> int:
+    """Lets the golden rows judge that came with a run's upload."""
+    said = [f"--name={arguments.name}", f"--reason={arguments.reason}"]
+    command = [sys.executable, "-m", "include.orchestration.establishing", *said]
     return subprocess.call([*command, "--", arguments.run_id], env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
@@ -272,7 +299,8 @@ def _print_start_of_airflow(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    commands_of_a_stack = (up, down, status, logs, env, upload, rejected, rollback, readmit, reproduce, export)
+    decisions = (rollback, approve, reject, readmit, establish)
+    commands_of_a_stack = (up, down, status, logs, env, upload, rejected, *decisions, reproduce, export)
     for function in (*commands_of_a_stack, demo, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
@@ -296,19 +324,12 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--folder", type=Path, default=REPOSITORY / ".local", help="where to write (%(default)s)"
             )
-        if function is rollback:
-            command.add_argument("--reason", required=True, help="why; kept in the ledger")
-            command.add_argument("--to", help="a version; by default the previous champion")
-            command.add_argument("--replaces", help="only if this version is the champion")
-            command.add_argument("--force", action="store_true", help="in an emergency: without loading the version")
+        if function in decisions:
+            _add_words(function, command)
         if function in (reproduce, export):
             command.add_argument("version", help="of the registered model")
         if function is export:
             command.add_argument("--to", type=Path, help="a folder that is not there yet (.local/export/MODEL-VERSION)")
-        if function is readmit:
-            command.add_argument("run_id", help="the run that set them aside")
-            command.add_argument("--approve", action="store_true", help="the golden labels that they change are right")
-            command.add_argument("--reason", default="", help="why; kept with the batch")
         if function is demo:
             command.add_argument("--data", type=Path, help="your own labelled .csv, .jsonl or .parquet file")
             command.add_argument("--test", type=Path, help="a labelled file to score the champion on at the end")
@@ -321,6 +342,30 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--engine", default="docker", help="docker or podman (%(default)s)")
             command.add_argument("--stories", type=int, default=7, help="only the first so many (%(default)s)")
     return parser
+
+
+def _add_words(function: Callable[[argparse.Namespace], int], command: argparse.ArgumentParser) -> None:
+    """What a person says who decides something."""
+    if function is readmit:
+        command.add_argument("run_id", help="the run that set them aside")
+        command.add_argument("--approve", action="store_true", help="the golden labels that they change are right")
+        command.add_argument("--name", default="", help="who says so; by default the user of this machine")
+        command.add_argument("--reason", default="", help="why; kept with the batch")
+        return
+    command.add_argument("--reason", required=True, help="why; kept in the ledger")
+    if function is rollback:
+        command.add_argument("--to", help="a version; by default the previous champion")
+        command.add_argument("--replaces", help="only if this version is the champion")
+        command.add_argument("--force", action="store_true", help="in an emergency: without loading the version")
+        return
+    command.add_argument("--name", required=True, help="who decides; kept in the ledger")
+    if function is establish:
+        command.add_argument("run_id", help="the run that took the upload in")
+        return
+    command.add_argument("--run", dest="run_id", help="the run that ended awaiting approval")
+    command.add_argument("--version", help="or the version that it has made")
+    if function is approve:
+        command.add_argument("--force", action="store_true", help="though a gate fails by now")
 
 
 def _interrupt(*_: object) -> None:

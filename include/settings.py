@@ -285,6 +285,11 @@ class Settings(Place):
     when_unsure: Literal["promote", "keep"] = Field(
         "promote", description="keep: a lower score that the golden rows are too few to judge keeps the champion"
     )
+    promotion: Literal["automatic", "manual"] = Field(
+        "automatic",
+        description="manual: a challenger that passes the gates, or that they cannot judge, waits for a person "
+        "(decide_challenger, make approve)",
+    )
     min_class_recall: float = Field(
         0.5, ge=0, le=1, description="a class fails if it is below this and shown to be recalled worse than before"
     )

@@ -3,7 +3,7 @@
 It grows with the data. Each change is a new state, written once and never changed, so that what was judged by can be
 seen later: ``golden/<model>/states/000007.json`` names a file of rows, a file with the side of every text that was ever
 accepted, and the labels' thresholds. Golden rows that come with an upload are *established*, and judge, only once a
-version that was trained on that upload became the champion: no upload brings its own judge.
+version that was trained on that upload became the champion, or a person said so: no upload brings its own judge.
 
 A deployment from before there were states has one frozen file of rows, named in ``golden.json``. They stay golden.
 """
@@ -24,7 +24,8 @@ from include.datasets.sides import FEWEST_GOLDEN, Side, Sides, Threshold, places
 
 COLUMNS = ["text", "label", "source", "extra", "origin", "established"]
 FROZEN = ""
-"""The origin of rows that judge for ever: those of a set that was frozen before there were states."""
+"""The origin of rows that judge for ever: those of a set that was frozen before there were states, and those that a
+person has established."""
 
 MOVED_COLUMNS = ["text", "label", "source", "extra"]
 MOST_TRIES = 20
@@ -95,6 +96,14 @@ class GoldenSet:
         new = corrections.set_index(corrections["text"].map(normalise))["label"]
         label = self.rows["text"].map(normalise).map(new)
         return replace(self, rows=_ordered(self.rows.assign(label=label.fillna(self.rows["label"]))))
+
+    def vouched(self, origin: str) -> "GoldenSet":
+        """With the rows that came with a dataset judging for ever, for a person has said that they are right."""
+        mine = self.rows["origin"] == origin
+        rows = self.rows.assign(
+            origin=self.rows["origin"].mask(mine, FROZEN), established=self.rows["established"] | mine
+        )
+        return replace(self, rows=rows)
 
     def as_of(self, ancestry: Sequence[str], golden_max_rows: int | None, *, keep: bool = False) -> "GoldenSet":
         """As it is with a champion whose dataset and those before it are ``ancestry``, the newest first.

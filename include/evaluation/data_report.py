@@ -94,6 +94,11 @@ def _steps(outcome: str, counts: Counter[str], unreadable: bool) -> list[str]:
         steps.append(
             "Rejected rows: make rejected writes them as a CSV file. Mend text and label there, and upload that file."
         )
+    if outcome == "waiting_for_approval":
+        steps.append(
+            "Look at the labels that would change. If the new ones are right, say so: with the command above, or with "
+            "the DAG decide_upload. If not, mend the file and upload it again."
+        )
     if outcome == "waiting_for_more_data":
         steps.append("Upload more labelled rows. Those that wait are kept, and count with the next upload.")
     return steps or ["Nothing has to be done. The next upload starts the next run."]

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,7 @@ from include.evaluation.answers import MODELS, Answer, keys_of
 from include.evaluation.counting import Known
 from include.evaluation.gates import Decision, Thresholds, decide
 from include.evaluation.metrics import Flips, Metrics, find_flips, measure
+from include.evaluation.words import without_outcome
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,6 +93,19 @@ class Part(BaseModel):
     anchor: int | None = None
 
 
+class PersonsDecision(BaseModel):
+    """What a person said about a challenger that had waited for it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    promote: bool
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{'approved' if self.promote else 'rejected'} by {self.name}: {self.reason.rstrip('. ')}"
+
+
 class Evaluation(BaseModel):
     """All that an evaluation found; JSON-able, so that it can lie in a run's reports as evaluation.json.
 
@@ -113,7 +127,24 @@ class Evaluation(BaseModel):
     decision: Decision
     flips: Flips | None
     context: Context = Context()
+    by_person: PersonsDecision | None = None  # where one was asked
     answers: list[Answer] = Field([], exclude=True, repr=False)
+
+    @property
+    def reason(self) -> str:
+        """Why, in words that begin with the verdict; a person's before those of the gates."""
+        if self.by_person is None:
+            return self.decision.reason
+        return f"{self.verdict.capitalize()}: {self.by_person}. {without_outcome(self.decision.reason)}"
+
+    @property
+    def verdict(self) -> Literal["promoted", "rejected", "awaiting_approval"]:
+        """What becomes of the challenger."""
+        if self.by_person is not None:
+            return "promoted" if self.by_person.promote else "rejected"
+        if not self.decision.promote:
+            return "rejected"
+        return "promoted" if self.thresholds.promotion == "automatic" else "awaiting_approval"
 
 
 def evaluate(

@@ -40,6 +40,9 @@ below ``min_class_recall``; for a first model this is how class_recall judges.
 **new_rows.** The golden rows that came with this upload: fails if they are shown to be right less often than
 ``min_accuracy``.
 
+With ``promotion`` "manual" the gates promote nobody: a challenger that passes them, or that they cannot judge, waits
+for a person, whatever ``when_unsure`` says. ``Decision.promote`` says that it passed.
+
 A challenger that is not promoted was *shown worse*, or too little was shown. Worse it was if, beside a champion, a gate
 of its floors or classes fails, or if one of the comparisons fails and does so at ``gate_confidence``: at the anchor's
 confidence too many uploads would be blamed that did no harm. A first model was shown nothing but too few rows.
@@ -73,6 +76,7 @@ class Thresholds(BaseModel):
     gate_confidence: float = Field(gt=0.5, lt=1)
     anchor_confidence: float = Field(0.95, gt=0.5, lt=1)  # evaluations before there was an anchor have none
     when_unsure: Literal["promote", "keep"] = "promote"
+    promotion: Literal["automatic", "manual"] = "automatic"  # manual: a person decides about those that pass
     min_class_recall: float = Field(ge=0, le=1)
     min_class_rows: int = Field(ge=1)
 
@@ -80,6 +84,11 @@ class Thresholds(BaseModel):
     def from_settings(cls, settings: Settings) -> "Thresholds":
         """The thresholds that the settings name."""
         return cls(**{name: getattr(settings, name) for name in cls.model_fields})
+
+    @property
+    def keeps_when_unsure(self) -> bool:
+        """Whether what the rows cannot judge is refused; where a person decides, it is the person's to judge."""
+        return self.when_unsure == "keep" and self.promotion == "automatic"
 
     def champion_confidence(self, *, is_anchor: bool) -> float:
         """How sure it must be that a challenger is worse than the champion; less, if that one is the anchor, too."""
@@ -151,6 +160,7 @@ def judge(counts: Counts, thresholds: Thresholds) -> Decision:
             counts,
             next((one for one in comparisons if one.against == "champion"), None),
             thresholds.max_accuracy_drop,
+            passed_word="Awaiting approval" if thresholds.promotion == "manual" else "Promoted",
         ),
         shown_worse=not promote and counts.has_champion and _is_shown(gates, counts, thresholds),
         new_anchor=_is_new_anchor(counts),
@@ -178,7 +188,7 @@ def non_inferiority(pair: Pair, thresholds: Thresholds, *, is_anchor: bool) -> G
     """Beside the champion, on the rows that can be compared. ``is_anchor``: no other model is the anchor."""
     confidence = thresholds.champion_confidence(is_anchor=is_anchor)
     half, margin = half_width(pair, confidence), thresholds.max_accuracy_drop
-    keeps = thresholds.when_unsure == "keep"
+    keeps = thresholds.keeps_when_unsure
     lowest = min(0.0, half - margin) if keeps else -tolerated_drop(half, margin)
     return Gate(
         name="non_inferiority",

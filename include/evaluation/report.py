@@ -41,6 +41,8 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
 def _values(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "evaluation": evaluation,
+        "verdict": evaluation.verdict.replace("_", " ").capitalize(),
+        "reason": words.without_outcome(evaluation.reason),
         "context": evaluation.context,
         "challenger": evaluation.challenger.metrics,
         "champion": evaluation.champion.metrics if evaluation.champion else None,

@@ -1,5 +1,6 @@
 """What the gates say: to people who are no statisticians, in percent and in points of a hundred."""
 
+import re
 from collections.abc import Sequence
 from math import ceil, log10
 
@@ -11,6 +12,7 @@ NONE_ESTABLISHED = (
     "model trained on the upload they came with was promoted, or a person has said so"
 )
 NAMED = 5
+OUTCOME = re.compile(r"\b(Promoted|Rejected|Awaiting approval): ")
 
 
 def percent(share: float) -> str:
@@ -82,20 +84,31 @@ def power(comparison: Comparison, margin: float) -> str:
 
 
 def reason(
-    failed: Sequence[tuple[str, str]], passed: Sequence[str], counts: Counts, told: Comparison | None, margin: float
+    failed: Sequence[tuple[str, str]],
+    passed: Sequence[str],
+    counts: Counts,
+    told: Comparison | None,
+    margin: float,
+    *,
+    passed_word: str = "Promoted",
 ) -> str:
-    """Of a decision: the gates that failed, as (name, explanation), or else what those that passed say."""
+    """Of a decision: the gates that failed, as (name, explanation), or else what those that passed say.
+
+    ``passed_word`` is what becomes of a challenger that fails none.
+    """
     sentences = []
     if failed:
         sentences.append(
             "Rejected: " + "; ".join(f"{name} failed, {explanation}" for name, explanation in failed) + "."
         )
     elif not counts.has_champion:
-        sentences.append(f"Promoted: {passed[0]}; there is no champion to compare with.")
+        sentences.append(f"{passed_word}: {passed[0]}; there is no champion to compare with.")
     elif told is None:
-        sentences.append(f"Promoted: {passed[0]}; the champion knows none of their labels, so nothing was compared.")
+        sentences.append(
+            f"{passed_word}: {passed[0]}; the champion knows none of their labels, so nothing was compared."
+        )
     else:
-        sentences.append(f"Promoted: {passed[0]}; {passed[1]}.")
+        sentences.append(f"{passed_word}: {passed[0]}; {passed[1]}.")
     if counts.not_judged:
         names = ", ".join(map(repr, counts.not_judged[:NAMED]))
         more = f" and {len(counts.not_judged) - NAMED} more" if len(counts.not_judged) > NAMED else ""
@@ -103,6 +116,11 @@ def reason(
     if told is not None:
         sentences.append(power(told, margin))
     return " ".join(sentences)
+
+
+def without_outcome(reason: str) -> str:
+    """A decision's reason without the outcome that it begins with, for where that stands already."""
+    return OUTCOME.sub("", reason, count=1)
 
 
 def _drop(share: float) -> str:

@@ -57,7 +57,7 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     if intake.accepted_rows == 0 or (uploaded and not plan.sources):
         unapproved = [warning for file in intake.files if UNAPPROVED in file.waits_for for warning in file.warnings]
         if unapproved:
-            how = f'{"; ".join(unapproved)}: make readmit RUN="{plan.run_id}" APPROVE=1'
+            how = f'{"; ".join(unapproved)}: make readmit RUN="{plan.run_id}" APPROVE=1, or the DAG decide_upload'
             _end_without_training(dag_run, plan, intake, "waiting_for_approval", how)
         if intake.rows["waiting"]:
             news = "; ".join(warning for file in intake.files if file.waiting for warning in file.warnings)

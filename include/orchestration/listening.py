@@ -4,6 +4,7 @@
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from airflow.datasets.manager import dataset_manager
 from airflow.models import DagModel, DagRun, TaskInstance
@@ -148,6 +149,15 @@ def _note(entries: list[Entry], refused: list[refusals.Refusal], state: Pipeline
         f"**batch {entry.batch_id} waits for a person**: {entry.reason}. The next run uses it."
         for entry in entries
         if entry.because is Because.GAVE_UP
+    ]
+    awaiting: dict[str, datetime] = {}
+    for entry in entries:
+        if entry.state is lifecycle.State.AWAITING:
+            awaiting.setdefault(entry.run_id, entry.at)
+    lines += [
+        f"**a challenger waits for a person** since {since:%F %R}: make approve RUN='{run_id}' NAME=… REASON=…, or "
+        "make reject, or the DAG decide_challenger"
+        for run_id, since in awaiting.items()
     ]
     waiting = sum(entry.waiting and entry.because not in (Because.WAITS, Because.GAVE_UP) for entry in entries)
     if waiting and not state.hears:

@@ -1,21 +1,23 @@
 """How a training run ended: ``run.json`` among its reports, for programs, and its note, for people."""
 
 import logging
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from airflow.stats import Stats
+from sqlalchemy.exc import NoResultFound
 
 from include import lake
 from include.datasets.intake import FileAccount, Intake, Plan
+from include.evaluation.words import without_outcome
 from include.markdown import plain
 from include.orchestration.notes import NOTE_LIMIT, set_note
 
 logger = logging.getLogger(__name__)
 
 UNTRAINED = ("waiting_for_more_data", "waiting_for_approval", "nothing_to_train")
+OVERWRITTEN = ("run_id", "outcome", "reason", "rows", "files", "warnings", "parent_dataset_id", "links")
 LONGEST_REASON = 700  # characters of it that a note shows
 LONGEST_LINE = 300
 
@@ -31,9 +33,9 @@ def conclude(
 ) -> str:
     """Writes a run's outcome, and counts it among Airflow's metrics; returns the URI of run.json.
 
-    ``outcome`` is promoted, rejected, unchanged (the job's model is the champion already), or one of ``UNTRAINED``,
-    which get a report here, since nothing was evaluated. ``links`` are shown in the note;
-    ``facts`` (gates, versions, ids) go into run.json as they are.
+    ``outcome`` is promoted, rejected, awaiting_approval, superseded, unchanged (the job's model is the champion
+    already), or one of ``UNTRAINED``, which get a report here, since nothing was evaluated. ``links`` are shown in the
+    note; ``facts`` (gates, versions, ids) go into run.json as they are.
     """
     if outcome in UNTRAINED:
         links = _report(dag_id, plan, intake, outcome, reason) | (links or {})
@@ -55,10 +57,29 @@ def conclude(
     return uri
 
 
+def conclude_again(dag_id: str, plan: Plan, intake: Intake, outcome: str, reason: str, **facts: Any) -> str:
+    """Writes another outcome of a run that had ended, as when a person has decided; the rest of run.json stays.
+
+    A run that was deleted in Airflow has no note any more, and is concluded all the same.
+    """
+    before = of_run(dag_id, plan.run_id)
+    kept = {name: value for name, value in before.items() if name not in OVERWRITTEN}
+    try:
+        return conclude(dag_id, plan, intake, outcome, reason, before.get("links"), **(kept | facts))
+    except NoResultFound:
+        logger.warning("the run %s is gone in Airflow; that it was %s stands in its run.json", plan.run_id, outcome)
+        return lake.report(dag_id, plan.run_id, "run.json")
+
+
+def of_run(dag_id: str, run_id: str) -> dict[str, Any]:
+    """The content of a run's run.json; empty if the run has not ended."""
+    uri = lake.report(dag_id, run_id, "run.json")
+    return lake.read_json(uri) if lake.exists(uri) else {}
+
+
 def note(intake: Intake, outcome: str, reason: str, links: dict[str, str]) -> str:
     """A run's note: how it ended, a line per file and per warning, and links; losses first, as far as there is room."""
-    reason = re.sub(r"\b(Promoted|Rejected): ", "", reason, count=1)  # it begins with the outcome
-    head = f"**{outcome.replace('_', ' ')}** — {_cut(plain(reason), LONGEST_REASON)}"
+    head = f"**{outcome.replace('_', ' ')}** — {_cut(plain(without_outcome(reason)), LONGEST_REASON)}"
     tail = " · ".join(
         f"[{name}]({url})" if url.startswith("http") else f"{name}: {plain(url)}" for name, url in links.items()
     )

@@ -42,6 +42,14 @@ def training_params() -> dict[str, Param]:
             config.max_length, type="integer", minimum=8, maximum=8192, title="Tokens per text, at most"
         ),
         "seed": Param(config.seed, type="integer", minimum=0, maximum=2**32 - 1, title="Seed"),
+        "promotion": Param(
+            config.promotion,
+            type="string",
+            enum=["manual"] if config.promotion == "manual" else ["automatic", "manual"],
+            title="Promotion",
+            description="manual: if it passes the gates, the model waits for a person (DAG decide_challenger). The "
+            "default is the setting BERT_PROMOTION, and where that is manual a run is, too.",
+        ),
     }
 
 

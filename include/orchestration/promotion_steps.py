@@ -5,7 +5,7 @@ import logging
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from airflow.api.common.trigger_dag import trigger_dag
@@ -23,15 +23,18 @@ from include.evaluation.evaluate import Context, Evaluation, FileAccount
 from include.evaluation.evaluate import evaluate as evaluate_models
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import write_report
-from include.orchestration import golden_rows, handover, settling
+from include.orchestration import awaiting, golden_rows, handover, settling
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
-from include.registry import ledger, lineage, mlflow_runs, models, promotion, standing
+from include.registry import approvals, ledger, lineage, mlflow_runs, models, promotion, standing
 from include.registry.code import code_hash
 from include.registry.model_card import model_card
 from include.settings import settings
 from include.training.job import Job, Result
 from include.uploads.lifecycle import Because, State
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -41,23 +44,49 @@ MOST_EVALUATIONS = 3  # against a champion that changes meanwhile
 def evaluate(dag_run: DagRun, result_uri: str, *, anew: bool = False) -> dict[str, Any]:
     """Scores challenger and champion on the golden set, and writes the report. Returns where it lies and the verdict.
 
-    A job that has been decided on keeps its evaluation, unless this one is to be made ``anew``. Raises GoldenSetError
-    if golden texts are in the dataset that the challenger was trained on, ChampionLost if the champion has no files.
+    A job that has been decided on keeps its evaluation, unless this one is to be made ``anew``. If the setting
+    ``promotion`` or the run's parameter is "manual", the verdict is a person's where the gates do not reject. Raises
+    GoldenSetError if golden texts are in the dataset that the challenger was trained on, ChampionLost if the champion
+    has no files.
     """
     result = Result.model_validate(lake.read_json(result_uri))
     plan = pinned_plan(dag_run.run_id)
     settling.hold(plan)
     uri = lake.report(dag_run.dag_id, dag_run.run_id, "evaluation.json")
-    evaluation = (None if anew else _decided(uri, result.job_id)) or _evaluate(dag_run, plan, result)
+    evaluation = (None if anew else _decided(uri, result.job_id)) or measure(
+        plan, result, dag_run.dag_id, _promotion(dag_run)
+    )
+    write(evaluation, uri)
+    logger.info("%s", evaluation.reason)
+    return {"evaluation_uri": uri, "result_uri": result_uri, "promote": evaluation.decision.promote}
+
+
+def write(evaluation: Evaluation, uri: str) -> None:
+    """Writes an evaluation to its URI, with its report beside it and in MLflow."""
     lake.write_bytes(uri, evaluation.model_dump_json(indent=2).encode())
     with tempfile.TemporaryDirectory() as folder:
         write_report(evaluation, Path(folder))
         if evaluation.answers:  # else they lie there since it was decided
             write_answers(evaluation.answers, Path(folder))
         lake.upload(Path(folder), uri.rsplit("/", 1)[0])
-        mlflow_runs.log_report(result.mlflow_run_id, Path(folder), _airflow_url(dag_run), evaluation)
-    logger.info("%s", evaluation.decision.reason)
-    return {"evaluation_uri": uri, "result_uri": result_uri, "promote": evaluation.decision.promote}
+        context = evaluation.context
+        url = _airflow_url(context.dag_id, context.dag_run_id)
+        mlflow_runs.log_report(context.mlflow_run_id, Path(folder), url, evaluation)
+
+
+def write_card(evaluation: Evaluation, version: str) -> None:
+    """Writes a version's card."""
+    job_id = evaluation.context.job_id
+    job = Job.model_validate(lake.read_json(lake.job(job_id, "job.json")))
+    result = Result.model_validate(lake.read_json(lake.job(job_id, "result.json")))
+    card = model_card(job, result, evaluation, version)
+    lake.write_bytes(lake.model(job.model_name, version, "README.md"), card.encode())
+
+
+def _promotion(dag_run: DagRun) -> Literal["automatic", "manual"]:
+    """A run may be stricter than the deployment, not the other way round."""
+    asked = (settings().promotion, (dag_run.conf or {}).get("promotion"))
+    return "manual" if "manual" in asked else "automatic"
 
 
 def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
@@ -84,12 +113,14 @@ def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     """``decide`` against the champion that the challenger was evaluated with. Raises ChampionChanged."""
     evaluation = Evaluation.model_validate_json(lake.read_bytes(evaluated["evaluation_uri"]))
     result = Result.model_validate(lake.read_json(evaluated["result_uri"]))
-    job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
     plan, context = pinned_plan(dag_run.run_id), evaluation.context
     engine, actor = settling.warehouse(), f"dag:{dag_run.dag_id}"
+    asked = approvals.of_run(engine, plan.model_name, dag_run.run_id)
+    if asked is not None and asked.answer is not None:  # whatever is repeated: what was answered holds
+        return {"version": asked.asked.version, "outcome": approvals.outcome_of(asked.answer)}
     if not lineage.is_decided(plan.model_name, result.job_id):
         settling.hold(plan)  # this task alone was cleared, and the listener has released the batches of the failed run
-    if superseded := _superseded(plan, evaluation, actor):
+    if asked is None and (superseded := _superseded(plan, evaluation, actor)):
         _start_over(dag_run, plan, result, superseded)
         return {"version": None, "outcome": "superseded"}
     tags = {
@@ -104,10 +135,12 @@ def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     if evaluation.context.champion_version == version:
         _conclude(dag_run, plan, evaluation, result, version, "unchanged")
         return {"version": version, "outcome": "unchanged"}
-    (promotion.promote if evaluation.decision.promote else promotion.reject)(entry, engine)
-    card = model_card(job, result, evaluation, version)
-    lake.write_bytes(lake.model(plan.model_name, version, "README.md"), card.encode())
-    outcome = "promoted" if evaluation.decision.promote else "rejected"
+    outcome = evaluation.verdict
+    if outcome == "awaiting_approval":
+        awaiting.ask(plan, dag_run.dag_id, entry, engine)
+    else:
+        (promotion.promote if outcome == "promoted" else promotion.reject)(entry, engine)
+    write_card(evaluation, version)
     if _waits(evaluation, outcome) and (registered := models.by_version(plan.model_name, version)):
         models.tag(registered, {lineage.ROWS: lineage.RELEASED})
     _conclude(dag_run, plan, evaluation, result, version, outcome)
@@ -123,15 +156,23 @@ def _decided(uri: str, job_id: str) -> Evaluation | None:
     return evaluation if same_job and lineage.is_decided(evaluation.context.model_name, job_id) else None
 
 
-def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
-    config = settings()
-    job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
-    dataset_id = job.dataset_uri.rstrip("/").rsplit("/", 1)[-1]
+def judging_rows(plan: Plan, dataset_uri: str) -> "pd.DataFrame":
+    """The golden rows that a run's challenger answers: text, label, established.
+
+    Raises GoldenSetError if they are gone, or if one is in the dataset that it was trained on.
+    """
+    dataset_id = _dataset_id(dataset_uri)
     frozen = golden.read(plan.model_name)
     if frozen is None:
         raise golden.GoldenSetError(f"there is no golden set at {lake.golden(plan.model_name)}; was it deleted?")
-    golden.check_no_leak(snapshots.read(dataset_id)["text"], frozen, job.dataset_uri)
-    judging = frozen.judging(lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id))
+    golden.check_no_leak(snapshots.read(dataset_id)["text"], frozen, dataset_uri)
+    return frozen.judging(lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id))
+
+
+def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "manual"]) -> Evaluation:
+    """Scores a run's challenger, the champion and the anchor on the golden rows of now, and judges it."""
+    job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
+    judging = judging_rows(plan, job.dataset_uri)
     engine = settling.warehouse()
     champion = standing.champion(plan.model_name, engine).champion
     anchor = lineage.anchor(plan.model_name, engine) if champion else None
@@ -140,17 +181,17 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
         list(judging["label"]),
         result.model_uri,
         champion.uri if champion else None,
-        Thresholds.from_settings(config),
+        Thresholds.from_settings(settings()).model_copy(update={"promotion": how}),
         anchor_uri=anchor.uri if anchor else None,
         established=list(judging["established"]),
         keys=[f"{key:016x}" for key in text_keys(list(judging["text"]))],
         context=Context(
             model_name=plan.model_name,
             base_model=job.base_model,
-            dataset_id=dataset_id,
+            dataset_id=_dataset_id(job.dataset_uri),
             job_id=result.job_id,
-            dag_id=dag_run.dag_id,
-            dag_run_id=dag_run.run_id,
+            dag_id=dag_id,
+            dag_run_id=plan.run_id,
             mlflow_run_id=result.mlflow_run_id,
             champion_version=champion.version if champion else "",
             anchor_version=anchor.version if anchor and anchor != champion else "",
@@ -162,6 +203,10 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
             warnings=_intake(plan).warnings,
         ),
     )
+
+
+def _dataset_id(dataset_uri: str) -> str:
+    return dataset_uri.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _intake(plan: Plan) -> Intake:
@@ -217,15 +262,19 @@ def _drop_table(plan: Plan) -> None:
 def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Result, version: str, outcome: str) -> None:
     if outcome == "promoted":
         golden_rows.follow_champion(plan.model_name, f"version {version} was promoted", promoted=True)
-    state = State.SET_ASIDE if outcome == "rejected" else State.USED
+    state = {"rejected": State.SET_ASIDE, "awaiting_approval": State.AWAITING}.get(outcome, State.USED)
+    because = Because.NONE
     if _waits(evaluation, outcome):
-        settling.settle(plan, _intake(plan), State.RELEASED, Because.WAITS, evaluation.decision.reason)
-    else:
-        settling.settle(plan, _intake(plan), state, Because.NONE, evaluation.decision.reason)
+        state, because = State.RELEASED, Because.WAITS
+    mine = settling.settle(plan, _intake(plan), state, because, evaluation.reason)
+    if outcome == "promoted":
+        awaiting.catch_up(plan.model_name, settling.warehouse())
     _drop_table(plan)
     champion = version if outcome == "promoted" else evaluation.context.champion_version
     metrics = evaluation.challenger.metrics
-    reason = f"version {version}: {evaluation.decision.reason}"
+    reason = f"version {version}: {evaluation.reason}"
+    if outcome == "awaiting_approval":
+        reason = f"{awaiting.how_to_answer(plan.run_id, version)}. {evaluation.reason}"
     if outcome == "unchanged":
         reason = f"version {version} is the champion already; these rows and parameters make the same model again"
     conclude(
@@ -243,9 +292,10 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
         mlflow_run_id=result.mlflow_run_id,
         golden={"rows": evaluation.golden_rows, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1},
         seconds=result.seconds,
+        batches=sorted({*mine, *(source.batch_id for source in plan.sources)}),
     )
 
 
-def _airflow_url(dag_run: DagRun) -> str:
+def _airflow_url(dag_id: str, run_id: str) -> str:
     base = conf.get("webserver", "base_url").rstrip("/")
-    return f"{base}/dags/{dag_run.dag_id}/grid?dag_run_id={quote(dag_run.run_id, safe='')}"
+    return f"{base}/dags/{dag_id}/grid?dag_run_id={quote(run_id, safe='')}"

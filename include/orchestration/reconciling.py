@@ -5,7 +5,7 @@ import logging
 
 from sqlalchemy.engine import Engine
 
-from include.orchestration import batches, settling
+from include.orchestration import awaiting, batches, settling
 from include.registry import ledger, lineage, standing
 from include.registry.ledger import Entry
 from include.uploads import lifecycle, open_batches, rounds
@@ -18,12 +18,15 @@ logger = logging.getLogger(__name__)
 def reconcile(model_name: str) -> list[str]:
     """Finishes moves that were cut off, and mends what was done in MLflow by hand; returns a sentence for each.
 
+    Challengers that wait for a person, and cannot become champion any more, are superseded and told of.
+
     Raises ChampionLost if the champion's files are gone and somebody has to decide which version is to replace it.
     """
     engine = settling.warehouse()
     told = standing.champion(model_name, engine).told
+    superseded = awaiting.catch_up(model_name, engine)
     settle_batches_of_last_move(model_name, engine)
-    return list(told)
+    return [*told, *superseded]
 
 
 def settle_batches_of_last_move(model_name: str, engine: Engine) -> None:
@@ -41,7 +44,8 @@ def settle_batches_of_last_move(model_name: str, engine: Engine) -> None:
 def release_abandoned(pipeline: Pipeline) -> None:
     """Releases the batches of runs that are over without an outcome, but for those whose challenger was promoted.
 
-    Such a run died between the promotion and its batches' end: their rows are in that version, as the ledger knows.
+    Such a run died between the promotion and its batches' end: their rows are in that version, as the ledger knows. So
+    it may have died after its challenger began to wait for a person.
     """
     over = [
         entry
@@ -49,10 +53,22 @@ def release_abandoned(pipeline: Pipeline) -> None:
         if entry.state is State.TAKEN and pipeline.is_over(entry.run_id)
     ]  # fmt: skip
     for entry in over:
-        promoted = ledger.promotion_of(settling.warehouse(), entry.run_id)
+        promoted = ledger.of_run(settling.warehouse(), entry.run_id, "promote")
         if promoted is not None:
             _end_promoted(entry, promoted)
+        elif asked := ledger.of_run(settling.warehouse(), entry.run_id, "await"):
+            _end_awaiting(entry, asked)
     rounds.release_abandoned(pipeline)
+
+
+def _end_awaiting(entry: lifecycle.Entry, asked: Entry) -> None:
+    run_id = entry.run_id
+    reason = f"version {asked.version} waits for a person; its run died before it could say so"
+    lifecycle.move(
+        entry.batch_id, State.AWAITING, Who.RUN, provided=lambda last: last.run_id == run_id, reason=reason
+    )  # fmt: skip
+    batches.record([entry.batch_id])
+    logger.warning("batch %s: %s", entry.batch_id, reason)
 
 
 def _end_promoted(entry: lifecycle.Entry, promoted: Entry) -> None:

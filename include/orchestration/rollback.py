@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 
 from include import lake
 from include.datasets import golden
-from include.orchestration import golden_rows, reconciling, settling
+from include.orchestration import awaiting, golden_rows, reconciling, settling
 from include.registry import ledger, promotion, smoke
 from include.registry.code import code_hash
 from include.registry.promotion import RolledBack
@@ -67,11 +67,14 @@ def roll_back(
     except promotion.AlreadyReplaced as error:
         return f"nothing to do: {error}"
     reconciling.settle_batches_of_last_move(model_name, engine)
+    superseded: list[str] = []
     try:
+        superseded = awaiting.catch_up(model_name, engine)
         golden_rows.follow_champion(model_name, f"rolled back to version {done.champion.version}")
-    except golden.GoldenSetError as error:  # the next run makes up for it, once the golden set can be read
-        logger.warning("the golden rows do not follow the champion yet: %s", error)
-    return f"{model_name}: version {done.champion.version} is the champion again. {_told(done, hindrance)}".strip()
+    except (golden.GoldenSetError, FileNotFoundError) as error:  # the next run makes up for it, once it can be read
+        logger.warning("the golden rows and what waits do not follow the champion yet: %s", error)
+    told = f"{model_name}: version {done.champion.version} is the champion again. {_told(done, hindrance)}".strip()
+    return " ".join([told, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in superseded)])
 
 
 def _smoke_test(model_name: str, engine: Engine, force: bool) -> tuple[smoke.SmokeTest | None, str]:

@@ -20,7 +20,7 @@ from include.orchestration.defaults import WAREHOUSE
 from include.settings import settings
 from include.uploads import lifecycle, open_batches
 from include.uploads.claims import take
-from include.uploads.lifecycle import Because, State, Who
+from include.uploads.lifecycle import ENDS, Because, State, Who
 from include.uploads.open_batches import in_parallel
 from include.uploads.records import Batch, ClaimedFile, read_batch
 
@@ -51,13 +51,13 @@ def hold(plan: Plan) -> None:
             )
 
 
-def settle(plan: Plan, intake: Intake, state: State, because: Because, reason: str) -> None:
-    """Moves a run's batches to where its outcome wants them. Repeated, it changes nothing.
+def settle(plan: Plan, intake: Intake, state: State, because: Because, reason: str) -> list[str]:
+    """Moves a run's batches to where its outcome wants them; returns them. Repeated, it changes nothing.
 
     Files that the run was given by URI and whose rows wait become a batch, so that they are counted like uploads.
     """
-    mine = batch_ids(plan)
-    if state is State.RELEASED and because is Because.WAITS and plan.sources and not mine:
+    mine, waits = batch_ids(plan), because is Because.WAITS or state is State.AWAITING
+    if waits and plan.sources and not mine:
         mine = [_adopt(plan)]
     again, unapproved = _again(intake), _unapproved(intake)
     for batch_id in mine:
@@ -70,13 +70,41 @@ def settle(plan: Plan, intake: Intake, state: State, because: Because, reason: s
             reason=reason[:1000],
             again=again.get(batch_id, []),
         )
-        if state is not State.RELEASED:
+        if state in ENDS:
             open_batches.close(batch_id)
     if state is State.USED:
         newcomers.publish(plan.model_name, plan.run_id, [source.uri for source in plan.newcomers])
-    if state is State.SET_ASIDE:
+    if state in (State.SET_ASIDE, State.AWAITING):
         newcomers.set_aside(plan.model_name, plan.run_id, intake.newcomers)
     batches.record(mine)
+    return mine
+
+
+def settle_awaiting(plan: Plan, intake: Intake, state: State, because: Because, reason: str) -> list[str]:
+    """Moves the batches of a run whose challenger has waited for a person, likewise."""
+    aside = lake.find(lake.waiting(plan.model_name, f"{newcomers.ASIDE}{lake.slug(plan.run_id)}/"))
+    if state is State.USED:
+        newcomers.publish(plan.model_name, plan.run_id, [*(source.uri for source in plan.newcomers), *aside])
+    if state is State.RELEASED:
+        newcomers.take_back(plan.model_name, plan.run_id)
+    mine, unapproved = awaiting(plan.run_id), _unapproved(intake)
+    for batch_id in mine:  # last: as long as they wait, whoever comes next finishes this
+        lifecycle.move(
+            batch_id,
+            State.SET_ASIDE if state is State.USED and batch_id in unapproved else state,
+            Who.DECISION,
+            because=because,
+            reason=reason[:1000],
+            anew=state is State.RELEASED,
+        )
+        open_batches.close(batch_id)
+    batches.record(mine)
+    return mine
+
+
+def awaiting(run_id: str) -> list[str]:
+    """The batches that wait for a person's decision about a run's challenger."""
+    return [one.batch_id for one in open_batches.lives() if one.state is State.AWAITING and one.run_id == run_id]
 
 
 def _again(intake: Intake) -> dict[str, list[str]]:

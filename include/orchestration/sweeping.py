@@ -17,8 +17,9 @@ from include.lake import Stored
 from include.orchestration import handover
 from include.orchestration.batches import PIPELINE
 from include.orchestration.settling import warehouse
-from include.registry import ledger, lineage, models
+from include.registry import approvals, ledger, lineage, models
 from include.settings import settings
+from include.uploads import lifecycle, open_batches
 from include.uploads.expiry import delete_all, expire_claims, older
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def no_datasets_deleted() -> Iterator[Any]:
 
 def _sweep_staging(age: timedelta) -> int:
     old = _old_folders(lake.listing(f"{lake.root()}/staging/"), "staging", age)
-    kept = {lake.slug(run_id) for run_id in _unfinished_runs()}
+    kept = {lake.slug(run_id) for run_id in (*_unfinished_runs(), *_runs_that_await())}
     return sum(delete_all(objects) for name, objects in old.items() if name not in kept)
 
 
@@ -98,6 +99,13 @@ def _old_folders(objects: list[Stored], room: str, age: timedelta) -> dict[str, 
         name: list(group) for name, group in groupby(objects, lambda one: one.uri.removeprefix(prefix).split("/")[0])
     }
     return {name: group for name, group in folders.items() if len(older(group, age)) == len(group)}
+
+
+def _runs_that_await() -> set[str]:
+    """The runs whose challenger waits for a person: what becomes of their rows is still to be done."""
+    asked = approvals.waits(warehouse(), settings().model_name)
+    waiting = {one.run_id for one in open_batches.lives() if one.state is lifecycle.State.AWAITING}
+    return waiting | {one.asked.dag_run_id for one in asked if one.answer is None}
 
 
 def _unfinished_runs() -> list[str]:

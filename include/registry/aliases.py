@@ -8,6 +8,7 @@ model, by a lock in the warehouse, which the callers of this module hold.
     PromotionRefused
     ├── ChampionChanged    the decision was made against another champion: evaluate again
     │   └── AlreadyReplaced    what a rollback was to replace is not the champion any more: there is nothing to do
+    ├── ApprovalRefused    what a person asked for cannot be done (approvals)
     ├── VersionUnusable    not there, or its files are not complete
     └── ChampionLost       the champion was deleted, with its files
 """
@@ -29,6 +30,8 @@ DONE = {
     "rollback": "rolled back to",
     "by_hand": "set by hand",
     "restore": "restored",
+    "await": "awaiting approval",
+    "supersede": "superseded",
 }
 
 

@@ -5,7 +5,9 @@ pipeline's role no more than INSERT and SELECT where that matters. The order is 
 that was written twice and counted once.
 
 Besides what the pipeline decides, it has what it finds: ``by_hand``, somebody set the alias champion in MLflow, and
-``restore``, the champion's version was deleted there and is registered again under another number.
+``restore``, the champion's version was deleted there and is registered again under another number. And what persons
+say: ``await`` is a challenger that waits for one, and the ``promote``, ``reject`` or ``supersede`` after it the end of
+that; ``establish`` and ``approve_corrections`` are about golden rows.
 """
 
 import hashlib
@@ -23,8 +25,11 @@ from sqlalchemy.engine import Engine
 if TYPE_CHECKING:
     from include.evaluation.evaluate import Evaluation
 
-Verb = Literal["promote", "reject", "rollback", "by_hand", "restore", "correct"]
-MOVES = ("promote", "rollback", "by_hand", "restore")
+Verb = Literal[
+    "promote", "reject", "rollback", "by_hand", "restore", "correct",
+    "await", "supersede", "establish", "approve_corrections",
+]  # fmt: skip
+MOVES: tuple[Verb, ...] = ("promote", "rollback", "by_hand", "restore")
 ANCHOR = "anchor"
 """The fact of a move that says which version is the anchor after it."""
 
@@ -136,9 +141,10 @@ def append(engine: Engine, entry: Entry) -> bool:
         return bool(connection.execute(statement).rowcount)
 
 
-def entries(engine: Engine, model_name: str, *, limit: int = 100) -> list[Entry]:
-    """A model's decisions, the newest first."""
-    return _select(engine, LEDGER.c.model_name == model_name, limit=limit)
+def entries(engine: Engine, model_name: str, *, verbs: Collection[Verb] = (), limit: int = 100) -> list[Entry]:
+    """A model's decisions, or those of some verbs, the newest first."""
+    condition = LEDGER.c.model_name == model_name
+    return _select(engine, condition & LEDGER.c.verb.in_(verbs) if verbs else condition, limit=limit)
 
 
 def find(engine: Engine, decision_id: str) -> Entry | None:
@@ -169,9 +175,9 @@ def champions(engine: Engine, model_name: str) -> list[str]:
     return list(dict.fromkeys(entry.version for entry in _select(engine, condition, limit=10_000)))
 
 
-def promotion_of(engine: Engine, dag_run_id: str) -> Entry | None:
-    """The decision by which a run promoted its challenger; None if it did not."""
-    condition = (LEDGER.c.verb == "promote") & (LEDGER.c.dag_run_id == dag_run_id)
+def of_run(engine: Engine, dag_run_id: str, verb: Verb) -> Entry | None:
+    """A run's entry of one verb, as that by which it promoted its challenger; None if there is none."""
+    condition = (LEDGER.c.verb == verb) & (LEDGER.c.dag_run_id == dag_run_id)
     return next(iter(_select(engine, condition, limit=1)), None)
 
 

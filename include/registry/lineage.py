@@ -8,15 +8,16 @@ from include.registry.ledger import Entry
 from include.registry.models import ModelVersion
 
 ROWS, PARENT = "rows", "parent_dataset_id"
-RELEASED = "released"
-"""The value of the tag ``rows`` of a version whose new rows went back to those that wait for the next run."""
+RELEASED, AWAITING, ASIDE, USED = "released", "awaiting approval", "set aside", "used"
+"""The values of the tag ``rows``: a version's new rows went back to those that wait for the next run, or wait for a
+person with it, or were set aside or approved with it by a person. Without the tag they are used up."""
 
 
 def parent_dataset_id(model_name: str, engine: Engine | None = None) -> str | None:
     """The dataset that new rows are added to: the champion's, by the ledger, and by its tags if that does not say.
 
     It is the same if the champion's version was deleted. Before the first champion it is that of the newest version,
-    less the rows that wait for the next run themselves.
+    less its new rows if they wait for the next run, or for a person.
     """
     champion = models.by_alias(model_name, models.CHAMPION)
     last = ledger.last_move(engine, model_name) if engine is not None else None
@@ -27,7 +28,8 @@ def parent_dataset_id(model_name: str, engine: Engine | None = None) -> str | No
     challenger = models.by_alias(model_name, models.CHALLENGER)
     if challenger is None:
         return None
-    return challenger.tags.get(PARENT if challenger.tags.get(ROWS) == RELEASED else "dataset_id") or None
+    less = challenger.tags.get(ROWS) in (RELEASED, AWAITING, ASIDE)
+    return challenger.tags.get(PARENT if less else "dataset_id") or None
 
 
 def anchor(model_name: str, engine: Engine) -> ModelVersion | None:

@@ -36,7 +36,7 @@ def log_report(run_id: str, folder: Path, airflow_url: str, evaluation: "Evaluat
     client.log_metric(run_id, "golden_macro_f1", metrics.macro_f1)
     client.set_tag(run_id, "airflow_run", airflow_url)
     see = f"[Evaluation report]({links(run_id)['report']}) · [Airflow run]({airflow_url})"
-    client.set_tag(run_id, "mlflow.note.content", f"{plain(evaluation.decision.reason)}\n\n{see}")
+    client.set_tag(run_id, "mlflow.note.content", f"{plain(evaluation.reason)}\n\n{see}")
 
 
 def log_page(model_name: str, dag_run_id: str, outcome: str, page: Path) -> str:

@@ -57,7 +57,7 @@ def promote(entry: Entry, engine: Engine) -> ModelVersion:
             logger.info("Decision %s was carried out before: %s", entry.decision_id, entry.reason)
         else:
             require(entry.model_name, entry.version)
-            if _is_news(entry, now):
+            if is_news(entry, now):
                 carry_out(engine, entry)
         return _champion(entry.model_name)
 
@@ -74,7 +74,7 @@ def reject(entry: Entry, engine: Engine) -> None:
         if version is None:
             raise VersionUnusable(f"{entry.model_name} has no version {entry.version} to reject")
         if not ledger.find(engine, entry.decision_id):
-            _is_news(entry, settle(entry.model_name, engine))
+            is_news(entry, settle(entry.model_name, engine))
         ledger.append(engine, entry)
         champion = models.by_alias(entry.model_name, CHAMPION)
         if champion is None or champion.version != entry.version:  # a champion's tags say how it became one
@@ -134,7 +134,7 @@ def rollback(
         return RolledBack(require(model_name, target.version), entry, given_up)
 
 
-def _is_news(entry: Entry, now: Standing) -> bool:
+def is_news(entry: Entry, now: Standing) -> bool:
     """Whether the decision's version is not the champion; raises ChampionChanged if another one is than it thought.
 
     A champion that was deleted, and whose files are gone, may have been taken for none.

@@ -25,6 +25,7 @@ class State(StrEnum):
     CLAIMED = "claimed"
     TOLD = "told"
     TAKEN = "taken"
+    AWAITING = "awaiting approval"
     USED = "used"
     SET_ASIDE = "set aside"
     RELEASED = "released"
@@ -38,6 +39,7 @@ class Who(StrEnum):
     RUN = "run"
     ROLLBACK = "rollback"
     PERSON = "readmit"
+    DECISION = "decide_challenger"
 
 
 class Move(NamedTuple):
@@ -57,6 +59,7 @@ MOVES = (
     Move(State.TOLD, State.TAKEN, (Who.RUN,), "a run starts, whoever started it"),
     Move(State.RELEASED, State.TAKEN, (Who.RUN,), "a run starts, whoever started it"),
     Move(State.TAKEN, State.USED, (Who.RUN,), "its rows are in the champion"),
+    Move(State.TAKEN, State.AWAITING, (Who.RUN,), "its challenger waits for a person (`BERT_PROMOTION=manual`)"),
     Move(
         State.TAKEN,
         State.SET_ASIDE,
@@ -69,6 +72,19 @@ MOVES = (
         State.RELEASED,
         (Who.RUN, Who.LISTENER),
         "there are too few rows, nothing was shown, the champion moved, or the run is over without an outcome",
+    ),
+    Move(State.AWAITING, State.USED, (Who.DECISION,), "somebody approves its challenger"),
+    Move(
+        State.AWAITING,
+        State.SET_ASIDE,
+        (Who.DECISION,),
+        "somebody rejects its challenger, or approves it and a file waits for approval itself",
+    ),
+    Move(
+        State.AWAITING,
+        State.RELEASED,
+        (Who.DECISION,),
+        "the champion is of other data than its challenger was built on",
     ),
     Move(State.RELEASED, State.RELEASED, (Who.LISTENER,), "it was told three times in vain: now it waits for a person"),
     Move(State.USED, State.SET_ASIDE, (Who.ROLLBACK,), "its version is left by a rollback"),

@@ -58,7 +58,7 @@ def next_step(entry: Entry, pipeline: Pipeline, now: datetime | None = None) -> 
         return Step.RELEASE if pipeline.is_over(entry.run_id) else None
     if entry.state is State.RELEASED and entry.because is Because.FAILED and entry.failures > MOST_RETELLS:
         return Step.GIVE_UP
-    if not pipeline.hears:
+    if not pipeline.hears or entry.state is State.AWAITING:
         return None
     if entry.state is State.CLAIMED:
         return Step.TELL

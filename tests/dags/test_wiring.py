@@ -1,5 +1,6 @@
 """How the two DAGs of the main job hang together."""
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -109,6 +110,7 @@ def validated(bag: Any, conf: dict[str, Any]) -> dict[str, Any]:
         {"dataset_uri": "not a uri"},
         {"text_column": 3},
         {"seed": -1},
+        {"promotion": "never"},
     ],
     ids=str,
 )
@@ -117,7 +119,25 @@ def test_a_wrong_parameter_is_refused_before_anything_runs(bag: Any, conf: dict[
         validated(bag, conf)
 
 
-@pytest.mark.parametrize("dag_id", ["bert_model_training_pipeline", "model_rollback"])
+@pytest.mark.parametrize(
+    ("dag_id", "conf"),
+    [
+        ("decide_challenger", {"decision": "perhaps", "version": "3", "name": "Ada", "reason": "x"}),
+        ("decide_challenger", {"decision": "approve", "version": "three", "name": "Ada", "reason": "x"}),
+        ("decide_challenger", {"decision": "approve", "version": "3", "name": "", "reason": "x"}),
+        ("decide_challenger", {"decision": "approve", "version": "3", "name": "Ada"}),
+        ("decide_upload", {"decision": "establish", "name": "Ada", "reason": "x"}),
+        ("decide_upload", {"decision": "approve", "run_id": "r", "name": "Ada", "reason": "x"}),
+    ],
+)
+def test_a_person_who_decides_says_what_who_and_why(bag: Any, dag_id: str, conf: dict[str, Any]) -> None:
+    params = copy.deepcopy(ParamsDict(bag.dags[dag_id].params))
+    with pytest.raises(ParamValidationError):
+        params.update(conf)
+        params.validate()
+
+
+@pytest.mark.parametrize("dag_id", ["bert_model_training_pipeline", "model_rollback", "decide_challenger"])
 def test_a_misspelt_parameter_ends_a_run_of_any_dag_with_the_nearest_name(bag: Any, dag_id: str) -> None:
     dag = bag.dags[dag_id]
     meant = next(name for name in dag.params if "_" in name)
@@ -149,7 +169,7 @@ def test_the_documented_parameters_are_accepted(bag: Any) -> None:
     conf = {
         "dataset_uri": "s3://bert/incoming/a.csv", "text_column": "Betreff", "label_column": "Team",
         "base_model": "models:/bert@champion", "epochs": 3,
-        "learning_rate": 2e-5, "batch_size": 16, "max_length": 256, "seed": 7,
+        "learning_rate": 2e-5, "batch_size": 16, "max_length": 256, "seed": 7, "promotion": "manual",
     }  # fmt: skip
     dag = bag.dags["bert_model_training_pipeline"]
     assert set(dag.params) == set(conf)

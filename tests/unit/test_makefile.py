@@ -40,6 +40,13 @@ def test_make_passes_words_on_unharmed(make, odd: str) -> None:
     assert make("upload", f"FILE={odd}", "FORCE=1", f"STACK={odd}")[3:] == [
         f"--state=.local/{odd}", "--force", "--", odd,
     ]  # fmt: skip
+    said = [f"--name={odd}", f"--reason={odd}"]
+    assert make("approve", f"RUN={odd}", f"NAME={odd}", f"REASON={odd}", "FORCE=1")[2:] == [
+        "approve", stack, f"--run={odd}", *said, "--force",
+    ]  # fmt: skip
+    assert make("reject", f"VERSION={odd}", f"NAME={odd}", f"REASON={odd}")[4:] == [f"--version={odd}", *said]
+    assert make("establish", f"RUN={odd}", f"NAME={odd}", f"REASON={odd}")[2:] == ["establish", stack, *said, "--", odd]
+    assert make("readmit", f"RUN={odd}", f"NAME={odd}", "APPROVE=1")[4:] == ["--approve", f"--name={odd}", "--", odd]
     assert make("reproduce", f"VERSION={odd}")[2:] == ["reproduce", stack, "--", odd]
     assert make("export", f"VERSION={odd}", f"DIR={odd}")[2:] == ["export", stack, f"--to={odd}", "--", odd]
     assert make("rejected", f"RUN={odd}")[2:] == ["rejected", stack, f"--run={odd}"]
@@ -56,7 +63,7 @@ def test_what_is_not_given_is_not_passed_on(make) -> None:
     assert json.dumps(make("bench", "SAMPLES=3")) == '["-m", "dev.bench", "cpu", "--samples=3"]'
 
 
-@pytest.mark.parametrize("target", ["upload", "rollback", "reproduce", "export"])
+@pytest.mark.parametrize("target", ["upload", "rollback", "approve", "reject", "establish", "reproduce", "export"])
 def test_what_has_to_be_given_is_asked_for(target: str) -> None:
     command = ["make", "-C", str(REPOSITORY), "-o", ".venv/installed", target]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

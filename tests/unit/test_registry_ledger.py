@@ -162,8 +162,8 @@ def test_what_a_past_moment_and_a_run_knew_of_the_champion(engine: Engine) -> No
     then = datetime(2026, 1, 1, 12, tzinfo=UTC)
     assert [ledger.last_move(engine, "m", before=at).version for at in (then, None)] == ["2", "3"]  # type: ignore[union-attr]
     assert ledger.last_move(engine, "m", before=datetime(2025, 1, 1, tzinfo=UTC)) is None
-    assert ledger.promotion_of(engine, "run 2") is not None
-    assert ledger.promotion_of(engine, "after") is None
+    assert ledger.of_run(engine, "run 2", "promote") is not None
+    assert ledger.of_run(engine, "after", "promote") is None
 
 
 @pytest.mark.parametrize("missing", ["actor", "reason", "dag_run_id"])

@@ -34,7 +34,7 @@ def test_the_docs_show_the_table() -> None:
 def test_every_state_is_reached_and_what_is_taken_can_end_in_each_way() -> None:
     assert {move.after for move in MOVES} | {State.CLAIMED} == set(State)
     after_taken = {move.after for move in MOVES if move.before is State.TAKEN}
-    assert after_taken == {*ENDS, State.RELEASED}
+    assert after_taken == {*ENDS, State.RELEASED, State.AWAITING}
     assert all(allowed(state, State.TAKEN, Who.RUN) for state in WAITING)
 
 
@@ -76,6 +76,7 @@ def failed(failures: int, minutes_ago: float) -> Entry:
         (entry(State.RELEASED, 9999, because=Because.GAVE_UP, failures=4), IDLE, None),
         (entry(State.RELEASED, 9999, because=Because.WAITS), IDLE, None),
         (entry(State.RELEASED, because=Because.SUPERSEDED), IDLE, Step.TELL),
+        (entry(State.AWAITING, 9999), ENDED, None),
         (entry(State.RELEASED, because=Because.READMITTED), BUSY, Step.TELL),
     ],
 )

@@ -1,0 +1,131 @@
+"""Challengers that wait for a person: how a run ends with one, and what becomes of its rows when that is over.
+
+Such a run is over, and holds nothing: its batches are *awaiting approval*, so that no other run takes them, and none
+of its rows is in what later challengers are built on. Only one of several that wait can become champion, for they are
+built on the same one. The others are superseded then, and their rows join the next run.
+"""
+# Only imported inside tasks.
+
+import logging
+from datetime import UTC, datetime
+
+from sqlalchemy.engine import Engine
+
+from include import lake
+from include.datasets.intake import Intake, Plan
+from include.orchestration import golden_rows, settling
+from include.orchestration.outcome import conclude_again, of_run
+from include.registry import approvals, lineage, models
+from include.registry.approvals import Wait
+from include.registry.ledger import MOVES, Entry
+from include.uploads import open_batches
+from include.uploads.lifecycle import Because, State
+
+logger = logging.getLogger(__name__)
+
+ACTOR = "pipeline"
+STATES = {
+    "promoted": (State.USED, Because.NONE),
+    "rejected": (State.SET_ASIDE, Because.NONE),
+    "superseded": (State.RELEASED, Because.SUPERSEDED),
+}
+
+
+def ask(plan: Plan, dag_id: str, entry: Entry, engine: Engine) -> None:
+    """Enters that a run's challenger waits for a person; what it would have been decided to be is its ``entry``."""
+    facts = {approvals.DAG_ID: dag_id, lineage.PARENT: plan.parent_dataset_id}
+    approvals.ask(entry.model_copy(update={"verb": "await", "facts": facts}), engine)
+
+
+def how_to_answer(run_id: str, version: str) -> str:
+    """What a person is to do, in words."""
+    return (
+        f"version {version} waits for a person: make approve RUN='{run_id}' NAME=… REASON=…, or make reject, or the "
+        "DAG decide_challenger"
+    )
+
+
+def catch_up(model_name: str, engine: Engine) -> list[str]:
+    """Supersedes what waits and can be champion no more, and finishes what was cut off; returns a sentence for each.
+
+    May be repeated. What it releases is taken by the run that starts next.
+    """
+    told = []
+    unfinished = {one.run_id for one in open_batches.lives() if one.state is State.AWAITING}
+    for wait in approvals.waits(engine, model_name):
+        if wait.answer is None and (reason := outdated(wait, engine)):
+            told.append(supersede(wait, reason, engine))
+        elif wait.answer is not None and wait.asked.dag_run_id in unfinished:
+            finish(wait.asked, wait.answer, _why(wait.answer))
+    return told
+
+
+def outdated(wait: Wait, engine: Engine) -> str:
+    """Why a challenger that waits cannot become champion: its rows are not upon the champion's. Empty if it can."""
+    asked, parent = wait.asked, lineage.parent_dataset_id(wait.asked.model_name, engine)
+    champion = models.by_alias(asked.model_name, models.CHAMPION)
+    if parent == wait.parent_dataset_id or (champion is not None and champion.version == asked.version):
+        return ""
+    now = f"version {champion.version} is the champion now, trained on" if champion else "the next model is built on"
+    return (
+        f"{now} dataset {parent}, and version {asked.version}, which waited for a person, was built on "
+        f"{wait.parent_dataset_id or 'none'}"
+    )
+
+
+def supersede(wait: Wait, reason: str, engine: Engine) -> str:
+    """Lets the rows of a challenger that waited in vain join the next run; returns a sentence that says so."""
+    told = f"{reason}: it is superseded, and its rows join the next run"
+    current = models.by_alias(wait.asked.model_name, models.CHAMPION)
+    entry = wait.asked.model_copy(
+        update={
+            "verb": "supersede",
+            "previous_champion": current.version if current else None,
+            "actor": ACTOR,
+            "reason": told,
+            "facts": {},
+            "decided_at": datetime.now(UTC),
+        }
+    )
+    given = approvals.answer(entry, engine)
+    finish(wait.asked, given, told)
+    logger.warning("%s", told)
+    return told
+
+
+def finish(asked: Entry, given: Entry, reason: str) -> None:
+    """Brings batches, golden rows, run.json and note to where an answer wants them; may be repeated."""
+    outcome, run_id = approvals.outcome_of(given), asked.dag_run_id
+    if not is_unfinished(asked):
+        return
+    if given.verb in MOVES:
+        golden_rows.follow_champion(asked.model_name, f"version {asked.version} was promoted", promoted=True)
+    plan = Plan.model_validate_json(lake.read_bytes(lake.staging(run_id, "plan.json")))
+    intake = Intake.model_validate(lake.read_json(lake.staging(run_id, "intake.json")))
+    state, because = STATES[outcome]
+    settling.settle_awaiting(plan, intake, state, because, reason)
+    facts = {"champion_version": asked.version} if given.verb in MOVES else {}
+    conclude_again(dag_of(asked), plan, intake, outcome, f"version {asked.version}: {reason}", **facts)
+    if given.verb in MOVES and asked.dataset_id not in _champions_data(asked.model_name):
+        settling.set_aside([run_id], f"version {asked.version} was left by a rollback since")
+
+
+def is_unfinished(asked: Entry) -> bool:
+    """Whether a run still looks as if its challenger waited."""
+    report = of_run(dag_of(asked), asked.dag_run_id)
+    return report.get("outcome", "awaiting_approval") == "awaiting_approval" or bool(
+        settling.awaiting(asked.dag_run_id)
+    )
+
+
+def dag_of(asked: Entry) -> str:
+    """The DAG whose run waits."""
+    return str(asked.facts[approvals.DAG_ID])
+
+
+def _champions_data(model_name: str) -> list[str]:
+    return lineage.ancestry(lineage.parent_dataset_id(model_name, settling.warehouse()))
+
+
+def _why(given: Entry) -> str:
+    return f"{approvals.outcome_of(given).capitalize()}: {given.reason}"

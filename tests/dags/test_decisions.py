@@ -1,0 +1,473 @@
+"""What persons decide: challengers that wait, golden rows, corrections. Real Airflow database, MLflow, S3, SQL."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from airflow.exceptions import AirflowFailException
+from airflow.models import DAG, DagRun
+from airflow.utils.db import initdb
+from airflow.utils.session import create_session
+from mlflow import MlflowClient
+from sqlalchemy.engine import Engine
+
+from include import lake
+from include.datasets import golden
+from include.datasets.building import build_dataset
+from include.datasets.intake import FileAccount, Intake, Plan, Source
+from include.evaluation import charts
+from include.markdown import plain
+from include.orchestration import (
+    batches,
+    decisions,
+    establishing,
+    listening,
+    promotion_steps,
+    readmit,
+    reconciling,
+    settling,
+    sweeping,
+)
+from include.orchestration.batches import PIPELINE
+from include.registry import ledger, lineage, models
+from include.registry.approvals import AlreadyAnswered, NotConvinced, NothingAwaits, Superseded
+from include.registry.models import CHAMPION
+from include.registry.promotion import promote
+from include.settings import settings
+from include.training.job import Hyperparameters, Job, Result
+from include.uploads import claims, lifecycle, open_batches
+from include.uploads.lifecycle import State
+from include.uploads.records import Batch, ClaimedFile
+from include.uploads.rounds import Pipeline
+from tests.unit.registry_services import Registry
+
+pytest_plugins = ["tests.unit.registry_services"]
+pytestmark = pytest.mark.usefixtures("services")
+
+NUMBERS = itertools.count()
+OVER = Pipeline(hears=False, will_come=False, busy=False, is_over=lambda run_id: True)
+ADA = {"name": "Ada", "reason": "looks right"}
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models that get all texts right, none, and those about cards."""
+    import torch
+    from transformers import BertForSequenceClassification, BertTokenizerFast
+
+    model = BertForSequenceClassification.from_pretrained(tiny_bert).eval()
+    tokenizer = BertTokenizerFast.from_pretrained(tiny_bert)
+    with torch.no_grad():
+        card, refund = model.bert(**tokenizer(["my card 1", "a refund 1"], return_tensors="pt")).pooler_output
+    direction = 50 * torch.stack([card - refund, refund - card])
+    middle = direction @ (card + refund) / 2
+    found = {}
+    for name, weight, bias in (
+        ("right", direction, -middle),
+        ("wrong", -direction, middle),
+        ("cards", 0 * direction, torch.tensor([1.0, 0.0])),
+    ):
+        model.classifier.weight.data, model.classifier.bias.data = weight.clone(), bias.clone()
+        found[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(found[name])
+        tokenizer.save_pretrained(found[name])
+    return found
+
+
+@pytest.fixture(scope="module")
+def airflow() -> Iterator[None]:
+    initdb(load_connections=False)
+    yield
+    with create_session() as session:
+        session.query(DagRun).delete()
+
+
+@dataclass
+class Road:
+    """What a run of the pipeline does to one model, apart from reading files and training."""
+
+    registry: Registry
+    weights: dict[str, Path]
+    rows: Any = field(default_factory=lambda: itertools.count())
+
+    def start(self, model: str = "right") -> str:
+        """A champion, as cheaply as can be; its version."""
+        last = ledger.last_move(self.registry.engine, self.registry.name)
+        parent = last.dataset_id if last else None
+        run_id = f"manual__{next(NUMBERS)}"
+        plan = Plan(run_id=run_id, model_name=self.registry.name, sources=[], parent_dataset_id=parent)
+        manifest = build_dataset(plan, self.labelled(60))
+        return self.promote(self.train(manifest, model), manifest["dataset_id"], parent)
+
+    def promote(self, result_uri: str, dataset_id: str, parent: str | None) -> str:
+        result = Result.model_validate(lake.read_json(result_uri))
+        tags = {"job_id": result.job_id, "dataset_id": dataset_id}
+        version = models.register(self.registry.name, result.model_uri, "", tags)
+        entry = self.registry.decision(version, self.champion())
+        promote(entry.model_copy(update={"dataset_id": dataset_id, "job_id": result.job_id}), self.registry.engine)
+        golden.follow(self.registry.name, [dataset_id, *([parent] if parent else [])], "promoted", keep=True)
+        return version
+
+    def run(self, model: str = "right", conf: dict[str, Any] | None = None, *, count: int = 60, until: str = "") -> str:
+        """A run on a new upload, whose job makes a model of these weights; returns its id."""
+        at = datetime.now(UTC)
+        run_id = f"manual__{at.isoformat()}"
+        with create_session() as session:
+            DAG(PIPELINE, start_date=at, schedule=None).create_dagrun(
+                run_id=run_id, state="success", execution_date=at, data_interval=(at, at), session=session
+            )
+        batch_id = self.upload(run_id)
+        assert reconciling.reconcile(self.registry.name) is not None
+        source = Source(batch_id=batch_id, key="incoming/a.csv", uri=lake.claims(batch_id, "files/a.csv"))
+        parent = lineage.parent_dataset_id(self.registry.name, self.registry.engine)
+        plan = Plan(run_id=run_id, model_name=self.registry.name, sources=[source], parent_dataset_id=parent).pin()
+        file = FileAccount(key=source.key, batch_id=batch_id, rows_in=2 * count, used=2 * count, rejected=0)
+        intake = Intake(files=[file], accepted_uri="", accepted_rows=2 * count)
+        lake.write_json(lake.staging(run_id, "intake.json"), intake.model_dump())
+        manifest = build_dataset(plan, self.labelled(count))
+        facts = {name: manifest[name] for name in ("dataset_id", "golden_origin")}
+        lake.write_json(lake.staging(run_id, "dataset.json"), facts)
+        if until != "dataset":
+            self.decide(run_id, conf, self.train(manifest, model))
+        return run_id
+
+    def upload(self, run_id: str) -> str:
+        """A batch that a run has taken."""
+        batch_id = f"b-{next(NUMBERS)}-{self.registry.name}"
+        uri = lake.write_bytes(lake.claims(batch_id, "files/a.csv"), b"text,label\n")
+        file = ClaimedFile(key="incoming/a.csv", etag=batch_id, size=1, uri=uri, claimed_at=datetime.now(UTC))
+        open_batches.mark(batch_id)
+        batch = Batch(batch_id=batch_id, files=[file])
+        lake.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json().encode())
+        assert claims.take(batch_id, run_id)
+        return batch_id
+
+    def labelled(self, count: int) -> pd.DataFrame:
+        texts = [(f"{words} {next(self.rows)}", label) for words, label in (("my card", "card"), ("a refund", "refund")) for _ in range(count)]  # noqa: E501 # fmt: skip
+        return pd.DataFrame(texts, columns=["text", "label"]).assign(source="a.csv", extra="")
+
+    def train(self, manifest: dict[str, Any], model: str) -> str:
+        """A finished job; returns its result's URI."""
+        params = Hyperparameters(epochs=1, learning_rate=0.1, batch_size=1, max_length=16, seed=next(NUMBERS))
+        job = Job(
+            dataset_uri=manifest["dataset_uri"], model_name=self.registry.name, base_model="a/b",
+            hyperparameters=params, mlflow_tracking_uri=settings().mlflow_tracking_uri, mlflow_experiment="x",
+        )  # fmt: skip
+        job.submit()
+        result = Result(
+            job_id=job.job_id, model_uri=lake.upload(self.weights[model], lake.job(job.job_id, "model")),
+            mlflow_run_id=MlflowClient(settings().mlflow_tracking_uri).create_run("0").info.run_id, best_epoch=1,
+            metrics={}, history=[], labels=["card", "refund"], rows={}, seconds={}, versions={},
+        )  # fmt: skip
+        return lake.write_json(lake.job(job.job_id, "result.json"), result.model_dump())
+
+    def decide(self, run_id: str, conf: dict[str, Any] | None, result_uri: str) -> dict[str, Any]:
+        run = SimpleNamespace(dag_id=PIPELINE, run_id=run_id, conf=conf, run_type="dataset_triggered")
+        self.last = (run, result_uri)
+        return promotion_steps.decide(run, promotion_steps.evaluate(run, result_uri))
+
+    def repeat(self) -> dict[str, Any]:
+        """The last run's two tasks are cleared."""
+        run, result_uri = self.last
+        return promotion_steps.decide(run, promotion_steps.evaluate(run, result_uri))
+
+    def outcome(self, run_id: str) -> str:
+        return str(lake.read_json(lake.report(PIPELINE, run_id, "run.json"))["outcome"])
+
+    def page(self, run_id: str) -> str:
+        return lake.read_bytes(lake.report(PIPELINE, run_id, "report.html")).decode()
+
+    def states(self, run_id: str) -> list[str]:
+        named = lake.read_json(lake.report(PIPELINE, run_id, "run.json"))["batches"]
+        return [str(lifecycle.read(batch_id).state) for batch_id in named]
+
+    def champion(self) -> str | None:
+        found = models.by_alias(self.registry.name, CHAMPION)
+        return found.version if found else None
+
+    def answer(self, decision: str, run_id: str, **said: Any) -> str:
+        return decisions.decide(self.registry.name, decision, run_id=run_id, **(ADA | said))
+
+    def golden(self) -> golden.GoldenSet:
+        found = golden.read(self.registry.name)
+        assert found
+        return found
+
+    def ledger(self) -> list[tuple[str, str, str]]:
+        found = ledger.entries(self.registry.engine, self.registry.name)
+        return [(entry.verb, entry.version, entry.actor) for entry in reversed(found)]
+
+
+def note(run_id: str) -> str:
+    with create_session() as session:
+        return str(session.query(DagRun).filter_by(dag_id=PIPELINE, run_id=run_id).one().note)
+
+
+@pytest.fixture
+def road(
+    airflow: None, registry: Registry, weights: dict[str, Path], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> Road:
+    monkeypatch.setattr(settling, "warehouse", lambda: engine)
+    monkeypatch.setattr(sweeping, "warehouse", lambda: engine)
+    monkeypatch.setattr(batches, "_engine", lambda: engine)
+    for picture in ("confusion_matrix", "intervals"):  # takes seconds; the report's own tests look at them
+        monkeypatch.setattr(charts, picture, lambda *_: "")
+    gates = {"BERT_PROMOTION": "manual", "BERT_MIN_ACCURACY": "0.3", "BERT_MIN_CLASS_RECALL": "0"}
+    for name, value in (gates | {"BERT_MODEL_NAME": registry.name}).items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    return Road(registry, weights)
+
+
+def test_a_challenger_that_passes_waits_for_a_person_and_its_run_holds_nothing(road: Road) -> None:
+    run_id = road.run()
+    assert (road.outcome(run_id), road.states(run_id)) == ("awaiting_approval", ["awaiting approval"])
+    assert road.champion() is None
+    assert road.ledger() == [("await", "1", f"dag:{PIPELINE}")]
+    assert claims.waiting_batches() == []
+    how = (
+        f"version 1 waits for a person: make approve RUN='{plain(run_id)}' NAME=… REASON=…, or make reject, or the DAG "
+    )
+    assert note(run_id).startswith(f"**awaiting approval** — {how}decide_challenger. ")
+    assert "golden rows are right" in note(run_id)
+    for words in ('<div class="verdict">Awaiting approval</div>', "a person decides"):
+        assert words in road.page(run_id)
+    assert "**awaiting approval**" in lake.read_bytes(lake.model(road.registry.name, "1", "README.md")).decode()
+    assert "waits for a person" in listening._note(open_batches.lives(), [], OVER)
+    assert road.repeat() == {"version": "1", "outcome": "awaiting_approval"}
+    assert len(road.ledger()) == 1
+
+
+def test_what_the_gates_reject_is_rejected_as_ever(road: Road) -> None:
+    road.start()
+    rejected = road.run("wrong")
+    assert (road.outcome(rejected), road.states(rejected)) == ("rejected", ["set aside"])
+    with pytest.raises(NothingAwaits, match=r"does not wait for a person. There wait: none"):
+        road.answer("approve", rejected)
+
+
+def test_who_approves_makes_the_challenger_champion_as_a_promotion_does_and_only_once(road: Road) -> None:
+    run_id = road.run()
+    assert road.golden().established.empty
+    with pytest.raises(AirflowFailException, match=r"which challenger.*there wait: version 1 of run manual"):
+        carry_out("decide_challenger", decision="approve")
+    told = carry_out("decide_challenger", decision="approve", version="1")
+    assert told == f"{road.registry.name} version 1 is the champion now, approved by Ada: looks right"
+    assert (road.champion(), road.outcome(run_id), road.states(run_id)) == ("1", "promoted", ["used"])
+    assert len(road.golden().established) == len(road.golden().rows) > 0
+    assert open_batches.lives() == [] or run_id not in {one.run_id for one in open_batches.lives()}
+    assert note(run_id).startswith("**promoted** — version 1: approved by Ada: looks right. ")
+    assert '<div class="verdict">Promoted</div>' in road.page(run_id)
+    assert "approved by Ada: looks right" in road.page(run_id)
+    assert "Promoted: approved by Ada" in lake.read_bytes(lake.model(road.registry.name, "1", "README.md")).decode()
+    assert road.ledger()[1:] == [("promote", "1", "person:Ada")]
+    entry = ledger.last_move(road.registry.engine, road.registry.name)
+    assert entry
+    assert (entry.reason, entry.dag_run_id) == ("looks right", run_id)
+    assert entry.facts["by"].startswith("dag:decide_challenger manual__")
+    again = road.answer("approve", run_id, name="Bob")
+    assert again.startswith(f"nothing to do: {road.registry.name} version 1 was promoted on ")
+    assert again.endswith(" by Ada: looks right")
+    with pytest.raises(AlreadyAnswered, match=r"version 1 was promoted before.*looks right.*make rollback"):
+        road.answer("reject", run_id)
+    assert road.repeat() == {"version": "1", "outcome": "promoted"}, "its tasks are cleared"
+    assert len(road.ledger()) == 2
+    assert road.outcome(run_id) == "promoted"
+
+
+def test_who_rejects_sets_the_rows_aside_and_nothing_is_built_on_them(road: Road) -> None:
+    first = road.run()
+    sweeping._sweep_staging(timedelta(0))
+    assert lake.exists(lake.staging(first, "plan.json")), "a decision needs it"
+    told = decisions.decide(road.registry.name, "reject", version="1", name="Ada", reason="the labels are odd.")
+    assert "version 1 is rejected by Ada: the labels are odd. Its rows are set aside; make readmit" in told
+    assert (road.outcome(first), road.states(first), road.champion()) == ("rejected", ["set aside"], None)
+    sweeping._sweep_staging(timedelta(0))
+    assert not lake.exists(lake.staging(first, "plan.json"))
+    assert road.answer("reject", first).startswith("nothing to do")
+    with pytest.raises(AlreadyAnswered, match=r"version 1 was rejected before.*make readmit RUN="):
+        road.answer("approve", first)
+    assert lineage.parent_dataset_id(road.registry.name, road.registry.engine) is None
+    assert "taken back" in readmit.readmit(road.registry.name, first, actor="Ada")
+    assert road.states(first) == ["released"]
+
+
+def test_of_several_that_wait_one_becomes_champion_and_the_rows_of_the_others_join_the_next_run(road: Road) -> None:
+    road.start()
+    second, third = road.run(), road.run()
+    told = road.answer("approve", third)
+    assert "version 3 is the champion now" in told
+    assert "version 2, which waited for a person, was built on" in told
+    assert "it is superseded, and its rows join the next run" in told
+    assert (road.outcome(second), road.states(second)) == ("superseded", ["released"])
+    assert "version 3 is the champion now, trained on dataset" in note(second)
+    with pytest.raises(AlreadyAnswered, match=r"version 2 was superseded before.*the next run"):
+        road.answer("approve", second)
+    assert [verb for verb, _, _ in road.ledger()] == ["promote", "await", "await", "promote", "supersede"]
+
+
+def test_a_challenger_that_was_built_on_what_is_not_the_champions_any_more_is_not_promoted(road: Road) -> None:
+    road.start(), road.start()
+    waits = road.run()
+    road.registry.rollback()
+    with pytest.raises(Superseded, match=r"version 1 is the champion now.*rows join the next run"):
+        road.answer("approve", waits)
+    assert (road.champion(), road.states(waits)) == ("1", ["released"])
+
+
+def test_a_run_that_begins_finds_what_waits_in_vain_and_tells_of_it(road: Road) -> None:
+    road.start(), road.start()
+    waits = road.run()
+    models.point(road.registry.name, CHAMPION, "1")
+    by_hand, superseded = reconciling.reconcile(road.registry.name)
+    assert "by hand" in by_hand
+    assert "version 3, which waited for a person" in superseded
+    assert (road.states(waits), reconciling.reconcile(road.registry.name)) == (["released"], [])
+
+
+def test_if_the_champion_has_changed_the_challenger_is_compared_anew_and_a_gate_that_fails_stops_it(road: Road) -> None:
+    road.start("cards")
+    waits = road.run("cards")
+    dataset_id = str(lineage.parent_dataset_id(road.registry.name, road.registry.engine))
+    road.promote(road.train({"dataset_uri": lake.dataset(dataset_id)}, "right"), dataset_id, None)  # other parameters
+    with pytest.raises(NotConvinced, match=r"and now: .*shown worse.*still waits.*FORCE=1.*report.html"):
+        road.answer("approve", waits)
+    assert (road.champion(), road.outcome(waits), road.states(waits)) == (
+        "3",
+        "awaiting_approval",
+        ["awaiting approval"],
+    )
+    assert "It was compared anew" in road.answer("approve", waits, force=True)
+    entry = ledger.last_move(road.registry.engine, road.registry.name)
+    assert entry
+    assert (road.champion(), entry.version, "non_inferiority" in entry.facts["forced"]) == ("2", "2", True)
+
+
+def test_golden_rows_that_a_person_establishes_judge_at_once_and_for_ever(road: Road) -> None:
+    road.start()
+    waits = road.run()
+    before = len(road.golden().established)
+    told = establishing.establish(road.registry.name, waits, **ADA)
+    assert f"golden rows of the run {waits} judge from now on (" in told
+    assert told.endswith("established by Ada, looks right")
+    assert len(road.golden().established) == len(road.golden().rows) > before
+    assert establishing.establish(road.registry.name, waits, **ADA).startswith(
+        "nothing to do: they were established on"
+    )
+    assert road.ledger()[-1] == ("establish", "1", "person:Ada")
+    assert "It was compared anew" in road.answer("approve", waits), "by more rows"
+    road.registry.rollback()
+    golden.follow(road.registry.name, lineage.ancestry(lineage.parent_dataset_id(road.registry.name)), "rolled back")
+    assert len(road.golden().established) == len(road.golden().rows)
+    with pytest.raises(establishing.NothingToEstablish, match="no such run"):
+        establishing.establish(road.registry.name, "another", **ADA)
+
+
+def test_whatever_is_cut_off_is_finished_by_the_next_run_or_by_repeating_the_answer(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(module: Any, call: Callable[[], Any]) -> None:
+        def kill(*_: Any) -> None:
+            raise KeyboardInterrupt("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_conclude", kill)
+            with pytest.raises(KeyboardInterrupt):
+                call()
+
+    for finish in ("the next run", "the person"):
+        cut_off(promotion_steps, road.run)
+        run_id = road.last[0].run_id
+        reconciling.release_abandoned(OVER)
+        assert len(settling.awaiting(run_id)) == 1, "its run died after it was entered that its challenger waits"
+        cut_off(decisions, lambda: road.answer("approve", run_id))  # noqa: B023 - called at once
+        assert len(settling.awaiting(run_id)) == 1
+        if finish == "the next run":
+            reconciling.reconcile(road.registry.name)
+        else:
+            assert road.answer("approve", run_id).startswith("nothing to do")
+        assert (road.states(run_id), road.outcome(run_id)) == (["used"], "promoted")
+
+
+def test_of_two_who_answer_at_once_one_is_heard(road: Road) -> None:
+    run_id = road.run()
+
+    def attempt(decision: str) -> str:
+        try:
+            return road.answer(decision, run_id)
+        except AlreadyAnswered as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as threads:
+        approved, rejected = threads.map(attempt, ["approve", "reject"])
+    assert ("is the champion now" in approved) != ("is rejected by Ada" in rejected)
+    assert (road.champion() == "1") == ("is the champion now" in approved)
+    assert [verb for verb, _, _ in road.ledger()][1:] == ["promote" if road.champion() else "reject"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "conf", "promotion"),
+    [
+        ("automatic", None, "automatic"),
+        ("automatic", {"promotion": "manual"}, "manual"),
+        ("manual", {}, "manual"),
+        ("manual", {"promotion": "automatic"}, "manual"),
+    ],
+)
+def test_a_run_may_be_stricter_than_the_deployment(
+    monkeypatch: pytest.MonkeyPatch, setting: str, conf: dict[str, str] | None, promotion: str
+) -> None:
+    monkeypatch.setenv("BERT_PROMOTION", setting)
+    settings.cache_clear()
+    assert promotion_steps._promotion(SimpleNamespace(conf=conf)) == promotion
+
+
+def test_rows_that_had_waited_for_more_of_their_label_wait_with_the_challenger(road: Road) -> None:
+    kept = lake.write_bytes(lake.waiting(road.registry.name, "f.arrow"), b"rows")
+    run_id = road.run(until="dataset")
+    plan = Plan.model_validate_json(lake.read_bytes(lake.staging(run_id, "plan.json")))
+    intake = Intake.model_validate(lake.read_json(lake.staging(run_id, "intake.json")))
+    intake.newcomers = [kept]
+    settling.settle(plan, intake, State.AWAITING, lifecycle.Because.NONE, "waits")
+    assert not lake.exists(kept), "no other run takes them"
+    settling.settle_awaiting(plan, intake, State.RELEASED, lifecycle.Because.SUPERSEDED, "superseded")
+    assert lake.exists(kept)
+
+
+def test_corrections_that_wait_are_approved_by_name_and_the_ledger_keeps_it(road: Road) -> None:
+    run_id = f"manual__{next(NUMBERS)}"
+    batch_id = road.upload(run_id)
+    lake.write_json(lake.report(PIPELINE, run_id, "run.json"), {"batches": [batch_id]})
+    assert lifecycle.move(batch_id, State.SET_ASIDE, lifecycle.Who.RUN)
+    told = carry_out("decide_upload", decision="approve_corrections", run_id=run_id)
+    assert told == f"taken back: {batch_id}"
+    assert lake.read_json(lake.claims(batch_id, "approved.json"))["reason"] == "approved by Ada: looks right"
+    assert road.ledger() == [("approve_corrections", "", "person:Ada")]
+    with pytest.raises(AirflowFailException, match="nothing of run another is set aside"):
+        carry_out("decide_upload", decision="readmit", run_id="another")
+
+
+def carry_out(dag_id: str, **params: Any) -> str:
+    """What the task of a DAG returns, with what its run's note says."""
+    from airflow.models import DagBag
+
+    dag = DagBag(Path(__file__).parents[2] / "dags" / f"{dag_id}.py", include_examples=False).dags[dag_id]
+    at = datetime.now(UTC)
+    with create_session() as session:
+        run = dag.create_dagrun(
+            run_id=f"manual__{next(NUMBERS)}", state="running", execution_date=at, data_interval=(at, at),
+            session=session, conf=params | ADA,
+        )  # fmt: skip
+        run_id = run.run_id
+    filled = {name: params.get(name, param.value) for name, param in dag.params.items()} | ADA
+    told = dag.get_task("carry_out").python_callable(
+        dag_run=SimpleNamespace(dag_id=dag_id, run_id=run_id), params=filled
+    )
+    return str(told)
