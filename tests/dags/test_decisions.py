@@ -81,6 +81,15 @@ def weights(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return found
 
 
+@pytest.fixture(scope="session")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store without a server: there are hundreds of requests here, and none of them is about HTTP."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    MlflowClient(uri).create_experiment("decisions", artifact_location=str(folder / "artifacts"))
+    return uri
+
+
 @pytest.fixture(scope="module")
 def airflow() -> Iterator[None]:
     initdb(load_connections=False)
@@ -163,7 +172,7 @@ class Road:
         job.submit()
         result = Result(
             job_id=job.job_id, model_uri=lake.upload(self.weights[model], lake.job(job.job_id, "model")),
-            mlflow_run_id=MlflowClient(settings().mlflow_tracking_uri).create_run("0").info.run_id, best_epoch=1,
+            mlflow_run_id=MlflowClient(settings().mlflow_tracking_uri).create_run("1").info.run_id, best_epoch=1,
             metrics={}, history=[], labels=["card", "refund"], rows={}, seconds={}, versions={},
         )  # fmt: skip
         return lake.write_json(lake.job(job.job_id, "result.json"), result.model_dump())
