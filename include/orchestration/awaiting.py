@@ -100,14 +100,28 @@ def finish(asked: Entry, given: Entry, reason: str) -> None:
         return
     if given.verb in MOVES:
         golden_rows.follow_champion(asked.model_name, f"version {asked.version} was promoted", promoted=True)
-    plan = Plan.model_validate_json(lake.read_bytes(lake.staging(run_id, "plan.json")))
-    intake = Intake.model_validate(lake.read_json(lake.staging(run_id, "intake.json")))
+    plan, intake = _staged(asked)
     state, because = STATES[outcome]
     settling.settle_awaiting(plan, intake, state, because, reason)
     facts = {"champion_version": asked.version} if given.verb in MOVES else {}
     conclude_again(dag_of(asked), plan, intake, outcome, f"version {asked.version}: {reason}", **facts)
     if given.verb in MOVES and asked.dataset_id not in _champions_data(asked.model_name):
         settling.set_aside([run_id], f"version {asked.version} was left by a rollback since")
+
+
+def _staged(asked: Entry) -> tuple[Plan, Intake]:
+    """What a run worked on; if somebody has deleted that, what its report knows: no later run is to fail by it."""
+    run_id = asked.dag_run_id
+    plan, intake = (lake.staging(run_id, name) for name in ("plan.json", "intake.json"))
+    if lake.exists(plan) and lake.exists(intake):
+        return Plan.model_validate_json(lake.read_bytes(plan)), Intake.model_validate(lake.read_json(intake))
+    report = of_run(dag_of(asked), run_id)
+    logger.warning("what run %s worked on is gone from %s", run_id, lake.staging(run_id))
+    parent = asked.facts.get(lineage.PARENT)
+    return (
+        Plan(run_id=run_id, model_name=asked.model_name, sources=[], parent_dataset_id=parent),
+        Intake(files=report.get("files", []), warnings=report.get("warnings", []), accepted_uri="", accepted_rows=0),
+    )
 
 
 def is_unfinished(asked: Entry) -> bool:

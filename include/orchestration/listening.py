@@ -14,6 +14,8 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, State
 from sqlalchemy.exc import SQLAlchemyError
 
+from include import lake
+from include.markdown import plain
 from include.orchestration import batches, reconciling
 from include.orchestration.events import INCOMING
 from include.orchestration.notes import set_note
@@ -150,19 +152,29 @@ def _note(entries: list[Entry], refused: list[refusals.Refusal], state: Pipeline
         for entry in entries
         if entry.because is Because.GAVE_UP
     ]
-    awaiting: dict[str, datetime] = {}
-    for entry in entries:
-        if entry.state is lifecycle.State.AWAITING:
-            awaiting.setdefault(entry.run_id, entry.at)
     lines += [
-        f"**a challenger waits for a person** since {since:%F %R}: make approve RUN='{run_id}' NAME=… REASON=…, or "
-        "make reject, or the DAG decide_challenger"
-        for run_id, since in awaiting.items()
+        f"**{lake.claims(batch_id, 'manifest.json')} is damaged**: no run uses this batch's files until its earlier "
+        "version is brought back."
+        for batch_id in open_batches.damaged()
     ]
+    lines += _awaiting(entries)
     waiting = sum(entry.waiting and entry.because not in (Because.WAITS, Because.GAVE_UP) for entry in entries)
     if waiting and not state.hears:
         lines.append(f"**{waiting} batch(es) wait**: the training pipeline is paused. They are told of when it is not.")
     return "\n\n".join(lines)
+
+
+def _awaiting(entries: list[Entry]) -> list[str]:
+    """A line for each run whose challenger waits for a person."""
+    since: dict[str, datetime] = {}
+    for entry in entries:
+        if entry.state is lifecycle.State.AWAITING:
+            since.setdefault(entry.run_id, entry.at)
+    return [
+        f"**a challenger waits for a person** since {at:%F %R}: make approve RUN='{plain(run_id)}' NAME=… REASON=…, or "
+        "make reject, or the DAG decide_challenger"
+        for run_id, at in since.items()
+    ]
 
 
 def _wait_for_another(refused: list[refusals.Refusal], sleep: Callable[[float], None] = time.sleep) -> None:

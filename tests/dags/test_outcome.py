@@ -189,6 +189,14 @@ def test_a_run_that_ends_early_has_a_report_that_says_why(run: str) -> None:
     assert lake.read_json(uri)["links"]["report"] == link, "a run that is repeated has one report"
 
 
+def test_a_page_of_corrections_that_wait_says_how_to_approve_them(run: str) -> None:
+    plan = Plan(run_id=run, model_name="m", sources=[], parent_dataset_id=None)
+    conclude("pipeline", plan, intake(account("a.csv", waiting=9)), "waiting_for_approval", "make readmit APPROVE=1")
+    page = lake.read_bytes(lake.report("pipeline", run, "report.html")).decode()
+    assert "If the new ones are right, say so: with the command above, or with the DAG decide_upload" in page
+    assert "Nothing has to be done" not in page
+
+
 def test_without_mlflow_a_run_that_ends_early_still_ends_well(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     settings.cache_clear()

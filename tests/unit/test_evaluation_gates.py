@@ -324,6 +324,18 @@ def test_when_unsure_keep_lets_no_lower_score_in_that_few_rows_cannot_judge() ->
     assert decide(many, break_rows(many, 6), many, many, keep).promote, "shown to be within the margin is not unsure"
 
 
+def test_where_a_person_decides_what_the_rows_cannot_judge_is_the_persons_to_judge() -> None:
+    labels = golden(100)
+    manual = THRESHOLDS.model_copy(update={"promotion": "manual", "when_unsure": "keep"})
+    unsure = decide(labels, break_rows(labels, 1), labels, labels, manual)
+    assert unsure.promote
+    assert unsure.reason.startswith("Awaiting approval: 99 of 100 golden rows are right")
+    assert "not shown worse" in unsure.reason
+    worse = decide(labels, break_rows(labels, 30), labels, labels, manual)
+    assert (worse.promote, worse.shown_worse) == (False, True)
+    assert worse.reason.startswith("Rejected: ")
+
+
 def test_each_comparison_says_how_small_a_drop_it_would_show_and_what_it_takes() -> None:
     labels = golden(600)
     decision = decide(labels, noisy(labels, 0.97, 1), noisy(labels, 0.97, 2), noisy(labels, 0.97, 3), THRESHOLDS)

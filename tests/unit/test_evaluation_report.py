@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from include.evaluation.evaluate import Context, Evaluation, FileAccount, assess, hash_rows
+from include.evaluation.evaluate import Context, Evaluation, FileAccount, PersonsDecision, assess, hash_rows
 from include.evaluation.gates import Thresholds
 from include.evaluation.metrics import find_flips, measure, most_confused
 from include.evaluation.report import write_report
@@ -72,6 +72,28 @@ def test_the_most_confused_pairs_come_first() -> None:
         ("a", "b", 2, 0.5),
         ("b", "a", 1, 0.25),
     ]
+
+
+def test_a_page_that_asks_a_person_says_how_to_answer_and_then_what_was_answered(tmp_path: Path) -> None:
+    found = evaluation(2, 60)
+    manual = THRESHOLDS.model_copy(update={"promotion": "manual"})
+    decision = found.decision.model_copy(update={"promote": True, "reason": "Awaiting approval: 57 are right."})
+    context = found.context.model_copy(update={"dag_run_id": "run <7>"})
+    asked = found.model_copy(update={"thresholds": manual, "decision": decision, "context": context})
+    page = write_report(asked, tmp_path).read_text()
+    assert (asked.verdict, asked.reason) == ("awaiting_approval", decision.reason)
+    assert '<div class="verdict">Awaiting approval</div>' in page
+    assert 'make reject RUN="run &lt;7&gt;" NAME=… REASON=…' in page
+    for promote, verdict, word in ((True, "promoted", "approved"), (False, "rejected", "rejected")):
+        said = PersonsDecision(promote=promote, name="Ada <b>", reason="it is <i>fine</i>.")
+        answered = asked.model_copy(update={"by_person": said})
+        page = write_report(answered, tmp_path).read_text()
+        assert (answered.verdict, answered.reason) == (
+            verdict,
+            f"{verdict.capitalize()}: {word} by Ada <b>: it is <i>fine</i>. 57 are right.",
+        )
+        assert f"<p>{word} by Ada &lt;b&gt;: it is &lt;i&gt;fine&lt;/i&gt;. 57 are right.</p>" in page
+        assert "make reject" not in page
 
 
 def test_flips_are_the_rows_where_one_of_both_is_right() -> None:
