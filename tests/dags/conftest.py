@@ -17,8 +17,6 @@ import pytest
 
 from include.settings import settings
 
-pytest.register_assert_rewrite("tests.unit.registry_services")
-
 DAGS = Path(__file__).parents[2] / "dags"
 
 

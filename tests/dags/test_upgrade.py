@@ -6,6 +6,7 @@ import lzma
 import sqlite3
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +42,6 @@ from include.settings import settings
 from include.training import train
 from include.training.stopping import StopRequest
 from include.uploads import claims, lifecycle
-from tests.unit.registry_services import MlflowServer
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -88,17 +88,12 @@ class Deployment:
 
 
 @pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """The registry; it may still be starting."""
-    server = MlflowServer(tmp_path_factory.mktemp("registry"))
-    with sqlite3.connect(server.folder / "mlflow.db") as database, lzma.open(LEFT / "mlflow.sql.xz", "rt") as dump:
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The registry: its database, and no server before it, which would take as long as all the rest."""
+    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    with closing(sqlite3.connect(file)) as database, lzma.open(LEFT / "mlflow.sql.xz", "rt") as dump:
         database.executescript(dump.read())
-    database.close()
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    return f"sqlite:///{file}"
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +109,10 @@ def warehouse(engine: Engine) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def old(mlflow: MlflowServer, s3_url: str, warehouse: Engine) -> Iterator[Deployment]:
+def old(mlflow_uri: str, s3_url: str, warehouse: Engine) -> Iterator[Deployment]:
     where = {"host": warehouse.url.query["host"], "login": warehouse.url.username, "schema": warehouse.url.database}
     values = {
-        "MLFLOW_TRACKING_URI": mlflow.uri, "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_TRACKING_URI": mlflow_uri, "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "AWS_ENDPOINT_URL": s3_url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1", "BERT_BUCKET": BUCKET, "BERT_UPLOAD_SETTLE_SECONDS": "0",
@@ -132,7 +127,6 @@ def old(mlflow: MlflowServer, s3_url: str, warehouse: Engine) -> Iterator[Deploy
         settings.cache_clear()
         s3fs.S3FileSystem.clear_instance_cache()
         restore_buckets()
-        mlflow.wait()
         entered = entries_as_they_were(warehouse)
         trained = {one.version: snapshots.read(one.dataset_id) for one in entered}
         frozen = golden.read(MODEL)
