@@ -262,6 +262,8 @@ def _labels(golden_set: golden.GoldenSet, parent: pd.DataFrame | None, mapping: 
 
 def _renamed(golden_set: golden.GoldenSet, parent: pd.DataFrame | None, mapping: Mapping[str, str]) -> list[str]:
     """A sentence for each label whose name changes with this run."""
+    if not mapping:
+        return []
     trained = Counter([] if parent is None else parent["label"])
     judging = Counter(golden_set.rows["label"])
     return [
