@@ -45,6 +45,7 @@ class Stack:
     ) -> None:
         self.state = State(folder)
         self._overrides = dict(env_overrides or {})
+        self.services_only = services_only
         self._without = services.AIRFLOW if services_only else ()
 
     @property

@@ -1,7 +1,7 @@
 """Sorts an intake's judged rows: good ones to be trained on, rejected ones to be mended and sent again."""
 # ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from include.datasets.ahead import ahead
 from include.datasets.judging import Numbers, Rows
 from include.datasets.spool import Spooled, spooled_rows
 
@@ -34,35 +35,41 @@ def sort_rows(
     """
     rejected: dict[str, Path] = {}
     good, bad = rows.good & ~kept_out, ~rows.good & ~kept_out
-    names = pa.array(rows.names, pa.string())
     with ExitStack() as stack:
-        accepted = stack.enter_context(
-            pq.ParquetWriter(
-                folder / "accepted.parquet",
-                ACCEPTED,
-                use_dictionary=["label"],
-                write_statistics=False,
-                compression="lz4",
-            )
-        )
+        options = {"use_dictionary": ["label"], "write_statistics": False, "compression": "lz4"}
+        accepted = stack.enter_context(pq.ParquetWriter(folder / "accepted.parquet", ACCEPTED, **options))
         writers: dict[str, Any] = {}
-        at = 0
-        for key, batch_id, file in files:
-            for batch in spooled_rows(file):
-                here = slice(at, at + batch.num_rows)
-                at += batch.num_rows
-                table = pa.Table.from_batches([batch])
-                if good[here].any():
-                    labels = names.take(pa.array(rows.label[here][good[here]]))
-                    accepted.write_table(_accepted(_only(table, good[here]), labels, key))
-                if bad[here].any():
-                    if batch_id not in writers:
-                        rejected[batch_id] = folder / f"rejected-{len(writers)}.parquet"
-                        writers[batch_id] = stack.enter_context(pq.ParquetWriter(rejected[batch_id], REJECTED))
-                    verdicts = [rows.broken[place] for place in (here.start + np.flatnonzero(bad[here])).tolist()]
-                    labels = names.take(pa.array(rows.label[here][bad[here]]))
-                    writers[batch_id].write_table(_rejected(_only(table, bad[here]), labels, verdicts, key))
+        for batch_id, accepted_table, rejected_table in ahead(_sorted(rows, files, good, bad)):
+            if accepted_table is not None:
+                accepted.write_table(accepted_table)
+            if rejected_table is not None:
+                if batch_id not in writers:
+                    rejected[batch_id] = folder / f"rejected-{len(writers)}.parquet"
+                    writers[batch_id] = stack.enter_context(pq.ParquetWriter(rejected[batch_id], REJECTED))
+                writers[batch_id].write_table(rejected_table)
     return rejected
+
+
+def _sorted(
+    rows: Rows, files: Sequence[tuple[str, str, Spooled]], good: Numbers, bad: Numbers
+) -> Iterator[tuple[str, Any, Any]]:
+    """A batch's id with some accepted and some rejected rows of it, either of them None if there are none."""
+    names = pa.array(rows.names, pa.string())
+    at = 0
+    for key, batch_id, file in files:
+        for batch in spooled_rows(file):
+            here = slice(at, at + batch.num_rows)
+            at += batch.num_rows
+            table = pa.Table.from_batches([batch])
+            accepted = rejected = None
+            if good[here].any():
+                labels = names.take(pa.array(rows.label[here][good[here]]))
+                accepted = _accepted(_only(table, good[here]), labels, key)
+            if bad[here].any():
+                verdicts = [rows.broken[place] for place in (here.start + np.flatnonzero(bad[here])).tolist()]
+                labels = names.take(pa.array(rows.label[here][bad[here]]))
+                rejected = _rejected(_only(table, bad[here]), labels, verdicts, key)
+            yield batch_id, accepted, rejected
 
 
 def accepted_again(dataset: pd.DataFrame, path: Path) -> int:

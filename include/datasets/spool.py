@@ -2,23 +2,22 @@
 
 ``python -m include.datasets.spool`` does it as a process of its own, which a file that is too much for it may kill.
 """
-# ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
+# ruff: noqa: TID253 - only imported inside tasks; pyarrow is what it is about
 
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
+from include.datasets.ahead import ahead
 from include.datasets.checks import CHECKED, check_frame, content
 from include.datasets.judging import Rows
 from include.datasets.reading import WHOLE, DamagedPartError, Part, UnreadableFileError, open_table
@@ -27,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).parents[2]
 LARGE_BYTES = 100 << 20  # starting the processes takes as long as reading so much
-SWITCH_SECONDS = 0.0002
 
 
 class SpoolJob(BaseModel):
@@ -84,7 +82,7 @@ def spool(job: SpoolJob) -> Spooled:
             open_table(job.path, job.key, job.text_column, job.label_column, job.part) as table,
             pa.ipc.new_file(str(job.target), CHECKED) as writer,
         ):
-            for frame in _read_ahead(table.frames):
+            for frame in ahead(table.frames):
                 checked = check_frame(frame, job.max_characters)
                 rows += len(checked)
                 writer.write_table(checked)
@@ -119,23 +117,6 @@ def _spool_parts(jobs: list[SpoolJob]) -> Spooled | None:
 def _cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _read_ahead(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """The same frames, the next one read on another core while one is judged.
-
-    Python lets a thread wait 5 ms for its turn, which is as long as most steps of reading a block take.
-    """
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    try:
-        with ThreadPoolExecutor(1) as reader:
-            following = reader.submit(next, frames, None)
-            while (frame := following.result()) is not None:
-                following = reader.submit(next, frames, None)
-                yield frame
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def spool_alone(job: SpoolJob) -> Spooled:

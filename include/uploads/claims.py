@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_SECONDS = 30.0
 OTHERS_WAIT_SECONDS = 10.0  # while all there is belongs to another listener, which may be dead
+SERVER_ERROR = 500  # HTTP
 ONE_REQUEST_BYTES = 64 << 20  # larger objects are copied in parts, side by side
 
 
@@ -264,9 +265,12 @@ def _copy(client: Any, batch_id: str, upload: Upload) -> ClaimedFile | None:
         if error.response["Error"]["Code"] in {"PreconditionFailed", "412", "404", "NoSuchKey"}:
             logger.info("%s was overwritten or deleted while it was claimed; left for the next claim", upload.key)
             return None
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= SERVER_ERROR:
+            advice = "S3 is busy or ails: nothing needs to be done unless that goes on"
+        else:
+            advice = "Give Airflow the right to read it, bring it back from an archive tier, or delete it"
         raise ClaimError(
-            f"S3 does not let {upload.key} be copied ({error}); it stays there and is tried again. Give Airflow the "
-            "right to read it, bring it back from an archive tier, or delete it"
+            f"S3 does not let {upload.key} be copied ({error}); it stays there and is tried again. {advice}"
         ) from error
     return ClaimedFile(key=upload.key, etag=upload.etag, size=upload.size, uri=target, claimed_at=datetime.now(UTC))
 

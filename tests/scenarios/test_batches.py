@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -66,6 +66,17 @@ def idle(story: Story) -> None:
 
 
 @contextmanager
+def s3_fails(story: Story) -> Iterator[None]:
+    """As long as the block runs, S3 answers with errors."""
+    faults = story.stack.state.s3_faults
+    faults.touch()
+    try:
+        yield
+    finally:
+        faults.unlink()
+
+
+@contextmanager
 def no_training(story: Story) -> Iterator[None]:
     """As long as the block runs, a run that gets to its training waits there."""
     story.airflow.patch("pools/gpu", json={"name": "gpu", "slots": 0}).raise_for_status()
@@ -112,35 +123,66 @@ def test_the_stories_uploads_have_ended_and_the_table_says_how(story: Story, tol
     assert not tables & {table_name(one["run_id"]) for one in told["stories"]}, "each run drops its table"
 
 
-def test_an_upload_while_the_pipeline_is_paused_starts_a_run_when_it_is_not(story: Story) -> None:
+def test_what_comes_while_the_pipeline_is_paused_is_used_when_it_is_not_whatever_s3_does(
+    story: Story, told: dict[str, Any]
+) -> None:
+    """An upload, and rows that were set aside and are taken back; S3 fails during their run."""
     idle(story)
     known = set(story.runs())
+    swapped = swapped_run(told)
+    (readmitted,) = story.report(swapped)["batches"]
+    before = end_of(story, readmitted)
     pause(story, True)
     try:
         drop(story, "paused.csv", csv(messages(60, seed=101)))
         batch_id = batch_of(story, "paused.csv")
-        time.sleep(10)
+        command = [sys.executable, "-m", "dev", "readmit", "--state", str(story.stack.state.folder), "--", swapped]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        time.sleep(7)
         assert set(story.runs()) == known, "no runs pile up"
         assert "told" not in states(story, batch_id)
     finally:
         pause(story, False)
-    entry = end_of(story, batch_id)
+    run_id = story.new_run(known)
+    with s3_fails(story), suppress(TimeoutError):
+        wait(lambda: "up_for_retry" in story.tasks(run_id).values(), "task that has failed", 30)
+    report = story.report_of(run_id)
+    assert sorted(report["batches"]) == sorted([batch_id, readmitted])
+    used = {file["key"]: file["used"] for file in report["files"]}
+    assert used["incoming/paused.csv"] == 60
+    assert sum(used.values()) == report["rows"]["used"] > 60
+    assert report["outcome"] in ("promoted", "rejected")
+    assert (end_of(story, batch_id)["run_id"], end_of(story, readmitted)["run_id"]) == (run_id, run_id)
     assert states(story, batch_id)[:2] == ["told", "taken"]
-    assert story.report_of(entry["run_id"])["rows"]["used"] == 60
+    assert states(story, readmitted)[before["number"] :][:3] == ["released", "told", "taken"]
 
 
-def test_the_uploads_of_a_run_that_fails_are_used_by_the_next(story: Story) -> None:
+def test_a_run_that_fails_and_one_whose_champion_is_rolled_back_meanwhile_leave_their_upload_to_the_next(
+    story: Story,
+) -> None:
     idle(story)
+    champion, previous = story.aliases()
     with no_training(story):
-        drop(story, "failed.csv", csv(messages(60, seed=102)))
-        batch_id = batch_of(story, "failed.csv")
+        drop(story, "moved.csv", csv(messages(60, seed=103)))
+        batch_id = batch_of(story, "moved.csv")
         failed = in_training(story, batch_id)
         story.airflow.patch(f"dags/{PIPELINE}/dagRuns/{failed}", json={"state": "failed"}).raise_for_status()
         wait(lambda: "released" in states(story, batch_id), "release")
-    entry = end_of(story, batch_id)
-    assert entry["run_id"] != failed
-    assert states(story, batch_id)[:5] == ["told", "taken", "released", "told", "taken"]
-    assert story.report_of(entry["run_id"])["rows"]["used"] == 60
+        superseded = in_training(story, batch_id)
+        roll_back(story, champion, previous)
+    assert superseded != failed
+    assert story.report_of(superseded)["outcome"] == "superseded"
+    assert story.aliases() == (previous, champion)
+    report = story.report_of(end_of(story, batch_id)["run_id"])
+    assert report["run_id"] not in (failed, superseded)
+    assert states(story, batch_id)[:8] == ["told", "taken", "released"] * 2 + ["told", "taken"]
+    assert report["parent_dataset_id"] == story.mlflow.get_model_version(story.model, str(previous)).tags["dataset_id"]
+    assert report["rows"]["used"] == 60
+    if int(str(previous)) < int(str(champion)):  # else it went forward again, and left nothing
+        made_by = story.mlflow.get_model_version(story.model, str(champion)).tags["dag_run_id"]
+        for left in story.report(made_by)["batches"]:
+            assert (end_of(story, left)["state"], end_of(story, left)["who"]) == ("set aside", "rollback")
 
 
 def test_a_run_that_is_cleared_after_another_run_builds_its_own_dataset_again(story: Story) -> None:
@@ -151,37 +193,3 @@ def test_a_run_that_is_cleared_after_another_run_builds_its_own_dataset_again(st
     story.clear(run_id, "preprocess_data")
     assert story.report_of(run_id) == before
     assert (story.aliases(), story.ledger()) == state
-
-
-def test_a_challenger_whose_champion_was_rolled_back_meanwhile_is_built_again_on_the_new_one(story: Story) -> None:
-    idle(story)
-    champion, previous = story.aliases()
-    with no_training(story):
-        drop(story, "moved.csv", csv(messages(60, seed=103)))
-        batch_id = batch_of(story, "moved.csv")
-        superseded = in_training(story, batch_id)
-        roll_back(story, champion, previous)
-    assert story.report_of(superseded)["outcome"] == "superseded"
-    assert story.aliases() == (previous, champion)
-    report = story.report_of(end_of(story, batch_id)["run_id"])
-    assert report["run_id"] != superseded
-    assert report["parent_dataset_id"] == story.mlflow.get_model_version(story.model, str(previous)).tags["dataset_id"]
-    assert report["rows"]["used"] == 60
-    if int(str(previous)) < int(str(champion)):  # else it went forward again, and left nothing
-        made_by = story.mlflow.get_model_version(story.model, str(champion)).tags["dag_run_id"]
-        for left in story.report(made_by)["batches"]:
-            assert (end_of(story, left)["state"], end_of(story, left)["who"]) == ("set aside", "rollback")
-
-
-def test_rows_that_were_set_aside_can_be_taken_back(story: Story, told: dict[str, Any]) -> None:
-    idle(story)
-    run_id = swapped_run(told)
-    (batch_id,) = story.report(run_id)["batches"]
-    before = end_of(story, batch_id)
-    command = [sys.executable, "-m", "dev", "readmit", "--state", str(story.stack.state.folder), "--", run_id]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    wait(lambda: states(story, batch_id)[before["number"] :][:3] == ["released", "told", "taken"], "run on them")
-    last = end_of(story, batch_id)
-    assert last["run_id"] != run_id
-    assert story.report_of(last["run_id"])["rows"]["in"] > 0

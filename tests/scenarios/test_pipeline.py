@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -116,8 +115,12 @@ def test_a_rollback_brings_the_previous_champion_back(story: Story) -> None:
     assert story.ledger()[-1] == ("rollback", previous)
 
 
-def test_training_that_is_killed_goes_on_from_its_checkpoint(story: Story) -> None:
-    run_id = story.trigger(epochs=6, seed=7)
+def test_a_run_started_over_rest_trains_on_the_file_it_names_though_it_is_killed_and_has_no_pool(story: Story) -> None:
+    story.airflow.delete("pools/gpu").raise_for_status()
+    story.s3.put_object(Bucket="bert", Key="mine/some file.csv", Body=csv(messages(50, seed=5)))
+    # With all of MiniLM, as a user would.
+    whole = {"base_model": str(get_model_path()), "learning_rate": 3e-4, "epochs": 2}
+    run_id = story.trigger(dataset_uri="s3://bert/mine/", **whole)
     trainer = wait(lambda: find_trainer(story.stack), "trainer", 240)
     job_id = next(part.split("/")[-2] for part in trainer.cmdline() if part.endswith("job.json"))
     checkpoints = f"jobs/{job_id}/checkpoints/"
@@ -125,6 +128,11 @@ def test_training_that_is_killed_goes_on_from_its_checkpoint(story: Story) -> No
     os.kill(trainer.pid, signal.SIGKILL)
     report = story.report_of(run_id)
     assert story.read_json(f"jobs/{report['job_id']}/result.json")["resumed_from_step"] > 0
+    assert report["rows"]["used"] == 50
+    config = story.read_json(f"models/bert-classifier/{report['model_version']}/config.json")
+    assert config["encoder_config"]["num_hidden_layers"] == 6
+    assert story.airflow.get("pools/gpu").raise_for_status().json()["slots"] == 1
+    assert story.keys("mine/") == ["mine/some file.csv"], "files named by URI stay where they are"
 
 
 def find_trainer(stack: Stack) -> psutil.Process | None:
@@ -135,35 +143,6 @@ def find_trainer(stack: Stack) -> psutil.Process | None:
             if ours and "include.training" in (process.info["cmdline"] or []):
                 return process
     return None
-
-
-def test_an_outage_of_s3_delays_a_run_and_loses_nothing(story: Story) -> None:
-    faults: Path = story.stack.state.s3_faults
-    known = set(story.runs())
-    story.s3.put_object(Bucket="bert", Key="incoming/outage.csv", Body=csv(messages(60, seed=4)))
-    run_id = story.new_run(known)
-    faults.touch()
-    try:
-        with contextlib.suppress(TimeoutError):
-            wait(lambda: "up_for_retry" in story.tasks(run_id).values(), "task that has failed", 30)
-    finally:
-        faults.unlink()
-    report = story.report_of(run_id)
-    assert report["rows"] == {"in": 60, "used": 60, "rejected": 0, "waiting": 0}
-    assert report["outcome"] in ("promoted", "rejected")
-
-
-def test_a_run_started_over_rest_trains_on_the_file_it_names_though_nobody_has_made_the_pool(story: Story) -> None:
-    story.airflow.delete("pools/gpu").raise_for_status()
-    story.s3.put_object(Bucket="bert", Key="mine/some file.csv", Body=csv(messages(50, seed=5)))
-    # With all of MiniLM, as a user would.
-    whole = {"base_model": str(get_model_path()), "learning_rate": 3e-4, "epochs": 1}
-    report = story.report_of(story.trigger(dataset_uri="s3://bert/mine/", **whole))
-    assert report["rows"]["used"] == 50
-    config = story.read_json(f"models/bert-classifier/{report['model_version']}/config.json")
-    assert config["encoder_config"]["num_hidden_layers"] == 6
-    assert story.airflow.get("pools/gpu").raise_for_status().json()["slots"] == 1
-    assert story.keys("mine/") == ["mine/some file.csv"], "files named by URI stay where they are"
 
 
 def test_a_wrong_parameter_is_refused_over_rest(story: Story) -> None:

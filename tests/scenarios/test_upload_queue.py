@@ -312,6 +312,8 @@ def airflow_home(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
             "BERT_UPLOADS_LOOK_SECONDS": f"{LOOK_SECONDS}",
             "BERT_BATCHES_LOOK_SECONDS": "3600",  # no pipeline is there: what was told would be told again
         }
+        for name in [name for name in os.environ if name.startswith("AIRFLOW__")]:
+            monkeypatch.delenv(name)  # the tests of DAGs have settings of their own, and share this process
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)

@@ -51,24 +51,35 @@ def texts(column: Any) -> "pd.Series[Any]":
 
 def json_objects(columns: Mapping[str, Any], size: int) -> "pd.Series[Any]":
     """Rows of binary columns as JSON objects, without what is empty; an empty string if nothing is left."""
+    members = [_members(name, column) for name, column in columns.items()]
+    if size and columns and all(pc.min(pc.binary_length(column)).as_py() for column in columns.values()):
+        # None is empty: all is joined at once, and what stands between two cells is one constant.
+        parts, between = [], "{"
+        for before, values, after in members:
+            parts += [between + before, values]
+            between = f"{after}, "
+        objects = pc.binary_join_element_wise(*parts, members[-1][2] + "}", "")
+        return pd.Series(objects, dtype=pd.ArrowDtype(pa.string()))
     objects = pa.repeat(pa.scalar("", pa.string()), size)
-    for name, column in columns.items():
-        members = pc.binary_join_element_wise(json.dumps(name, ensure_ascii=False) + ": ", _quoted(column), "")
-        members = pc.if_else(pc.equal(pc.binary_length(column), 0), "", members)
-        comma = pc.if_else(pc.or_(pc.equal(objects, ""), pc.equal(members, "")), "", ", ")
-        objects = pc.binary_join_element_wise(objects, comma, members, "")
+    for column, (before, values, after) in zip(columns.values(), members, strict=True):
+        member = pc.binary_join_element_wise(before, values, after, "")
+        member = pc.if_else(pc.equal(pc.binary_length(column), 0), "", member)
+        comma = pc.if_else(pc.or_(pc.equal(objects, ""), pc.equal(member, "")), "", ", ")
+        objects = pc.binary_join_element_wise(objects, comma, member, "")
     if columns:
         objects = pc.if_else(pc.equal(objects, ""), "", pc.binary_join_element_wise("{", objects, "}", ""))
     return pd.Series(objects, dtype=pd.ArrowDtype(pa.string()))
 
 
-def _quoted(column: Any) -> Any:
-    """A binary array's strings as JSON writes them."""
+def _members(name: str, column: Any) -> tuple[str, Any, str]:
+    """A binary array's strings as members of JSON objects: what stands before each, the strings, and what after."""
+    key = f"{json.dumps(name, ensure_ascii=False)}: "
     buffer = column.buffers()[2]
     try:
         values = column.cast(pa.string())
     except pa.ArrowInvalid:
         values = None
     if values is None or (buffer is not None and len(buffer.to_pybytes().translate(None, _UNQUOTED))):
-        return pa.array([printable(json.dumps(text, ensure_ascii=False)) for text in texts(column)], pa.string())
-    return pc.binary_join_element_wise('"', values, '"', "")
+        quoted = [printable(json.dumps(text, ensure_ascii=False)) for text in texts(column)]
+        return key, pa.array(quoted, pa.string()), ""
+    return f'{key}"', values, '"'
