@@ -154,7 +154,17 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
         raise AirflowFailException(
             f"there is no labelled data yet: drop a .csv, .jsonl or .parquet in {lake.incoming()}"
         )
+    if len(left := _labels_left(plan)) == 1:
+        raise AirflowFailException(f"label_mapping leaves one label, {left.pop()!r}; a classifier needs two")
     return plan
+
+
+def _labels_left(plan: Plan) -> set[str]:
+    """What the labels of the champion's dataset are called by the plan's mapping; empty if it renames none."""
+    if not plan.label_mapping or plan.parent_dataset_id is None:
+        return set()
+    manifest = lake.read_json(lake.dataset(plan.parent_dataset_id, "manifest.json"))
+    return {plan.label_mapping.get(label, label) for label in manifest["label_counts"]}
 
 
 def _mapping(params: dict[str, Any]) -> dict[str, str]:

@@ -19,6 +19,7 @@ import s3fs
 import sqlalchemy as sa
 import torch
 from airflow import DAG
+from airflow.exceptions import AirflowFailException
 from airflow.models import DagRun
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
@@ -232,6 +233,11 @@ def test_the_ledger_goes_on_and_is_still_never_changed(old: Deployment, gone_on:
     assert (newest.verb, newest.previous_champion, newest.facts) == ("promote", "2", {ledger.ANCHOR: "2"})
     with pytest.raises(sa.exc.DBAPIError, match="append-only"), old.engine.begin() as connection:
         connection.execute(sa.text("UPDATE promotion_ledger SET reason = 'another'"))
+
+
+def test_labels_that_are_all_merged_into_one_end_a_run_before_it_takes_anything(old: Deployment) -> None:
+    with pytest.raises(AirflowFailException, match="leaves one label, 'all'; a classifier needs two"):
+        old.run(DagRunType.MANUAL, label_mapping=dict.fromkeys(TOPICS, "all"))
 
 
 def test_a_label_is_renamed_and_an_old_version_that_knows_the_old_name_comes_back(
