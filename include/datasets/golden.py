@@ -78,6 +78,20 @@ class GoldenSet:
         """The established rows and those that came with a dataset."""
         return self.rows[self.rows["established"] | (self.rows["origin"] == origin)]
 
+    def renamed(self, mapping: Mapping[str, str]) -> "GoldenSet":
+        """With the labels' new names, by a mapping of old ones and by what went live before. No row changes sides.
+
+        A label that was merged of several, and is new, has the lowest of their thresholds.
+        """
+        combined = combine(self.label_mapping, mapping)
+        by_label = dict(self.thresholds)
+        for new in {*combined.values()} - self.thresholds.keys():
+            merged = [by_label[old] for old, one in combined.items() if one == new and old in by_label]
+            if merged:
+                by_label[new] = min(merged, key=lambda one: one.golden)
+        rows, moved = rename(self.rows, combined), rename(self.moved, combined)
+        return replace(self, rows=_ordered(rows), moved=moved, thresholds=by_label, label_mapping=combined)
+
     def accept(self, rows: pd.DataFrame, origin: str) -> "GoldenSet":
         """With these golden rows, which came with a dataset; one that is not established yet has this origin now."""
         texts = self.rows["text"].map(normalise)
@@ -98,20 +112,6 @@ class GoldenSet:
         new = corrections.set_index(corrections["text"].map(normalise))["label"]
         label = self.rows["text"].map(normalise).map(new)
         return replace(self, rows=_ordered(self.rows.assign(label=label.fillna(self.rows["label"]))))
-
-    def renamed(self, mapping: Mapping[str, str]) -> "GoldenSet":
-        """With the labels' new names, by a mapping of old ones and by what went live before. No row changes sides.
-
-        A label that was merged of several, and is new, has the lowest of their thresholds.
-        """
-        combined = combine(self.label_mapping, mapping)
-        by_label = dict(self.thresholds)
-        for new in {*combined.values()} - self.thresholds.keys():
-            merged = [by_label[old] for old, one in combined.items() if one == new and old in by_label]
-            if merged:
-                by_label[new] = min(merged, key=lambda one: one.golden)
-        rows, moved = rename(self.rows, combined), rename(self.moved, combined)
-        return replace(self, rows=_ordered(rows), moved=moved, thresholds=by_label, label_mapping=combined)
 
     def as_of(self, ancestry: Sequence[str], golden_max_rows: int | None, *, keep: bool = False) -> "GoldenSet":
         """As it is with a champion whose dataset and those before it are ``ancestry``, the newest first.

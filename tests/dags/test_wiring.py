@@ -103,14 +103,14 @@ def validated(bag: Any, conf: dict[str, Any]) -> dict[str, Any]:
     [
         {"epochs": 0},
         {"epochs": "three"},
+        {"label_mapping": "a=b"},
+        {"label_mapping": {"a": 1}},
         {"learning_rate": 0},
         {"batch_size": 1.5},
         {"base_model": ""},
         {"dataset_uri": "not a uri"},
         {"text_column": 3},
         {"seed": -1},
-        {"label_mapping": "a=b"},
-        {"label_mapping": {"a": 1}},
     ],
     ids=str,
 )
