@@ -13,6 +13,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, State
 from sqlalchemy.exc import SQLAlchemyError
 
+from include import lake
 from include.orchestration import batches, reconciling
 from include.orchestration.events import INCOMING
 from include.orchestration.notes import set_note
@@ -148,6 +149,11 @@ def _note(entries: list[Entry], refused: list[refusals.Refusal], state: Pipeline
         f"**batch {entry.batch_id} waits for a person**: {entry.reason}. The next run uses it."
         for entry in entries
         if entry.because is Because.GAVE_UP
+    ]
+    lines += [
+        f"**{lake.claims(batch_id, 'manifest.json')} is damaged**: no run uses this batch's files until its earlier "
+        "version is brought back."
+        for batch_id in open_batches.damaged()
     ]
     waiting = sum(entry.waiting and entry.because not in (Because.WAITS, Because.GAVE_UP) for entry in entries)
     if waiting and not state.hears:

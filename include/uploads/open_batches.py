@@ -16,6 +16,7 @@ from uuid import uuid4
 from include import lake
 from include.uploads import lifecycle
 from include.uploads.lifecycle import ENDS, Entry
+from include.uploads.records import read_batch
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +45,13 @@ def lives() -> list[Entry]:
     return [entry for entry in found if entry is not None and entry.state not in ENDS]
 
 
+def damaged() -> list[str]:
+    """The open batches that somebody has damaged, oldest first: nothing moves them until they are whole again."""
+    return [one for one in ids() if lake.exists(lake.claims(one, "manifest.json")) and read_batch(one) is None]
+
+
 def _life(batch_id: str) -> Entry | None:
-    return lifecycle.read(batch_id) if lake.exists(lake.claims(batch_id, "manifest.json")) else None
+    return lifecycle.read(batch_id) if read_batch(batch_id) is not None else None
 
 
 def mark(batch_id: str) -> None:

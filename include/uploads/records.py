@@ -1,17 +1,20 @@
 """What uploads and batches are, and what one round of a listener has read of them."""
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime
 from threading import Lock
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from include import lake
 from include.datasets.names import has_unfinished_name
 from include.uploads import lifecycle
 from include.uploads.lifecycle import ENDS, Entry
+
+logger = logging.getLogger(__name__)
 
 
 class Upload(BaseModel):
@@ -66,9 +69,15 @@ class Batch(BaseModel):
 
 
 def read_batch(batch_id: str) -> Batch | None:
-    """A sealed batch; None if it is not sealed (yet)."""
+    """A sealed batch; None if it is not sealed (yet), or if somebody has damaged its manifest: that is logged."""
     uri = lake.claims(batch_id, "manifest.json")
-    return Batch.model_validate_json(lake.read_bytes(uri)) if lake.exists(uri) else None
+    if not lake.exists(uri):
+        return None
+    try:
+        return Batch.model_validate_json(lake.read_bytes(uri))
+    except ValidationError as error:  # it must not keep the other batches from being used
+        logger.error("%s is damaged: %s", uri, error)
+        return None
 
 
 class Round:

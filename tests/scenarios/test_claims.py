@@ -10,7 +10,8 @@ import pytest
 
 from include import lake
 from include.settings import settings
-from include.uploads import claims
+from include.uploads import claims, open_batches
+from include.uploads.rounds import Pipeline
 from tests.scenarios.conftest import Bucket, claimed
 
 ODD_NAMES = ["plain.csv", "sub/folder/a b.csv", "ü+%25 & ?#.csv", "日本/ñ.csv", "a'\"(1)[x].csv", "100%.csv"]
@@ -53,6 +54,22 @@ def test_an_unfinished_name_is_left_until_it_is_renamed(s3: Bucket) -> None:
     s3.put("b.csv")
     claims.claim_uploads("b1", sleep=lambda seconds: None)
     assert s3.incoming() == ["a.csv.part"]
+
+
+def test_a_batch_whose_manifest_was_damaged_keeps_no_other_from_being_used(s3: Bucket) -> None:
+    from include.orchestration import listening
+
+    s3.put("a.csv")
+    claims.claim_uploads("b1")
+    lake.write_bytes(lake.claims("b1", "manifest.json"), b'{"batch_id": "b1", "files": [')
+    s3.put("b.csv")
+    claims.claim_uploads("b2")
+    assert claimed().keys() == {"b.csv"}
+    state = Pipeline(hears=True, will_come=False, busy=False, is_over=lambda run_id: False)
+    said = listening._note(open_batches.lives(), [], state)
+    assert said.startswith(f"**s3://{s3.name}/claims/b1/manifest.json is damaged**: no run uses this batch's files")
+    assert "b2" not in said
+    assert [entry.batch_id for entry in open_batches.lives()] == ["b2"], "and nobody is told of it again and again"
 
 
 def test_a_file_that_cannot_be_copied_keeps_no_other_from_being_claimed(s3: Bucket) -> None:
