@@ -131,7 +131,8 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
     if frozen is None:
         raise golden.GoldenSetError(f"there is no golden set at {lake.golden(plan.model_name)}; was it deleted?")
     golden.check_no_leak(snapshots.read(dataset_id)["text"], frozen, job.dataset_uri)
-    judging = frozen.judging(lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id))
+    origin = lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id)
+    judging = frozen.renamed(plan.label_mapping).judging(origin)
     engine = settling.warehouse()
     champion = standing.champion(plan.model_name, engine).champion
     anchor = lineage.anchor(plan.model_name, engine) if champion else None
@@ -154,6 +155,7 @@ def _evaluate(dag_run: DagRun, plan: Plan, result: Result) -> Evaluation:
             mlflow_run_id=result.mlflow_run_id,
             champion_version=champion.version if champion else "",
             anchor_version=anchor.version if anchor and anchor != champion else "",
+            label_mapping=plan.label_mapping,
             best_epoch=result.best_epoch,
             history=result.history,
             files=[
