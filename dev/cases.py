@@ -108,12 +108,13 @@ def _plan(folder: Path, path: str, run_id: str, parent: str | None) -> Plan:
         if not is_debris(key):
             uri = lake.upload_file(file, lake.claims(run_id, f"files/{number}"))
             sources.append(Source(batch_id=run_id, key=key, uri=uri))
-    model_name = settings().model_name
+    config = settings()
     return Plan(
         run_id=run_id,
-        model_name=model_name,
+        model_name=config.model_name,
         sources=sources,
         parent_dataset_id=parent,
+        label_mapping=config.label_mapping,
     )
 
 

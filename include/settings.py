@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from include import renaming
+
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 """An amount of bytes as Kubernetes writes it: ``16Gi``."""
 
@@ -250,6 +252,10 @@ class Settings(Place):
     )
     new_label_rows: int = Field(20, ge=3, description="good rows with which a new label joins")
     admitted_labels: Names = Field((), description="new labels that need no more than min_rows_per_label, likewise")
+    label_mapping: Annotated[dict[str, str], NoDecode] = Field(
+        {},
+        description='labels that were renamed or merged, a JSON object of old and new names: {"billing": "invoices"}',
+    )
     max_text_characters: int = Field(20_000, ge=1)
     max_unpacked_gib: float = Field(4.0, gt=0, description="a compressed file that unpacks to more is not read")
     min_rows_per_label: int = Field(5, ge=3, description="a new label with fewer rows cannot be split and is rejected")
@@ -297,8 +303,15 @@ class Settings(Place):
 
     _split_names = field_validator("labels", "admitted_labels", "base_model_buckets", mode="before")(_split)
 
+    _parse_mapping = field_validator("label_mapping", mode="before")(renaming.parse)
+    _check_mapping = field_validator("label_mapping")(renaming.check)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        try:
+            renaming.check_allowed(self.label_mapping, self.labels)
+        except ValueError as error:
+            raise ValueError(f"BERT_LABEL_MAPPING: {error}") from error
         if self.training_backend == "kubernetes" and not self.pod.image:
             raise ValueError("BERT_TRAINING_BACKEND=kubernetes needs the trainer's image: set BERT_POD_IMAGE")
         return self

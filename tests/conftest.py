@@ -27,7 +27,7 @@ DEVELOPER_ONLY = (
 def _needs_developer_tools(file: Path) -> bool:
     text = file.read_text()
     imports = any(f"{word} {name}" in text for name in DEVELOPER_ONLY for word in ("from", "import"))
-    return imports or '"dev.' in text or "REPOSITORY" in text
+    return imports or '"dev.' in text or '"tests.unit.registry_services"' in text or "REPOSITORY" in text
 
 
 if find_spec("moto") is None:

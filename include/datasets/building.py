@@ -25,6 +25,8 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
     before = golden.read(plan.model_name) or golden.nothing()
     if len(before.rows) and not before.number:
         before = golden.adopt(plan.model_name, [] if parent is None else [parent])
+    before = before.renamed(plan.label_mapping)
+    parent = None if parent is None else golden.rename(parent, plan.label_mapping)
     known = before.sides if parent is None else before.sides.decided(list(parent["text"]), golden.sides_of(parent))
     by_label = thresholds(
         accepted,
@@ -56,6 +58,7 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
         "relabelled_rows": relabelled,
         "sources": sorted({source.key for source in plan.sources}),
         "golden_sha256": state.sha256,
+        "label_mapping": plan.label_mapping,
     }
     manifest = snapshots.write(ordered, facts)
     golden.check_no_leak(snapshots.read(dataset_id)["text"], state, manifest["dataset_uri"])

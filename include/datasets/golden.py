@@ -11,7 +11,7 @@ A deployment from before there were states has one frozen file of rows, named in
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ import pandas as pd
 from include import lake
 from include.datasets.checks import normalise
 from include.datasets.sides import FEWEST_GOLDEN, Side, Sides, Threshold, places
+from include.renaming import combine
 
 COLUMNS = ["text", "label", "source", "extra", "origin", "established"]
 FROZEN = ""
@@ -42,7 +43,8 @@ class GoldenSet:
 
     ``rows`` has the columns ``COLUMNS``: ``origin`` is the dataset with which a row came, and ``established`` says
     whether it judges, with the champion that was trained on the dataset ``following``. ``moved`` were golden and are to
-    be trained on. ``sha256`` is the hash of the rows.
+    be trained on. ``label_mapping`` has the old names of labels, and what they are called since a version that knows
+    them so became the champion. ``sha256`` is the hash of the rows.
     """
 
     rows: pd.DataFrame
@@ -50,6 +52,7 @@ class GoldenSet:
     sides: Sides = field(default_factory=Sides.none)
     thresholds: dict[str, Threshold] = field(default_factory=dict)
     following: str = ""
+    label_mapping: dict[str, str] = field(default_factory=dict)
     number: int = 0
 
     @property
@@ -75,6 +78,20 @@ class GoldenSet:
     def judging(self, origin: str) -> pd.DataFrame:
         """The established rows and those that came with a dataset."""
         return self.rows[self.rows["established"] | (self.rows["origin"] == origin)]
+
+    def renamed(self, mapping: Mapping[str, str]) -> "GoldenSet":
+        """With the labels' new names, by a mapping of old ones and by what went live before. No row changes sides.
+
+        A label that was merged of several, and is new, has the lowest of their thresholds.
+        """
+        combined = combine(self.label_mapping, mapping)
+        by_label = dict(self.thresholds)
+        for new in {*combined.values()} - self.thresholds.keys():
+            merged = [by_label[old] for old, one in combined.items() if one == new and old in by_label]
+            if merged:
+                by_label[new] = min(merged, key=lambda one: one.golden)
+        rows, moved = rename(self.rows, combined), rename(self.moved, combined)
+        return replace(self, rows=_ordered(rows), moved=moved, thresholds=by_label, label_mapping=combined)
 
     def accept(self, rows: pd.DataFrame, origin: str) -> "GoldenSet":
         """With these golden rows, which came with a dataset; one that is not established yet has this origin now."""
@@ -140,6 +157,11 @@ class GoldenSet:
         )
 
 
+def rename(rows: pd.DataFrame, mapping: Mapping[str, str]) -> pd.DataFrame:
+    """Rows with their labels' new names."""
+    return rows.assign(label=rows["label"].map(lambda label: mapping.get(label, label))) if mapping else rows
+
+
 def after(dataset_id: str) -> str:
     """The origin of rows that came with a run whose dataset is its parent's: the next champion's establishes them."""
     return f"{dataset_id}+"
@@ -167,6 +189,7 @@ def read(model_name: str, number: int | None = None) -> GoldenSet | None:
         sides=Sides.from_bytes(contents["sides"]) if "sides" in contents else Sides.none(),
         thresholds={label: Threshold.model_validate(one) for label, one in state["thresholds"].items()},
         following=state["following"],
+        label_mapping=state.get("label_mapping", {}),
         number=state["number"],
     )
 
@@ -209,13 +232,25 @@ def change(
 
 
 def follow(
-    model_name: str, ancestry: Sequence[str], because: str, golden_max_rows: int | None = None, *, keep: bool = False
+    model_name: str,
+    ancestry: Sequence[str],
+    because: str,
+    golden_max_rows: int | None = None,
+    *,
+    keep: bool = False,
+    mapping: Mapping[str, str] | None = None,
 ) -> GoldenSet:
     """Establishes the rows that came with a champion's datasets, and no others; see ``GoldenSet.as_of``.
 
-    Called when a champion changes; repeated, it changes nothing.
+    ``mapping`` has the labels that the champion's dataset has renamed: from now on that holds. Called when a champion
+    changes; repeated, it changes nothing.
     """
-    return change(model_name, lambda last: last.as_of(ancestry, golden_max_rows, keep=keep), because)
+
+    def edit(last: GoldenSet) -> GoldenSet:
+        named = last.renamed(mapping) if mapping else last
+        return named.as_of(ancestry, golden_max_rows, keep=keep)
+
+    return change(model_name, edit, because)
 
 
 def adopt(model_name: str, datasets: Iterable[pd.DataFrame]) -> GoldenSet:
@@ -291,6 +326,7 @@ def _decisive(state: GoldenSet) -> dict[str, Any]:
         "sha256": {name: _sha256(content) for name, content in _contents(state).items()},
         "thresholds": {label: one.model_dump() for label, one in sorted(state.thresholds.items())},
         "following": state.following,
+        "label_mapping": state.label_mapping,
     }
 
 

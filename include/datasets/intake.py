@@ -52,6 +52,7 @@ class Plan(BaseModel):
     approved: list[str] = []  # batches whose many changes of golden labels a person has approved
     text_column: str = ""  # the run's; empty: the setting's, or found by name
     label_column: str = ""
+    label_mapping: dict[str, str] = {}  # old names of labels, and the new ones that they count as
 
     def pin(self) -> "Plan":
         """Writes the plan unless this run has one already; returns the one that counts."""
@@ -152,6 +153,9 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
     """
     golden_set = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
     parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
+    told = _renamed(golden_set, parent, plan.label_mapping)
+    golden_set = golden_set.renamed(plan.label_mapping)
+    parent = None if parent is None else golden.rename(parent, plan.label_mapping)
     accepted_uri = lake.staging(plan.run_id, "accepted.parquet")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -159,7 +163,7 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
             size = accepted_again(parent, folder / "accepted.parquet")
             lake.upload_file(folder / "accepted.parquet", accepted_uri)
             mine = rows_hash(text_keys(parent["text"]), parent["label"].value_counts().to_dict())
-            return Intake(files=[], accepted_uri=accepted_uri, accepted_rows=size, accepted_hash=mine)
+            return Intake(files=[], accepted_uri=accepted_uri, accepted_rows=size, accepted_hash=mine, warnings=told)
         readable, accounts = _read_all(plan, folder, isolated=isolated)
         rows, set_aside = _judge(plan, readable, golden_set, parent)
         counts = rows.label_counts()
@@ -181,15 +185,15 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
             account.key, account.rows_in, account.used + account.waiting, account.rejected, account.by_rule or "",
         )  # fmt: skip
     first = len(plan.sources)  # what waited before is only told of if that has an end
-    told = [one for number, one in sorted(accounts.items()) if number < first or one.used or one.rejected]
+    shown = [one for number, one in sorted(accounts.items()) if number < first or one.used or one.rejected]
     return Intake(
         newcomers=[one.uri for at, one in enumerate(plan.newcomers, first) if at in accounts and accounts[at].used],
-        files=told,
+        files=shown,
         accepted_uri=accepted_uri,
         accepted_rows=sum(counts.values()),
         accepted_hash=rows_hash(rows.key[rows.good], counts),
         missing=missing,
-        warnings=[*_corrections(rows, golden_set), *_label_warnings(counts, golden_set, parent)],
+        warnings=[*told, *_corrections(rows, golden_set), *_label_warnings(counts, golden_set, parent)],
     )
 
 
@@ -232,7 +236,7 @@ def _judge(
     rows = judged_rows(keys, {file.number: file.spooled for file in readable})
     set_aside = judge(
         rows,
-        labels=_labels(golden_set, parent),
+        labels=_labels(golden_set, parent, plan.label_mapping),
         golden=Known.of(golden_set.established["text"], golden_set.established["label"]),
         approved=[number for number, source in enumerate(plan.sources) if source.batch_id in plan.approved],
         known=Known.of([], []) if parent is None else Known.of(parent["text"], parent["label"], parent.get("source")),
@@ -240,19 +244,33 @@ def _judge(
     return rows, set_aside
 
 
-def _labels(golden_set: golden.GoldenSet, parent: pd.DataFrame | None) -> Labels:
+def _labels(golden_set: golden.GoldenSet, parent: pd.DataFrame | None, mapping: Mapping[str, str]) -> Labels:
     config = settings()
     known = (
         sorted({*golden_set.labels, *([] if parent is None else parent["label"].unique())}) if golden_set.labels else []
     )
     fewest = config.min_rows_per_label
     return Labels(
-        model=config.labels or known or None,
+        model=list(dict.fromkeys(mapping.get(label, label) for label in config.labels)) or known or None,
         fewest=fewest,
         open=not config.labels and config.new_labels != "reject",
         needed=fewest if config.new_labels == "admit" else config.new_label_rows,
-        admitted=config.admitted_labels,
+        admitted=[mapping.get(label, label) for label in config.admitted_labels],
+        mapping=mapping,
     )
+
+
+def _renamed(golden_set: golden.GoldenSet, parent: pd.DataFrame | None, mapping: Mapping[str, str]) -> list[str]:
+    """A sentence for each label whose name changes with this run."""
+    if not mapping:
+        return []
+    trained = Counter([] if parent is None else parent["label"])
+    judging = Counter(golden_set.rows["label"])
+    return [
+        f"{old} → {new}: {trained[old]:,} rows of the champion's dataset and {judging[old]:,} golden rows change names"
+        for old, new in mapping.items()
+        if trained[old] or judging[old]
+    ]
 
 
 def _corrections(rows: Rows, golden_set: golden.GoldenSet) -> list[str]:
@@ -314,7 +332,7 @@ def _account(
     size, rejected = int(mine.sum()), sum(by_rule.values())
     labels = len(np.unique(rows.label[mine]))
     whole = set_aside.get(file.number)
-    news = _news(rows, mine)
+    news = [*_renamings(rows, file.number), *_news(rows, mine)]
     return FileAccount(
         key=file.source.key,
         batch_id=file.source.batch_id,
@@ -327,6 +345,12 @@ def _account(
         waits_for=[UNAPPROVED] if (mine & rows.broken_by(UNAPPROVED)).any() else [],
         warnings=[*file.spooled.warnings, *([whole] if whole else warnings.of_file(size, labels, by_rule)), *news],
     )
+
+
+def _renamings(rows: Rows, file: int) -> list[str]:
+    """A sentence for each old name of a label that a file has."""
+    found = rows.renamed.get(file, Counter[tuple[str, str]]())
+    return [f"{n:,} row{'' if n == 1 else 's'}: {old} → {new}" for (old, new), n in found.most_common(SHOWN_LABELS)]
 
 
 def _news(rows: Rows, mine: Numbers) -> list[str]:

@@ -1,7 +1,8 @@
 """What only all rows of an intake together show: contradictions, repetitions, what is known, and odd labels."""
 # ruff: noqa: TID253 - only imported inside tasks; numpy is what it is about
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,8 @@ class Labels:
     """Which labels count: those of the model, or None before there is one, and what others need.
 
     With ``open``, a label that the model does not know counts with ``needed`` good rows, or with ``fewest`` if it is
-    among the ``admitted``; its rows wait until then. Before there is a model, each needs ``fewest``.
+    among the ``admitted``; its rows wait until then. Before there is a model, each needs ``fewest``. By ``mapping`` an
+    old name counts as the new one.
     """
 
     model: Collection[str] | None
@@ -31,6 +33,7 @@ class Labels:
     open: bool = False
     needed: int = 0
     admitted: Collection[str] = ()
+    mapping: Mapping[str, str] = field(default_factory=dict)
 
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
@@ -42,7 +45,8 @@ class Rows:
 
     ``files`` are the files' names and ``file`` (n,) numbers of them; ``number`` (n,) counts the rows in a file; ``key``
     (n,) is what ``checks.text_keys`` gives; ``names`` are labels and ``label`` (n,) numbers of them. ``broken`` has the
-    rule and reason of each row that is not good, by its place.
+    rule and reason of each row that is not good, by its place; ``renamed`` by the number of a file how many of its rows
+    had the old name of a label, for each old and new name.
     """
 
     files: Sequence[str]
@@ -52,6 +56,7 @@ class Rows:
     label: Numbers
     names: list[str]
     broken: dict[int, tuple[str, str]] = field(default_factory=dict)
+    renamed: dict[int, Counter[tuple[str, str]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.good = np.ones(len(self.key), bool)
@@ -136,7 +141,7 @@ def _resolve_labels(rows: Rows, labels: Labels) -> None:
     if not len(rows):
         return
     used = np.flatnonzero(np.bincount(rows.label[rows.good], minlength=len(rows.names))).tolist()
-    vocabulary = Vocabulary([rows.names[code] for code in used], labels.model, open=labels.open)
+    vocabulary = Vocabulary([rows.names[code] for code in used], labels.model, open=labels.open, mapping=labels.mapping)
     numbers = {name: code for code, name in enumerate(rows.names)}
     becomes, refused = np.arange(len(rows.names)), np.zeros(len(rows.names), bool)
     for code in used:
@@ -145,6 +150,10 @@ def _resolve_labels(rows: Rows, labels: Labels) -> None:
             refused[code] = True
         else:
             becomes[code] = numbers.setdefault(meaning.label, len(numbers))
+        if meaning.was:
+            files, counts = np.unique(rows.file[rows.good & (rows.label == code)], return_counts=True)
+            for file, count in zip(files.tolist(), counts.tolist(), strict=True):
+                rows.renamed.setdefault(file, Counter())[meaning.was, meaning.label] += count
     for place in np.flatnonzero(refused[rows.label] & rows.good).tolist():
         meaning = vocabulary.meanings[rows.names[rows.label[place]]]
         rows.broken[place], rows.good[place] = (meaning.rule, meaning.reason), False

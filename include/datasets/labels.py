@@ -35,11 +35,12 @@ _BOOLEANS = {"true", "false"}
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a label as written means: the label, or the rule that it breaks and why."""
+    """What a label as written means: the label, or the rule that it breaks and why; ``was`` is its name before."""
 
     label: str
     rule: str = ""
     reason: str = ""
+    was: str = ""
 
 
 def written(value: Any) -> str | Meaning:
@@ -104,14 +105,25 @@ class Vocabulary:
     """What each label of an intake means.
 
     ``labels`` are all labels as written, each once. ``allowed`` are the model's, or None if it has none yet; whatever
-    is written there is a label, in that spelling. Others are labels too if it is ``open``.
+    is written there is a label, in that spelling. Others are labels too if it is ``open``. ``mapping`` has old names of
+    labels, and the new ones that they mean.
     """
 
-    def __init__(self, labels: Iterable[str], allowed: Collection[str] | None, *, open: bool = False) -> None:
+    def __init__(
+        self,
+        labels: Iterable[str],
+        allowed: Collection[str] | None,
+        *,
+        open: bool = False,
+        mapping: Mapping[str, str] | None = None,
+    ) -> None:
         self.allowed = None if open else allowed
-        self._spelling = {canonical(label): label for label in allowed or ()} | {
-            label: label for label in allowed or ()
-        }
+        mapping = mapping or {}
+        if self.allowed is not None:
+            mapping = {old: new for old, new in mapping.items() if new in self.allowed}
+        known = {label: Meaning(label) for label in [*mapping.values(), *(allowed or ())]}
+        known |= {old: Meaning(new, was=old) for old, new in mapping.items()}
+        self._spelling = {canonical(label): meaning for label, meaning in known.items()} | known
         self.texts = list(dict.fromkeys(labels))
         self._single = {label for text in self.texts for label in self._alone(text)} | set(self._spelling)
         self._minus_one_is_none = not any(
@@ -121,10 +133,10 @@ class Vocabulary:
 
     def _meaning(self, text: str) -> Meaning:
         if text in self._spelling:
-            return Meaning(self._spelling[text])
+            return self._spelling[text]
         label = canonical(text)
         if label in self._spelling:
-            return Meaning(self._spelling[label])
+            return self._spelling[label]
         if label.casefold() in PLACEHOLDERS:
             shown = f"{label!r} stands for no label (name it in BERT_LABELS if it is one)" if label else "it is blank"
             return Meaning("", "label_missing", shown)

@@ -29,7 +29,8 @@ def of_labels(
     """About all labels together: new rows by label, rows trained with already, and golden rows there are or will be."""
     rows = {label: used.get(label, 0) + trained.get(label, 0) for label in used.keys() | trained.keys()}
     found = [
-        f'"{one}" and "{other}" look alike ({rows.get(one, 0):,} and {rows.get(other, 0):,} rows): are they one label?'
+        f'"{one}" and "{other}" look alike ({rows.get(one, 0):,} and {rows.get(other, 0):,} rows): are they one label? '
+        "BERT_LABEL_MAPPING merges them"
         for one, other in lookalikes(rows)
         if one in used or other in used
     ]

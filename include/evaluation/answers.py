@@ -6,7 +6,7 @@ One row for each golden row and model: ``key`` (the golden row's own, else the S
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -64,12 +64,20 @@ def read_answers(file: Path | BinaryIO, model: str) -> "pd.DataFrame":
 
 
 def compare_answers(
-    new: "pd.DataFrame", old: "pd.DataFrame", *, confidence: float = 0.99, margin: float = 0.02
+    new: "pd.DataFrame",
+    old: "pd.DataFrame",
+    *,
+    confidence: float = 0.99,
+    margin: float = 0.02,
+    label_mapping: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compares two models' answers on the golden rows that both answered under the same label.
 
-    Raises ValueError if there are none.
+    ``label_mapping`` has labels that were renamed or merged between the two. Raises ValueError if there are no rows.
     """
+    if label_mapping:
+        names = {column: dict(label_mapping) for column in ("label", "predicted")}
+        new, old = new.replace(names), old.replace(names)
     both = new.merge(old, on=["key", "label"], suffixes=("", "_old"), validate="one_to_one")
     pair = Pair.of(list(both["label"]), list(both["predicted"]), list(both["predicted_old"]))
     return compare(pair, "other version", confidence, margin)

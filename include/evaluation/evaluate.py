@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,11 +28,34 @@ class Scores(Protocol):
 
     @property
     def probabilities(self) -> "NDArray[Any]":
-        """(n, k), rows in input order."""
+        """(n, k or more), rows in input order."""
 
     @property
     def predicted(self) -> Sequence[str]:
         """(n,) label strings."""
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A model's scores with its labels' new names: a label of several old ones is answered where any of them is."""
+
+    scores: Scores
+    mapping: Mapping[str, str]
+
+    @property
+    def labels(self) -> list[str]:
+        """Each once."""
+        return list(dict.fromkeys(self.mapping.get(label, label) for label in self.scores.labels))
+
+    @property
+    def probabilities(self) -> "NDArray[Any]":
+        """Of the labels that the model itself has."""
+        return self.scores.probabilities
+
+    @property
+    def predicted(self) -> list[str]:
+        """The new names of what the model answers."""
+        return [self.mapping.get(label, label) for label in self.scores.predicted]
 
 
 class FileAccount(BaseModel):
@@ -51,7 +75,10 @@ class FileAccount(BaseModel):
 
 
 class Context(BaseModel):
-    """Where a challenger comes from. Nothing here decides anything; the report and the model card show it."""
+    """Where a challenger comes from. Nothing here decides anything; the report and the model card show it.
+
+    Only ``label_mapping`` does: golden rows and all models' answers have the new names of labels by it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,6 +92,7 @@ class Context(BaseModel):
     challenger_version: str = ""
     champion_version: str = ""
     anchor_version: str = ""  # empty: the champion is the anchor
+    label_mapping: dict[str, str] = {}  # old names, and the new ones that they count as
     best_epoch: int | None = None
     history: list[dict[str, float]] = []
     files: list[FileAccount] = []
@@ -164,13 +192,15 @@ def evaluate(
 
     The URIs are those of model folders; an anchor that is the champion may be left out. ``established`` says which rows
     judge (None: all), ``keys`` what they are called in the answers. ``golden_hash`` is the golden set's own; without
-    one the hash of the rows as given is recorded. Raises ValueError if the sequences differ in length or there are no
-    rows, and whatever scoring raises.
+    one the hash of the rows as given is recorded. A model that answers with an old name of a label, by the context's
+    mapping, means the new one, which the golden rows have. Raises ValueError if the sequences differ in length or there
+    are no rows, and whatever scoring raises.
     """
     from include.training.scoring import score
 
     models = (challenger_uri, champion_uri, None if anchor_uri == champion_uri else anchor_uri)
-    scores = {uri: score(uri, golden_texts) for uri in dict.fromkeys(models) if uri is not None}
+    mapping = context.label_mapping if context else {}
+    scores = {uri: Renamed(score(uri, golden_texts), mapping) for uri in dict.fromkeys(models) if uri is not None}
     challenger, champion, anchor = (None if uri is None else (uri, scores[uri]) for uri in models)
     assert challenger is not None
     return assess(

@@ -15,7 +15,7 @@ from include import lake
 from include.datasets.intake import Intake, Plan
 from include.orchestration import golden_rows, settling
 from include.orchestration.outcome import conclude_again, of_run
-from include.registry import approvals, lineage, models
+from include.registry import approvals, ledger, lineage, models
 from include.registry.approvals import Wait
 from include.registry.ledger import MOVES, Entry
 from include.uploads import open_batches
@@ -33,8 +33,9 @@ STATES = {
 
 def ask(plan: Plan, dag_id: str, entry: Entry, engine: Engine) -> None:
     """Enters that a run's challenger waits for a person; what it would have been decided to be is its ``entry``."""
+    known = {name: fact for name, fact in entry.facts.items() if name != ledger.ANCHOR}  # it is none yet
     facts = {approvals.DAG_ID: dag_id, lineage.PARENT: plan.parent_dataset_id}
-    approvals.ask(entry.model_copy(update={"verb": "await", "facts": facts}), engine)
+    approvals.ask(entry.model_copy(update={"verb": "await", "facts": known | facts}), engine)
 
 
 def how_to_answer(run_id: str, version: str) -> str:

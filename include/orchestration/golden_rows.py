@@ -33,10 +33,11 @@ def follow_champion(model_name: str, because: str, *, promoted: bool = False) ->
         return
     most = settings().golden_max_rows if promoted else None
     parent = lineage.parent_of(dataset_id)
-    if parent is not None and parent == state.following:  # one step on: what judges now goes on judging
-        golden.follow(model_name, [dataset_id, parent], because, most, keep=True)
-    else:
-        golden.follow(model_name, lineage.ancestry(dataset_id), because, most)
+    one_step_on = parent is not None and parent == state.following  # then what judges now goes on judging
+    before = [dataset_id, str(parent)] if one_step_on else lineage.ancestry(dataset_id)
+    # A rollback gives no label its old name back: the names of the version's answers are mapped.
+    mapping = lineage.label_mapping_of(dataset_id) if promoted or one_step_on else {}
+    golden.follow(model_name, before, because, most, keep=one_step_on, mapping=mapping)
 
 
 def enter_corrections(plan: Plan) -> None:

@@ -12,7 +12,7 @@ from airflow.models import DagRun
 from airflow.stats import Stats
 from airflow.utils.types import DagRunType
 
-from include import lake
+from include import lake, renaming
 from include.datasets import golden, newcomers
 from include.datasets.building import build_dataset
 from include.datasets.intake import Intake, Plan, Source, sources_at, stage, take_in
@@ -47,7 +47,7 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     plan = _plan(dag_run, params)
     _take(plan)
     intake = _take_in(plan)
-    intake.warnings = [*mended, *intake.warnings]
+    intake.warnings = [*mended, *renaming.unheeded(plan.label_mapping, _mapping(params)), *intake.warnings]
     lake.write_json(lake.staging(plan.run_id, "intake.json"), intake.model_dump())
     if intake.missing:
         _end_without_training(dag_run, plan, intake, "waiting_for_more_data", intake.missing)
@@ -136,7 +136,7 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
         return pinned_plan(dag_run.run_id)
     model_name = settings().model_name
     golden_rows.follow_champion(model_name, "a run found it so")
-    frozen = golden.read(model_name)
+    frozen = golden.read(model_name) or golden.nothing()
     sources = stage(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id)
     plan = Plan(
         run_id=dag_run.run_id,
@@ -145,15 +145,31 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
         newcomers=[Source(uri=uri, key=key, batch_id=name) for uri, key, name in newcomers.waiting(model_name)],
         approved=sorted(name for name in {one.batch_id for one in sources} if golden_rows.is_approved(name)),
         parent_dataset_id=lineage.parent_dataset_id(model_name, settling.warehouse()),
-        golden_number=frozen.number if frozen else 0,
+        golden_number=frozen.number,
         text_column=params.get("text_column") or "",
         label_column=params.get("label_column") or "",
+        label_mapping=renaming.combine(frozen.label_mapping, _mapping(params)),
     )
     if not plan.sources and plan.parent_dataset_id is None:
         raise AirflowFailException(
             f"there is no labelled data yet: drop a .csv, .jsonl or .parquet in {lake.incoming()}"
         )
+    if len(left := _labels_left(plan)) == 1:
+        raise AirflowFailException(f"label_mapping leaves one label, {left.pop()!r}; a classifier needs two")
     return plan
+
+
+def _labels_left(plan: Plan) -> set[str]:
+    """What the labels of the champion's dataset are called by the plan's mapping; empty if it renames none."""
+    if not plan.label_mapping or plan.parent_dataset_id is None:
+        return set()
+    manifest = lake.read_json(lake.dataset(plan.parent_dataset_id, "manifest.json"))
+    return {plan.label_mapping.get(label, label) for label in manifest["label_counts"]}
+
+
+def _mapping(params: dict[str, Any]) -> dict[str, str]:
+    """The labels that the run wants to rename or merge."""
+    return renaming.check(params.get("label_mapping") or {})
 
 
 def _report_waits(plan: Plan) -> None:

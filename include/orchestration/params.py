@@ -7,7 +7,7 @@ from typing import Any
 from airflow.exceptions import AirflowFailException
 from airflow.models.param import Param
 
-from include import lake
+from include import lake, renaming
 from include.settings import settings
 from include.training.base_models import allowed, refusal
 
@@ -26,6 +26,15 @@ def training_params() -> dict[str, Param]:
         ),
         "text_column": _column("Text column", config.text_column, "BERT_TEXT_COLUMN", "text, message, review …"),
         "label_column": _column("Label column", config.label_column, "BERT_LABEL_COLUMN", "label, category, intent …"),
+        "label_mapping": Param(
+            config.label_mapping or None,
+            type=["null", "object"],
+            additionalProperties={"type": "string", "minLength": 1},
+            title="Label mapping",
+            description="Labels that were renamed or merged, old and new names: "
+            f"{renaming.EXAMPLE}. The champion's rows, the golden rows and new ones with an old name count as the "
+            "new one, for good once this run's model is promoted. The default is the setting BERT_LABEL_MAPPING.",
+        ),
         "base_model": Param(
             config.base_model,
             type="string",
@@ -77,13 +86,24 @@ def misspelt(conf: Iterable[str], params: Collection[str]) -> str:
 def refuse_wrong_request(context: Any) -> None:
     """Before every task of every DAG: ends a run that was told what it cannot do, with a sentence and no second try.
 
-    Raises AirflowFailException for a name in ``conf`` that is no parameter, and for a base model that is not allowed.
+    Raises AirflowFailException for a name in ``conf`` that is no parameter, for a mapping of labels that makes no
+    sense, and for a base model that is not allowed.
     """
     params = context["params"]
     known = context["dag"].params
     wrong = misspelt(context["dag_run"].conf or {}, known) if known else ""
+    wrong = wrong or _mapping_fault(params.get("label_mapping") or {})
     if wrong := wrong or (refusal(params["base_model"]) if "base_model" in params else ""):
         raise AirflowFailException(wrong)
+
+
+def _mapping_fault(mapping: dict[str, str]) -> str:
+    """What is wrong with a run's mapping of labels; empty if nothing is."""
+    try:
+        renaming.check_allowed(renaming.check(mapping), settings().labels)
+    except ValueError as error:
+        return f"label_mapping: {error}"
+    return ""
 
 
 def data_bucket(dataset_uri: str | None) -> str:

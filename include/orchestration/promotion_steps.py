@@ -166,7 +166,8 @@ def judging_rows(plan: Plan, dataset_uri: str) -> "pd.DataFrame":
     if frozen is None:
         raise golden.GoldenSetError(f"there is no golden set at {lake.golden(plan.model_name)}; was it deleted?")
     golden.check_no_leak(snapshots.read(dataset_id)["text"], frozen, dataset_uri)
-    return frozen.judging(lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id))
+    origin = lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id)
+    return frozen.renamed(plan.label_mapping).judging(origin)
 
 
 def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "manual"]) -> Evaluation:
@@ -195,6 +196,7 @@ def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "
             mlflow_run_id=result.mlflow_run_id,
             champion_version=champion.version if champion else "",
             anchor_version=anchor.version if anchor and anchor != champion else "",
+            label_mapping=plan.label_mapping,
             best_epoch=result.best_epoch,
             history=result.history,
             files=[

@@ -89,7 +89,9 @@ def _smoke_test(model_name: str, engine: Engine, force: bool) -> tuple[smoke.Smo
     except golden.GoldenSetError as error:
         return smoke.SmokeTest(["a text"]), f"It answers, but what is given up is not known: {error}."
     if frozen is not None and len(frozen.established):
-        return smoke.SmokeTest(list(frozen.established["text"]), list(frozen.established["label"])), ""
+        renamed = frozen.renamed(settings().label_mapping)
+        rows = renamed.established
+        return smoke.SmokeTest(list(rows["text"]), list(rows["label"]), renamed.label_mapping), ""
     if ledger.last_move(engine, model_name) is None:
         raise promotion.PromotionRefused(f"{model_name} has no golden set: nothing was ever promoted")
     return smoke.SmokeTest(["a text"]), "It answers, but what is given up is not known: the golden set is gone."

@@ -113,12 +113,10 @@ def _apply(entry: Entry) -> None:
         models.point(entry.model_name, CHAMPION, entry.version)
     if anchor is not None:  # an older version's entry has none
         models.point(entry.model_name, ANCHOR, anchor if models.by_version(entry.model_name, anchor) else entry.version)
-    previous = models.by_alias(entry.model_name, PREVIOUS)
-    if previous and previous.version == entry.version:  # the champion that it replaced was deleted
-        models.unpoint(entry.model_name, PREVIOUS)
-    challenger = models.by_alias(entry.model_name, CHALLENGER)
-    if challenger and challenger.version == entry.version:
-        models.unpoint(entry.model_name, CHALLENGER)
+    held = models.aliases(entry.model_name)
+    for alias in (CHALLENGER, PREVIOUS):  # previous it is if the champion that it replaced was deleted
+        if held.get(alias) == entry.version:
+            models.unpoint(entry.model_name, alias)
     if version := models.by_version(entry.model_name, entry.version):
         models.tag(version, facts_of(entry) | {APPLIED: entry.decision_id})
     logger.info("Champion of %s: version %s. %s", entry.model_name, entry.version, entry.reason)

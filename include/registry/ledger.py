@@ -33,6 +33,9 @@ MOVES: tuple[Verb, ...] = ("promote", "rollback", "by_hand", "restore")
 ANCHOR = "anchor"
 """The fact of a move that says which version is the anchor after it."""
 
+LABEL_MAPPING = "label_mapping"
+"""The fact of a decision that says which labels were renamed or merged, if any were: old names and new ones."""
+
 LEDGER = sa.Table(
     "promotion_ledger",
     sa.MetaData(),
@@ -128,7 +131,8 @@ class Entry(BaseModel):
             code_hash=code_hash,
             dag_run_id=context.dag_run_id,
             job_id=context.job_id,
-            facts={ANCHOR: version} if new_anchor else {},
+            facts=({ANCHOR: version} if new_anchor else {})
+            | ({LABEL_MAPPING: context.label_mapping} if context.label_mapping else {}),
         )
 
 

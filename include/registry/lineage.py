@@ -67,6 +67,13 @@ def parent_of(dataset_id: str) -> str | None:
     return lake.read_json(manifest).get("parent_dataset_id") if lake.exists(manifest) else None
 
 
+def label_mapping_of(dataset_id: str) -> dict[str, str]:
+    """The old names of labels, and what they are called in a dataset; empty if nothing is known of it any more."""
+    manifest = lake.dataset(dataset_id, "manifest.json")
+    mapping: dict[str, str] = lake.read_json(manifest).get("label_mapping", {}) if lake.exists(manifest) else {}
+    return mapping
+
+
 def ancestry(dataset_id: str | None) -> list[str]:
     """A dataset and those it was made from, the newest first."""
     found: list[str] = []

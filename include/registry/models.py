@@ -21,7 +21,7 @@ from include import lake
 from include.settings import settings
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mlflow.tracking._model_registry.client import ModelRegistryClient
 
 CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
 READY, JOB_ID, LABELS_HASH, DECISION = "ready", "job_id", "labels_hash", "decision"
@@ -123,6 +123,11 @@ def all_versions() -> list[ModelVersion]:
             return found
 
 
+def aliases(model_name: str) -> dict[str, str]:
+    """The version that each alias of a model points at, ready or not."""
+    return dict(_client().get_registered_model(model_name).aliases)
+
+
 def point(model_name: str, alias: str, version: str) -> None:
     """Moves an alias, in one step, to a version."""
     _client().set_registered_model_alias(model_name, alias, version)
@@ -145,11 +150,12 @@ def hash_labels(labels: list[str]) -> str:
     return hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:16]
 
 
-def _client() -> "MlflowClient":
-    from mlflow import MlflowClient
+def _client() -> "ModelRegistryClient":
+    """What MlflowClient has inside; that asks before each change, with a request, whether the model is a prompt."""
+    from mlflow.tracking._model_registry.client import ModelRegistryClient
 
     uri = settings().mlflow_tracking_uri
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return ModelRegistryClient(uri, uri)
 
 
 def _find(get: Any) -> ModelVersion | None:
@@ -210,6 +216,7 @@ def _create(model_name: str, mlflow_run_id: str, tags: Mapping[str, str]) -> Mod
                 source=_home(model_name, expected),
                 run_id=mlflow_run_id,
                 tags={**tags, READY: "false"},
+                await_creation_for=0,  # only a server of Databricks takes time to create one
             )
         )
         if made.version == expected and not lake.find(made.uri):

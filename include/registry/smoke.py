@@ -1,7 +1,7 @@
 """Whether a registered version can serve at all, and what is given up with the champion that it replaces."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,14 @@ class SmokeTestFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class SmokeTest:
-    """Texts to score; with ``labels`` (as many) it is told how many come right."""
+    """Texts to score; with ``labels`` (as many) it is told how many come right.
+
+    A version that answers with an old name of a label, by ``label_mapping``, means the new one.
+    """
 
     texts: Sequence[str]
     labels: Sequence[str] | None = None
+    label_mapping: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.texts:
@@ -76,7 +80,7 @@ def compare(version: ModelVersion, champion: ModelVersion | None, test: SmokeTes
     if test.labels is None:
         return GivenUp(rows=0)
     right = sum(map(str.__eq__, answers, test.labels))
-    before = _answers_of(champion, test.texts)
+    before = _answers_of(champion, test)
     if before is None:
         return GivenUp(rows=len(answers), right=right)
     rows = list(zip(test.texts, test.labels, answers, before, strict=True))
@@ -94,12 +98,16 @@ def check(version: ModelVersion, test: SmokeTest) -> list[str]:
     name = f"{version.name} version {version.version} ({version.uri})"
     scores = _score(version, test.texts)
     _check_answers(name, version, scores.labels, scores.probabilities, len(test.texts))
-    return list(scores.predicted)
+    return _named(scores, test)
 
 
-def _answers_of(champion: ModelVersion | None, texts: Sequence[str]) -> list[str] | None:
+def _named(scores: "Scores", test: SmokeTest) -> list[str]:
+    return [test.label_mapping.get(label, label) for label in scores.predicted]
+
+
+def _answers_of(champion: ModelVersion | None, test: SmokeTest) -> list[str] | None:
     try:
-        return list(_score(champion, texts).predicted) if champion else None
+        return _named(_score(champion, test.texts), test) if champion else None
     except SmokeTestFailed as error:
         logger.warning("what is given up cannot be told: %s", error)
         return None

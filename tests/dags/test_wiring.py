@@ -104,6 +104,8 @@ def validated(bag: Any, conf: dict[str, Any]) -> dict[str, Any]:
     [
         {"epochs": 0},
         {"epochs": "three"},
+        {"label_mapping": "a=b"},
+        {"label_mapping": {"a": 1}},
         {"learning_rate": 0},
         {"batch_size": 1.5},
         {"base_model": ""},
@@ -164,9 +166,21 @@ def test_a_base_model_that_is_not_allowed_ends_a_run_with_what_is(bag: Any) -> N
         refuse_wrong_request(context)
 
 
+def test_a_mapping_of_labels_that_makes_no_sense_ends_a_run_with_what_is_wrong(bag: Any) -> None:
+    params = {"label_mapping": {"a": "b", "b": "c"}}
+    context = {
+        "params": params,
+        "dag": bag.dags["bert_model_training_pipeline"],
+        "dag_run": SimpleNamespace(conf=params),
+    }
+    with pytest.raises(AirflowFailException, match="label_mapping: 'a' → 'b' → 'c' is a chain"):
+        refuse_wrong_request(context)
+
+
 def test_the_documented_parameters_are_accepted(bag: Any) -> None:
     conf = {
         "dataset_uri": "s3://bert/incoming/a.csv", "text_column": "Betreff", "label_column": "Team",
+        "label_mapping": {"billing": "invoices"},
         "base_model": "models:/bert@champion", "epochs": 3,
         "learning_rate": 2e-5, "batch_size": 16, "max_length": 256, "seed": 7, "promotion": "manual",
     }  # fmt: skip

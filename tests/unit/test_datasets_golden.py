@@ -13,6 +13,7 @@ from include.datasets import golden, snapshots
 from include.datasets.building import build_dataset
 from include.datasets.intake import Plan
 from include.datasets.sides import Side
+from include.renaming import combine
 
 MODELS = (f"model-{number}" for number in itertools.count())
 
@@ -22,8 +23,10 @@ def rows(texts: range, labels: str = "xy") -> pd.DataFrame:
     return pd.DataFrame({"text": [f"text {at}" for at in texts], "label": label, "source": "a.csv", "extra": ""})
 
 
-def build(model: str, accepted: pd.DataFrame, parent: str | None = None) -> dict[str, Any]:
-    plan = Plan(run_id="run", model_name=model, sources=[], parent_dataset_id=parent)
+def build(
+    model: str, accepted: pd.DataFrame, parent: str | None = None, mapping: dict[str, str] | None = None
+) -> dict[str, Any]:
+    plan = Plan(run_id="run", model_name=model, sources=[], parent_dataset_id=parent, label_mapping=mapping or {})
     return build_dataset(plan, accepted)
 
 
@@ -173,6 +176,7 @@ ACTIONS = st.lists(
             st.integers(1, 6),  # how many tens
             st.sampled_from(["xy", "yx", "xyz"]),
             st.sampled_from(["promoted", "rejected", "repeated"]),
+            st.sampled_from([{}, {}, {"z": "y"}, {"x": "w"}, {"w": "x"}]),  # labels that are merged or renamed
         ),
         st.tuples(st.just("rollback"), st.integers(0, 5)),
     ),
@@ -202,16 +206,19 @@ def test_no_text_changes_sides_and_no_model_is_judged_by_what_it_learnt(
                 champions.append(champions[action[1] % len(champions)])
                 golden.follow(model, ancestry(champions[-1]), "rollback")
             continue
-        _, start, tens, labels, outcome = action
+        _, start, tens, labels, outcome, wanted = action
         champion = champions[-1] if champions else None
         accepted = rows(range(start * 10, start * 10 + tens * 10), labels)
         before = golden.read(model) or golden.nothing()
         accepted = accepted[~accepted["text"].isin(set(before.established["text"]))]
         if accepted.empty:
             continue
-        made = build(model, accepted, champion)
+        mapping = combine(before.label_mapping, wanted)
+        accepted = golden.rename(accepted, mapping)
+        made = build(model, accepted, champion, mapping)
         if outcome == "repeated":
-            assert build(model, accepted, champion) == made
+            assert build(model, accepted, champion, mapping) == made
+        assert not set(snapshots.read(made["dataset_id"])["label"]) & mapping.keys()
         dataset = made["dataset_id"]
         parents.setdefault(dataset, champion if champion != dataset else None)
         learnt[dataset] = set(snapshots.read(dataset)["text"])
@@ -220,7 +227,8 @@ def test_no_text_changes_sides_and_no_model_is_judged_by_what_it_learnt(
             assert not judging & learnt[version]
         if outcome != "rejected" and dataset != champion:
             champions.append(dataset)
-            golden.follow(model, ancestry(dataset), "promoted", golden_max_rows=24)
+            golden.follow(model, ancestry(dataset), "promoted", golden_max_rows=24, mapping=mapping)
+            assert not set(state(model).rows["label"]) & mapping.keys()
         after = state(model)
         texts = [f"text {at}" for at in range(200)]
         for text, side in zip(texts, after.sides.of(texts), strict=True):

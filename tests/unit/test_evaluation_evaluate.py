@@ -99,6 +99,36 @@ def test_three_models_answer_in_one_job_and_each_answer_is_kept(
     assert (again.fixed, again.broken) == (found.flips.fixed_count, found.flips.broken_count)
 
 
+def test_a_model_that_knows_a_label_by_its_old_name_is_right_with_it(tmp_path: Path) -> None:
+    old = tiny_bert(tmp_path / "old", ["billing", "refund", "delivery"], 1)
+    new = tiny_bert(tmp_path / "new", ["invoices", "refund", "delivery"], 1)
+    truth = score(new, TEXTS).predicted
+    context = Context(label_mapping={"billing": "invoices"})
+    found = evaluate(TEXTS, truth, new, old, THRESHOLDS, context=context)
+    assert found.champion is not None
+    assert found.flips is not None
+    assert (found.champion.metrics.accuracy, found.champion.unknown_labels) == (1, [])
+    assert (found.flips.fixed_count, found.flips.broken_count) == (0, 0)
+    assert found.decision.promote
+    assert not found.decision.new_anchor, "a new name is no change of labels that begins the anchor anew"
+    assert {answer.predicted for answer in found.answers} <= {"invoices", "refund", "delivery"}
+    path = write_answers(found.answers, tmp_path / "now")
+    before = evaluate(TEXTS, score(old, TEXTS).predicted, old, old, THRESHOLDS)
+    answers = (read_answers(path, "challenger"), read_answers(write_answers(before.answers, tmp_path), "champion"))
+    assert compare_answers(*answers, label_mapping=context.label_mapping).rows == len(TEXTS)
+
+
+def test_a_model_is_right_with_any_of_the_labels_that_were_merged(tmp_path: Path) -> None:
+    old = tiny_bert(tmp_path / "old", ["billing", "bills", "delivery"], 1)
+    new = tiny_bert(tmp_path / "new", ["invoices", "delivery"], 2)
+    context = Context(label_mapping={"billing": "invoices", "bills": "invoices"})
+    truth = ["delivery" if label == "delivery" else "invoices" for label in score(old, TEXTS).predicted]
+    found = evaluate(TEXTS, truth, new, old, THRESHOLDS, context=context)
+    assert found.champion is not None
+    assert (found.champion.labels, found.champion.metrics.accuracy) == (["invoices", "delivery"], 1)
+    assert not found.decision.new_anchor
+
+
 def test_an_anchor_that_is_the_champion_answers_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_bert(tmp_path / "model", ["card", "refund", "delivery"], 1)
     truth = score(model, TEXTS).predicted

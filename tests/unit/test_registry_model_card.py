@@ -89,6 +89,15 @@ def test_a_reason_that_quotes_labels_is_shown_as_it_is() -> None:
     assert r"Rejected: class \<img src=x\> and \[a\](http://b) fell" in card
 
 
+def test_the_card_names_labels_that_were_renamed() -> None:
+    found = evaluation()
+    context = found.context.model_copy(update={"label_mapping": {"C|": "c"}})
+    card = model_card(job(), RESULT, found.model_copy(update={"context": context}))
+    assert ", unmeasured. Labels that were renamed or merged: C\\| → c.\n\n## Data\n" in card
+    assert "renamed" not in model_card(job(), RESULT, found)
+    assert ", unmeasured.\n\n## Data\n" in model_card(job(), RESULT, found)
+
+
 def test_the_interval_is_wilsons() -> None:
     assert accuracy_interval(evaluation()) == pytest.approx((0.8508, 0.9948), abs=1e-3)
 

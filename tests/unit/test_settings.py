@@ -42,6 +42,11 @@ def said(monkeypatch: pytest.MonkeyPatch):
         ({"BERT_POD_GPUS": "x"}, "BERT_POD_GPUS: it should be a valid integer"),
         ({"BERT_POD_NODE_SELECTOR": "{"}, "BERT_POD_NODE_SELECTOR: it should be JSON"),
         ({"BERT_POD_OVERRIDES": '{"m": {"gpu": 2}}'}, "BERT_POD_OVERRIDES: overrides of m: gpu: "),
+        ({"BERT_LABEL_MAPPING": "a=b"}, "BERT_LABEL_MAPPING: it should be a JSON object of old and new names such as"),
+        ({"BERT_LABEL_MAPPING": "[1]"}, r"BERT_LABEL_MAPPING: it should be a valid dictionary .labels that were"),
+        ({"BERT_LABEL_MAPPING": '{"a": "b", "b": "a"}'}, "BERT_LABEL_MAPPING: 'a' → 'b' goes round in a circle"),
+        ({"BERT_LABEL_MAPPING": '{"a": "b", "a": "c"}'}, "BERT_LABEL_MAPPING: it maps 'a' twice"),
+        ({"BERT_LABEL_MAPPING": '{"a": "b"}', "BERT_LABELS": "c,d"}, "BERT_LABEL_MAPPING: 'b' is none of BERT_LABELS"),
         ({"BERT_ENVIRONMENT": "prod"}, "BERT_ENVIRONMENT: it should be 'local'"),
         ({"MLFLOW_TRACKING_URI": "http://me:pass@m"}, "MLFLOW_TRACKING_URI: looks like a credential"),
     ],
@@ -60,6 +65,7 @@ def test_all_faults_are_told_together(said) -> None:
 
 def test_right_values_empty_ones_and_the_tools_own_are_no_faults(said) -> None:
     right = {"BERT_POD": '{"gpus": 2}', "BERT_POD_LABELS": '{"a": "b"}', "BERT_LABELS": "a,b", "BERT_AUDIT": "required"}
+    right |= {"BERT_LABEL_MAPPING": '{"a": "c"}'}
     assert said(BERT_FORMER="", BERT_EPOCHS="", **right) == []
 
 
