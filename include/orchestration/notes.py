@@ -17,6 +17,9 @@ NOTE_LIMIT = 1000  # characters, the metadata database's
 
 def set_note(dag_id: str, run_id: str, text: str) -> None:
     """Replaces a run's note."""
+    # A note refers to the table of users, which Airflow's programs know, and a command of ours does not.
+    import airflow.providers.fab.auth_manager.models  # noqa: F401
+
     with create_session() as session:
         run = session.query(DagRun).filter_by(dag_id=dag_id, run_id=run_id).one()
         run.note = text if len(text) <= NOTE_LIMIT else f"{text[: NOTE_LIMIT - 1]}…"

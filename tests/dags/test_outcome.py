@@ -1,6 +1,8 @@
 """What a run says of itself: its note, run.json and the page, with a real metadata database, MLflow store and lake."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,6 +205,12 @@ def test_without_mlflow_a_run_that_ends_early_still_ends_well(run: str, monkeypa
     report = lake.read_json(end(run, waiting_intake()))
     assert report["links"]["report"].endswith("/report.html")
     assert "report: file://" in note_of(run)
+
+
+def test_a_note_is_set_also_by_a_command_that_is_none_of_airflows(run: str) -> None:
+    code = f"from include.orchestration.notes import set_note; set_note('pipeline', {run!r}, 'approved')"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True, timeout=120)
+    assert note_of(run) == "approved"
 
 
 def test_a_failure_says_what_to_do_without_the_name_of_a_class(run: str) -> None:
