@@ -11,7 +11,9 @@ import torch
 from transformers import BertModel
 
 from include import lake
+from include.training import train
 from include.training.job import Job, Result
+from include.training.stopping import StopRequest
 from tests.unit.training_models import CONFIGS, job, rows, save_dataset, save_tokenizer
 
 
@@ -32,16 +34,22 @@ def dataset_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_dataset(tmp_path_factory.mktemp("data"), rows(96), rows(75, seed=1))
 
 
-def _start(wanted: Job, folder: Path, processes: int) -> subprocess.Popen[str]:
+def _start(wanted: Job, folder: Path) -> subprocess.Popen[str]:
+    """Two processes."""
     uri = f"file://{folder}/jobs/{wanted.job_id}/job.json"
     lake.write_bytes(uri, wanted.model_dump_json().encode())
     return subprocess.Popen(
-        [sys.executable, "-m", "include.training", uri, "--processes", str(processes)],
+        [sys.executable, "-m", "include.training", uri, "--processes", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
+
+
+def _train_alone(wanted: Job, folder: Path) -> None:
+    """As one process does it: this one, which has imported all already."""
+    train.run(wanted, f"file://{folder}/jobs/{wanted.job_id}", StopRequest())
 
 
 def _result(wanted: Job, folder: Path) -> Result:
@@ -53,15 +61,13 @@ def test_two_processes_have_the_loss_curve_of_one(
 ) -> None:
     monkeypatch.setenv("BERT_BUCKET", f"file://{base.parent}")  # from where base models are downloaded
     wanted = job(dataset_uri, f"file://{base}", f"sqlite:///{tmp_path}/mlflow.db")
-    results = []
-    for processes in (1, 2):
-        run = _start(wanted, tmp_path / str(processes), processes)
-        output, _ = run.communicate(timeout=300)
-        assert run.returncode == 0, output
-        assert output.count("result.json") == 1
-        assert output.count("downloading base model") == 1, "the first process does it for all"
-        results.append(_result(wanted, tmp_path / str(processes)))
-    one, two = results
+    _train_alone(wanted, tmp_path / "alone")
+    run = _start(wanted, tmp_path / "together")
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, output
+    assert output.count("result.json") == 1
+    assert output.count("downloading base model") == 1, "the first process does it for all"
+    one, two = (_result(wanted, tmp_path / name) for name in ("alone", "together"))
     assert [one.extra["processes"], two.extra["processes"]] == [1, 2]
     for alone, together in zip(one.history, two.history, strict=True):
         assert together == pytest.approx(alone, abs=2e-3)
@@ -69,7 +75,7 @@ def test_two_processes_have_the_loss_curve_of_one(
 
 def test_asked_to_stop_both_do_and_one_alone_can_go_on(base: Path, dataset_uri: str, tmp_path: Path) -> None:
     wanted = job(dataset_uri, base, f"sqlite:///{tmp_path}/mlflow.db", epochs=30, early_stopping_patience=0)
-    run = _start(wanted, tmp_path, 2)
+    run = _start(wanted, tmp_path)
     seen = []
     assert run.stdout is not None
     for line in run.stdout:
@@ -82,15 +88,13 @@ def test_asked_to_stop_both_do_and_one_alone_can_go_on(base: Path, dataset_uri: 
     assert run.returncode == 143, "".join(seen) + output
     assert not lake.exists(f"file://{tmp_path}/jobs/{wanted.job_id}/result.json")
     # The next machine may have fewer GPUs.
-    again = _start(wanted, tmp_path, 1)
-    output, _ = again.communicate(timeout=300)
-    assert again.returncode == 0, output
+    _train_alone(wanted, tmp_path)
     assert _result(wanted, tmp_path).resumed_from_step > 0
 
 
 def test_what_cannot_be_trained_ends_all_with_the_reason(base: Path, dataset_uri: str, tmp_path: Path) -> None:
     wanted = job(dataset_uri, base, f"sqlite:///{tmp_path}/mlflow.db", batch_size=9)
-    run = _start(wanted, tmp_path, 2)
+    run = _start(wanted, tmp_path)
     output, _ = run.communicate(timeout=300)
     assert run.returncode == 1
     assert "ERROR batch_size 9 cannot be shared evenly by 2 processes" in output.rstrip().splitlines()[-1]
