@@ -36,6 +36,7 @@ from include.orchestration import (
     sweeping,
 )
 from include.orchestration.batches import PIPELINE
+from include.orchestration.intake_steps import pinned_plan
 from include.registry import ledger, lineage, models
 from include.registry.approvals import AlreadyAnswered, NotConvinced, NothingAwaits, Superseded
 from include.registry.models import CHAMPION
@@ -403,6 +404,29 @@ def test_whatever_is_cut_off_is_finished_by_the_next_run_or_by_repeating_the_ans
         else:
             assert road.answer("approve", run_id).startswith("nothing to do")
         assert (road.states(run_id), road.outcome(run_id)) == (["used"], "promoted")
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["released", "taken by another run"])
+def test_a_decision_that_alone_is_repeated_takes_its_released_upload_again_unless_another_run_has_it(
+    road: Road, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    monkeypatch.setenv("BERT_PROMOTION", "automatic")
+    settings.cache_clear()
+    run_id = road.run(until="dataset")
+    dataset_uri = lake.dataset(lake.read_json(lake.staging(run_id, "dataset.json"))["dataset_id"])
+    run = SimpleNamespace(dag_id=PIPELINE, run_id=run_id, conf=None, run_type="dataset_triggered")
+    evaluated = promotion_steps.evaluate(run, road.train({"dataset_uri": dataset_uri}, "right"))
+    (source,) = pinned_plan(run_id).sources
+    reconciling.release_abandoned(OVER)  # the run has failed after its evaluation
+    assert lifecycle.read(source.batch_id).state is State.RELEASED
+    if taken:
+        assert claims.take(source.batch_id, "another")
+        with pytest.raises(AirflowFailException, match=r"is taken by run another now.*Its rows are not lost"):
+            promotion_steps.decide(run, evaluated)
+        assert road.champion() is None
+    else:
+        assert promotion_steps.decide(run, evaluated) == {"version": "1", "outcome": "promoted"}
+        assert road.states(run_id) == ["used"]
 
 
 def test_of_two_who_answer_at_once_one_is_heard(road: Road) -> None:
