@@ -192,7 +192,7 @@ def _scheduler(state: State) -> dict[str, object]:
         "scheduler_heartbeat_sec": 1,
         "scheduler_idle_sleep_time": 0.5,
         # … while a DAG file is parsed again at once when it changes, and otherwise seldom: parsing costs seconds.
-        "min_file_process_interval": 120,
+        "min_file_process_interval": 300,
         "dag_dir_list_interval": 10,
         "parsing_processes": 1,
         # A task whose process was killed is tried again after a minute, not after five.

@@ -48,7 +48,7 @@ def stack(small_bert: dict[str, str]) -> Iterator[Stack]:
     """The stack that all tests share which do not need one of their own; they find what others have left in it."""
     quick = {
         "BERT_UPLOAD_SETTLE_SECONDS": "0",
-        "BERT_BATCHES_LOOK_SECONDS": "3",
+        "BERT_BATCHES_LOOK_SECONDS": "10",  # each look is a task, and takes seconds of a core
         "BERT_UPLOAD_RETRY_MINUTES": "0.05",
         "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
     }

@@ -21,7 +21,7 @@ def wait(condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
     while time.monotonic() < deadline:
         if value := condition():
             return value
-        time.sleep(0.5)
+        time.sleep(1)
     raise TimeoutError(f"no {what} within {seconds:.0f} s")
 
 
