@@ -56,20 +56,24 @@ def check_allowed(mapping: Mapping[str, str], allowed: Iterable[str]) -> None:
 def combine(live: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
     """What each old name means: by the mapping that went live, and by the one that is wanted on top of it.
 
-    What went live stays, also if it is not wanted any more; its new names may be renamed again. A name that is wanted
-    as a new one is no old name any more: so a label can be given its former name back.
+    What went live stays, also if it is not wanted any more; its new names may be renamed again. A label is given its
+    former name back by the reverse of what renamed it; any other wish for a former name means what that became.
     """
-    new_names = set(wanted.values())
-    stays = {old: wanted.get(new, new) for old, new in live.items() if old not in new_names}
-    return dict(sorted({**wanted, **stays}.items()))
+    given_back = {old for old, new in live.items() if wanted.get(new) == old}
+    stays = {old: wanted.get(new, new) for old, new in live.items() if old not in given_back}
+    follows = {old: stays.get(new, new) for old, new in wanted.items()}
+    return dict(sorted({**follows, **stays}.items()))
 
 
 def unheeded(live: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
     """A sentence for each wish that ``combine`` does not fulfil."""
+    means = combine(live, wanted)
     return [
         f"{old!r} is not called {new!r}: it was renamed to {live[old]!r} before, and that went live; map {live[old]!r}"
+        if old in live
+        else f"{old!r} is called {means[old]!r}, for {new!r} was renamed to that before, and that went live"
         for old, new in wanted.items()
-        if combine(live, wanted)[old] != new
+        if means[old] != new
     ]
 
 

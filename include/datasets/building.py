@@ -1,6 +1,7 @@
 """Builds a run's dataset: new rows and the champion's together, and the golden ones among them put aside."""
 # ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from include import lake
 from include.datasets import golden, snapshots
 from include.datasets.checks import normalise
 from include.datasets.intake import Plan
+from include.datasets.judging import most_corrections
 from include.datasets.sides import Side, assign, thresholds
 from include.settings import settings
 
@@ -21,12 +23,12 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
     GoldenSetError if golden texts got into the snapshot.
     """
     config = settings()
-    parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
+    written = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
     before = golden.read(plan.model_name) or golden.nothing()
     if len(before.rows) and not before.number:
-        before = golden.adopt(plan.model_name, [] if parent is None else [parent])
+        before = golden.adopt(plan.model_name, [] if written is None else [written])
     before = before.renamed(plan.label_mapping)
-    parent = None if parent is None else golden.rename(parent, plan.label_mapping)
+    parent = None if written is None else golden.rename(written, plan.label_mapping)
     known = before.sides if parent is None else before.sides.decided(list(parent["text"]), golden.sides_of(parent))
     by_label = thresholds(
         accepted,
@@ -37,13 +39,16 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
     )
     side = assign(accepted, by_label, known)
     corrections = before.corrections(accepted)
+    _check_approved(plan, before, len(corrections))
     if len(corrections):  # kept before they hold: whoever repeats this finds none
         lake.create_json(lake.staging(plan.run_id, "corrections.json"), {"rows": corrections.to_dict("records")})
     judging, learnt = accepted[side == Side.GOLDEN], accepted[side != Side.GOLDEN]
     learnt = learnt.assign(split=[snapshots.SPLITS[one] for one in side[side != Side.GOLDEN]])
     rows, relabelled = snapshots.combine(parent, pd.concat([learnt, _moved(before, parent, learnt)]))
-    ordered, dataset_id = snapshots.order(rows)
-    origin = golden.after(dataset_id) if dataset_id == plan.parent_dataset_id else dataset_id
+    is_parent = written is not None and parent is not None and _is_same(rows, relabelled, parent, written)
+    upon = _upon(plan)
+    ordered, dataset_id = (rows, str(plan.parent_dataset_id)) if is_parent else snapshots.order(rows, upon)
+    origin = golden.after(dataset_id) if is_parent else dataset_id
     sides = known.decided(list(accepted["text"]), side)
     state = golden.change(
         plan.model_name,
@@ -60,9 +65,37 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
         "golden_sha256": state.sha256,
         "label_mapping": plan.label_mapping,
     }
-    manifest = snapshots.write(ordered, facts)
+    manifest = (
+        lake.read_json(lake.dataset(dataset_id, "manifest.json"))
+        if is_parent
+        else snapshots.write(ordered, facts, upon)
+    )
     golden.check_no_leak(snapshots.read(dataset_id)["text"], state, manifest["dataset_uri"])
     return {**manifest, "golden_origin": origin}
+
+
+def _check_approved(plan: Plan, before: golden.GoldenSet, corrections: int) -> None:
+    """Raises GoldenSetError if golden rows were established since the files were compared with them, and more of them
+    get another label than may without a person's word."""
+    if plan.approved or plan.golden_number in (None, before.number):
+        return
+    if corrections > (most := most_corrections(len(before.established))):
+        raise golden.GoldenSetError(
+            f"{corrections} of {len(before.established)} golden rows get another label, and no more than {most} may: "
+            "some were established while this run worked. The next run sets the file that does it aside for approval"
+        )
+
+
+def _is_same(rows: pd.DataFrame, relabelled: int, parent: pd.DataFrame, written: pd.DataFrame) -> bool:
+    """Whether a dataset is the one that it was built upon: the champion is trained again on its own rows."""
+    renamed = not parent["label"].equals(written["label"])
+    return not renamed and not relabelled and len(rows) == len(parent)
+
+
+def _upon(plan: Plan) -> str:
+    """What makes two datasets of the same rows different: their ancestors, and what their labels were called."""
+    mapping = json.dumps(plan.label_mapping, sort_keys=True) if plan.label_mapping else ""
+    return f"{plan.parent_dataset_id or ''}{mapping}"
 
 
 def _moved(state: golden.GoldenSet, parent: pd.DataFrame | None, learnt: pd.DataFrame) -> pd.DataFrame:

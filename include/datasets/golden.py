@@ -11,7 +11,7 @@ A deployment from before there were states has one frozen file of rows, named in
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,9 @@ FROZEN = ""
 """The origin of rows that judge for ever: those of a set that was frozen before there were states, and those that a
 person has established."""
 
+BETWEEN = " "
+"""Between several origins of one row that is not established."""
+
 MOVED_COLUMNS = ["text", "label", "source", "extra"]
 MOST_TRIES = 20
 KEPT_SIDES = 2  # states; the sides of all texts are large, and each state has those of the one before it
@@ -41,10 +44,10 @@ class GoldenSetError(RuntimeError):
 class GoldenSet:
     """One state of a golden set.
 
-    ``rows`` has the columns ``COLUMNS``: ``origin`` is the dataset with which a row came, and ``established`` says
-    whether it judges, with the champion that was trained on the dataset ``following``. ``moved`` were golden and are to
-    be trained on. ``label_mapping`` has the old names of labels, and what they are called since a version that knows
-    them so became the champion. ``sha256`` is the hash of the rows.
+    ``rows`` has the columns ``COLUMNS``: ``origin`` is the dataset with which a row came, or several, and
+    ``established`` says whether it judges, with the champion that was trained on the dataset ``following``.
+    ``moved`` were golden and are to be trained on. ``label_mapping`` has the old names of labels, and what they are
+    called since a version that knows them so became the champion. ``sha256`` is the hash of the rows.
     """
 
     rows: pd.DataFrame
@@ -77,7 +80,7 @@ class GoldenSet:
 
     def judging(self, origin: str) -> pd.DataFrame:
         """The established rows and those that came with a dataset."""
-        return self.rows[self.rows["established"] | (self.rows["origin"] == origin)]
+        return self.rows[self.rows["established"] | came_with(self.rows, {origin})]
 
     def renamed(self, mapping: Mapping[str, str]) -> "GoldenSet":
         """With the labels' new names, by a mapping of old ones and by what went live before. No row changes sides.
@@ -94,12 +97,23 @@ class GoldenSet:
         return replace(self, rows=_ordered(rows), moved=moved, thresholds=by_label, label_mapping=combined)
 
     def accept(self, rows: pd.DataFrame, origin: str) -> "GoldenSet":
-        """With these golden rows, which came with a dataset; one that is not established yet has this origin now."""
+        """With these golden rows, which came with a dataset.
+
+        One that is not established yet, and comes again with its label, came with both: either may go live. With
+        another label it came with this one.
+        """
         texts = self.rows["text"].map(normalise)
-        fixed = self.rows["established"] | (self.rows["origin"] == origin)
+        fixed = self.rows["established"] | came_with(self.rows, {origin})
         new = rows[~rows["text"].map(normalise).isin(set(texts[fixed]))]
-        kept = self.rows[fixed | ~texts.isin(set(new["text"].map(normalise)))]
-        new = new.reindex(columns=COLUMNS, fill_value="").assign(origin=origin, established=False)
+        mine = new["text"].map(normalise)
+        again = ~fixed & texts.isin(set(mine))
+        kept, waiting = self.rows[~again], self.rows[again]
+        known = dict(zip(texts[again], zip(waiting["label"], waiting["origin"], strict=True), strict=True))
+        origins = []
+        for text, label in zip(mine, new["label"], strict=True):
+            was, before = known.get(text, (None, ""))
+            origins.append(f"{before}{BETWEEN}{origin}" if was == label else origin)
+        new = new.reindex(columns=COLUMNS, fill_value="").assign(origin=origins, established=False)
         return replace(self, rows=_ordered(pd.concat([kept, new])))
 
     def corrections(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +130,7 @@ class GoldenSet:
 
     def vouched(self, origin: str) -> "GoldenSet":
         """With the rows that came with a dataset judging for ever, for a person has said that they are right."""
-        mine = self.rows["origin"] == origin
+        mine = came_with(self.rows, {origin})
         rows = self.rows.assign(
             origin=self.rows["origin"].mask(mine, FROZEN), established=self.rows["established"] | mine
         )
@@ -129,7 +143,7 @@ class GoldenSet:
         ``golden_max_rows``, labels with more than their share of that give their highest places to training.
         """
         origins = {FROZEN, *ancestry, *(after(one) for one in ancestry[1:])}
-        rows = self.rows.assign(established=self.rows["origin"].isin(origins) | (self.rows["established"] & keep))
+        rows = self.rows.assign(established=came_with(self.rows, origins) | (self.rows["established"] & keep))
         state = replace(self, rows=rows, following=next(iter(ancestry), ""))
         if golden_max_rows is None or len(state.established) <= golden_max_rows:
             return state
@@ -137,11 +151,15 @@ class GoldenSet:
 
     def _shrunk(self, golden_max_rows: int) -> "GoldenSet":
         mine = self.established
-        share = golden_max_rows / len(mine)
+        sizes = mine["label"].value_counts()
+        fewest = sizes.clip(upper=FEWEST_GOLDEN)
+        # Only what labels have above the fewest is shared out: repeated, that takes no more from anybody.
+        above = int((sizes - fewest).sum())
+        share = max(golden_max_rows - int(fewest.sum()), 0) / above if above else 0.0
         at = pd.Series(places(mine["text"])[:, 0], index=mine.index)
         by_label, leaving = dict(self.thresholds), []
         for label, some in at.groupby(mine["label"]):
-            kept = max(min(FEWEST_GOLDEN, len(some)), int(len(some) * share))
+            kept = int(fewest[label] + int((len(some) - fewest[label]) * share))
             ordered = some.sort_values()
             leaving += list(ordered.index[kept:])
             if kept < len(ordered) and label in by_label:
@@ -160,6 +178,12 @@ class GoldenSet:
 def rename(rows: pd.DataFrame, mapping: Mapping[str, str]) -> pd.DataFrame:
     """Rows with their labels' new names."""
     return rows.assign(label=rows["label"].map(lambda label: mapping.get(label, label))) if mapping else rows
+
+
+def came_with(rows: pd.DataFrame, origins: Collection[str]) -> "pd.Series[bool]":
+    """For each golden row whether it came with one of these datasets."""
+    wanted = set(origins)
+    return rows["origin"].map(lambda mine: not wanted.isdisjoint(mine.split(BETWEEN))).astype(bool)
 
 
 def after(dataset_id: str) -> str:

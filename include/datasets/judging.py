@@ -250,7 +250,7 @@ def _mark_golden(rows: Rows, golden: Known, approved: Collection[int]) -> dict[i
     rows.mark(same, "in_golden_set", "the text is in the golden set, which is never trained on")
     corrections = (_places(rows.key, golden.keys) >= 0) & ~same
     corrections[np.isin(rows.file, list(approved))] = False
-    most = max(MOST_CORRECTIONS, int(CORRECTED_SHARE * len(golden.keys)))
+    most = most_corrections(len(golden.keys))
     warnings: dict[int, str] = {}
     while (corrections & rows.good).sum() > most:
         counts = np.bincount(rows.file[corrections & rows.good])
@@ -261,6 +261,11 @@ def _mark_golden(rows: Rows, golden: Known, approved: Collection[int]) -> dict[i
         )
         rows.mark(rows.file == file, UNAPPROVED, warnings[file])
     return warnings
+
+
+def most_corrections(golden_rows: int) -> int:
+    """How many labels of so many golden rows uploads may change without a person's word."""
+    return max(MOST_CORRECTIONS, int(CORRECTED_SHARE * golden_rows))
 
 
 def _same(rows: Rows, known: Known) -> Numbers:

@@ -1,4 +1,5 @@
-"""Content-addressed snapshots: the same rows on the same sides always give the same dataset id and the same files."""
+"""Content-addressed snapshots: the same rows on the same sides, built upon the same snapshot, always give the same
+dataset id and the same files."""
 # ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
 
 import hashlib
@@ -34,19 +35,22 @@ def combine(parent: pd.DataFrame | None, new: pd.DataFrame) -> tuple[pd.DataFram
     return pd.concat([kept, new], ignore_index=True), int(relabelled.sum())
 
 
-def order(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Rows (``ROWS`` and split, of which source and extra may be missing) as a snapshot has them, and its id."""
+def order(rows: pd.DataFrame, upon: str = "") -> tuple[pd.DataFrame, str]:
+    """Rows (``ROWS`` and split, of which source and extra may be missing) as a snapshot has them, and its id.
+
+    ``upon`` is what they were built upon: which uploads a snapshot has is known by that, so it is part of the id.
+    """
     ordered = rows.reindex(columns=[*ROWS, "split"], fill_value="").fillna({"source": "", "extra": ""})
     ordered = ordered.sort_values(["split", "text", "label"], ignore_index=True)
-    return ordered, _content_hash(ordered)
+    return ordered, _content_hash(ordered, upon)
 
 
-def write(rows: pd.DataFrame, facts: dict[str, Any]) -> dict[str, Any]:
+def write(rows: pd.DataFrame, facts: dict[str, Any], upon: str = "") -> dict[str, Any]:
     """Writes rows (as for ``order``) as a snapshot, manifest last; returns the manifest.
 
     ``facts`` (where the rows came from) go into the manifest but not into the id.
     """
-    ordered, dataset_id = order(rows)
+    ordered, dataset_id = order(rows, upon)
     manifest_uri = lake.dataset(dataset_id, "manifest.json")
     if not lake.exists(manifest_uri):
         for split in SPLITS:
@@ -71,12 +75,12 @@ def read(dataset_id: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).reindex(columns=[*ROWS, "split"], fill_value="")
 
 
-def _content_hash(ordered: pd.DataFrame) -> str:
+def _content_hash(ordered: pd.DataFrame, upon: str = "") -> str:
     """16 hex digits over every split, text and label, and extra where there is any.
 
     Where a text came from does not change what it is. The lengths keep neighbouring cells apart.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(upon.encode())
     columns = ["split", "text", "label"]
     if "extra" in ordered and (ordered["extra"] != "").any():
         columns.append("extra")

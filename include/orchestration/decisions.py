@@ -133,6 +133,11 @@ def _evaluation_of_today(wait: Wait) -> Evaluation:
     plan, result, job = pinned_plan(wait.asked.dag_run_id), _result(wait), _job(wait)
     judging = promotion_steps.judging_rows(plan, job.dataset_uri)
     champion = models.by_alias(plan.model_name, models.CHAMPION)
+    if not len(judging):
+        raise NotConvinced(
+            f"{_called(wait)} is not promoted: there is no golden row by which to judge it any more. Later uploads "
+            "have other labels for its own; reject it, and its rows can be taken back"
+        )
     established = int(judging["established"].sum()) if champion else len(judging)
     same_rows = (
         found.golden_hash == hash_rows(list(judging["text"]), list(judging["label"]))

@@ -41,7 +41,7 @@ def establish(model_name: str, run_id: str, *, name: str, reason: str, by: str =
             f"{before.actor.removeprefix('person:')}: {before.reason}"
         )
     origin, rows = _origin(run_id), golden.read(model_name)
-    mine = None if rows is None else rows.rows[rows.rows["origin"] == origin]
+    mine = None if rows is None else rows.rows[golden.came_with(rows.rows, {origin})]
     if mine is None or not len(mine):
         raise NothingToEstablish(
             f"no golden rows came with the run {run_id}, or they came again with a later one: name that one"

@@ -192,9 +192,13 @@ def moves_to(engine: Engine, model_name: str, version: str) -> list[Entry]:
 
 
 def promotions(engine: Engine, model_name: str, dataset_ids: Collection[str]) -> list[Entry]:
-    """The decisions that promoted a version trained on one of these datasets, the newest first."""
-    condition = (LEDGER.c.model_name == model_name) & (LEDGER.c.verb == "promote")
-    return _select(engine, condition & LEDGER.c.dataset_id.in_(dataset_ids), limit=10_000) if dataset_ids else []
+    """How versions trained on one of these datasets came to be, one decision per run, the newest first.
+
+    Each was promoted, or was waiting for a person when a rollback or somebody's hand made it the champion.
+    """
+    condition = (LEDGER.c.model_name == model_name) & LEDGER.c.verb.in_(("promote", "await"))
+    found = _select(engine, condition & LEDGER.c.dataset_id.in_(dataset_ids), limit=10_000) if dataset_ids else []
+    return list({entry.dag_run_id: entry for entry in reversed(found)}.values())[::-1]
 
 
 def datasets(engine: Engine) -> set[str]:

@@ -37,6 +37,7 @@ from include.orchestration import (
 )
 from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
+from include.orchestration.rollback import roll_back
 from include.registry import ledger, lineage, models
 from include.registry.approvals import AlreadyAnswered, NotConvinced, NothingAwaits, Superseded
 from include.registry.models import CHAMPION
@@ -340,6 +341,41 @@ def test_a_run_that_begins_finds_what_waits_in_vain_and_tells_of_it(road: Road) 
     assert "by hand" in by_hand
     assert "version 3, which waited for a person" in superseded
     assert (road.states(waits), reconciling.reconcile(road.registry.name)) == (["released"], [])
+
+
+def test_rows_that_come_again_while_a_first_model_waits_with_them_judge_whichever_is_approved(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = road.run()
+    mine = len(road.golden().rows)
+    monkeypatch.setattr(road, "rows", itertools.count())  # the same texts again, and more
+    longer = road.run(count=70)
+    assert len(road.golden().rows) > mine
+    road.answer("approve", waits)
+    assert (road.outcome(waits), road.outcome(longer), len(road.golden().established)) == (
+        "promoted",
+        "superseded",
+        mine,
+    )
+
+
+@pytest.mark.parametrize("how", ["rollback", "by hand"])
+def test_a_version_that_waits_and_is_made_champion_otherwise_has_its_upload_set_aside_when_it_is_left(
+    road: Road, how: str
+) -> None:
+    def go_to(version: str) -> None:
+        if how == "rollback":
+            roll_back(road.registry.name, actor="x", reason="try it", to_version=version, force=True)
+        else:
+            models.point(road.registry.name, CHAMPION, version)
+            reconciling.reconcile(road.registry.name)
+
+    road.start()
+    waits = road.run()
+    go_to("2")
+    assert (road.outcome(waits), road.states(waits)) == ("promoted", ["used"])
+    go_to("1")
+    assert (road.champion(), road.states(waits)) == ("1", ["set aside"])
 
 
 def test_if_the_champion_has_changed_the_challenger_is_compared_anew_and_a_gate_that_fails_stops_it(road: Road) -> None:

@@ -67,13 +67,37 @@ def test_a_rollback_takes_the_rows_of_the_version_it_leaves_back_and_a_return_br
     assert golden.follow("m", [second, first], "and forth").established.equals(both.established)
 
 
-def test_rows_that_come_again_belong_to_the_upload_that_brings_them(file_lake: str) -> None:
+def test_rows_that_come_again_came_with_both_uploads_and_with_another_label_with_the_later(file_lake: str) -> None:
     first = build("m", rows(range(200)))["dataset_id"]
     golden.follow("m", [first], "promoted")
-    rejected = build("m", rows(range(200, 400)), first)
-    again = build("m", rows(range(200, 450)), first)
+    waits = build("m", rows(range(200, 400)), first)["dataset_id"]
+    again = build("m", rows(range(200, 450)), first)["dataset_id"]
+    for upload in (waits, again):
+        judges = golden.follow("m", [upload, first], "promoted").established
+        assert (judges["origin"] == f"{waits} {again}").any(), "whichever of the two goes live"
+    golden.follow("m", [first], "rolled back")
+    swapped = rows(range(200, 400))
+    swapped["label"] = swapped["label"].map({"x": "y", "y": "x"})
+    other = build("m", swapped, first)["dataset_id"]
     came = state("m").rows[~state("m").rows["established"]]
-    assert set(came["origin"]) == {again["golden_origin"]} != {rejected["golden_origin"]}
+    assert set(came["origin"]) == {other, again}
+
+
+def test_the_same_rows_upon_another_dataset_are_another_dataset_with_ancestors_of_its_own(file_lake: str) -> None:
+    one, two = rows(range(200, 300)), rows(range(300, 400))
+    first = build("m", rows(range(200)))["dataset_id"]
+    golden.follow("m", [first], "promoted")
+    second = build("m", one, first)["dataset_id"]
+    third = build("m", two, second)["dataset_id"]
+    golden.follow("m", [third, second, first], "promoted")
+    golden.follow("m", [first], "rolled back")
+    other = build("m", two, first)["dataset_id"]
+    last = build("m", one, other)
+    assert last["parent_dataset_id"] == other
+    assert set(snapshots.read(last["dataset_id"])["text"]) == set(snapshots.read(third)["text"])
+    assert golden.follow("m", [last["dataset_id"], other, first], "promoted").established["text"].size == len(
+        state("m").rows
+    )
 
 
 def test_rows_that_come_without_anything_to_learn_judge_with_the_next_champion(file_lake: str) -> None:
@@ -102,7 +126,10 @@ def test_labels_give_golden_rows_to_training_as_they_grow_and_keep_ten(file_lake
     first = build("m", pd.concat([rows(range(600)), few]))["dataset_id"]
     before = golden.follow("m", [first], "promoted")
     after = golden.follow("m", [first], "promoted", golden_max_rows=40)
-    assert after.established["label"].value_counts().to_dict() == {"x": 18, "y": 18, "z": 10}
+    assert after.established["label"].value_counts().to_dict() == {"x": 15, "y": 15, "z": 10}
+    assert golden.follow("m", [first], "repeated", golden_max_rows=40).number == after.number
+    assert golden.follow("m", [first], "still", golden_max_rows=20).established["label"].value_counts().max() == 10
+    after = golden.follow("m", [first], "repeated", golden_max_rows=20)
     moved = set(before.rows["text"]) - set(after.rows["text"])
     assert set(after.moved["text"]) == moved
     second = build("m", rows(range(600, 700)), first)["dataset_id"]

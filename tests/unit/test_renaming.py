@@ -79,6 +79,10 @@ def test_what_went_live_stays_and_may_be_renamed_again() -> None:
     assert renaming.combine(live, {"invoices": "billing"}) == {"invoices": "billing"}, "it may have its name back"
     assert renaming.combine(live, {"billing": "payments"}) == live
     assert renaming.unheeded(live, live) == renaming.unheeded(live, {"invoices": "payments"}) == []
+    other = {"payments": "billing"}
+    assert renaming.combine(live, other) == {"billing": "invoices", "payments": "invoices"}, "billing stays renamed"
+    (told,) = renaming.unheeded(live, other)
+    assert told.startswith("'payments' is called 'invoices', for 'billing' was renamed to that before")
     (told,) = renaming.unheeded(live, {"billing": "payments"})
     assert told.startswith("'billing' is not called 'payments': it was renamed to 'invoices'")
 
