@@ -179,10 +179,6 @@ def test_a_run_that_fails_and_one_whose_champion_is_rolled_back_meanwhile_leave_
     assert states(story, batch_id)[:8] == ["told", "taken", "released"] * 2 + ["told", "taken"]
     assert report["parent_dataset_id"] == story.mlflow.get_model_version(story.model, str(previous)).tags["dataset_id"]
     assert report["rows"]["used"] == 60
-    if int(str(previous)) < int(str(champion)):  # else it went forward again, and left nothing
-        made_by = story.mlflow.get_model_version(story.model, str(champion)).tags["dag_run_id"]
-        for left in story.report(made_by)["batches"]:
-            assert (end_of(story, left)["state"], end_of(story, left)["who"]) == ("set aside", "rollback")
 
 
 def test_a_run_that_is_cleared_after_another_run_builds_its_own_dataset_again(story: Story) -> None:

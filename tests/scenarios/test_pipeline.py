@@ -105,14 +105,19 @@ def test_a_run_that_is_cleared_and_repeated_at_any_task_changes_nothing(story: S
         assert state() == was, task_id
 
 
-def test_a_rollback_brings_the_previous_champion_back(story: Story) -> None:
+def test_a_rollback_brings_the_previous_champion_back_and_sets_the_upload_aside_that_it_leaves(
+    story: Story, reports: dict[str, Any]
+) -> None:
     champion, previous = story.aliases()
+    (left,) = next(report for report in reports.values() if report.get("model_version") == champion)["batches"]
     command = [sys.executable, "-m", "include.orchestration.rollback", "--reason", "customers complain"]
     done = subprocess.run(command, env=story.stack.env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "golden rows right" in done.stdout
     assert story.aliases() == (previous, champion)
     assert story.ledger()[-1] == ("rollback", previous)
+    entry = story.read_json(story.keys(f"claims/{left}/life/")[-1])
+    assert (entry["state"], entry["who"]) == ("set aside", "rollback")
 
 
 def test_a_run_started_over_rest_trains_on_the_file_it_names_though_it_is_killed_and_has_no_pool(story: Story) -> None:
