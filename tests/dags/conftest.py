@@ -1,4 +1,5 @@
 import os
+import shutil
 import tempfile
 
 # Before Airflow is first imported: a home of its own, no examples, and names that never resolve to anything real.
@@ -37,3 +38,7 @@ def bag(backend: str) -> Any:
         bag = DagBag(DAGS, include_examples=False)
     settings.cache_clear()
     return bag
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(os.environ["AIRFLOW_HOME"], ignore_errors=True)

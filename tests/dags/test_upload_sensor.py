@@ -1,6 +1,7 @@
 """What the listener waits for: keys, or with a queue messages."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ from airflow.providers.amazon.aws.sensors.s3 import S3KeySensor
 from airflow.providers.amazon.aws.sensors.sqs import SqsSensor
 
 from include.settings import Settings, settings
-from tests.dags.conftest import DAGS
 
+DAGS = Path(__file__).parents[2] / "dags"
 QUEUE = "https://sqs.us-east-1.amazonaws.com/123456789012/bert-uploads"
 
 
