@@ -171,7 +171,9 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         waiting = rows.broken_by(UNAPPROVED, NEW_LABEL, *(["label_too_rare"] if missing else []))
         files = {file.number: (file.source.key, file.source.batch_id, file.spooled) for file in readable}
         rejected = sort_rows(rows, list(files.values()), folder, waiting)
-        newcomers.keep(rows, files, rows.broken_by(NEW_LABEL), plan.run_id, folder)
+        first = len(plan.sources)
+        unapproved = rows.broken_by(UNAPPROVED) & (rows.file >= first)  # of others their batch waits
+        newcomers.keep(rows, files, rows.broken_by(NEW_LABEL) | unapproved, plan.run_id, folder)
         lake.upload_file(folder / "accepted.parquet", accepted_uri)
         for batch_id, path in rejected.items():
             lake.upload_file(path, lake.quarantine(batch_id, "rejected.parquet"))
@@ -184,8 +186,10 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
             "%s: %d rows, %d good, %d rejected %s",
             account.key, account.rows_in, account.used + account.waiting, account.rejected, account.by_rule or "",
         )  # fmt: skip
-    first = len(plan.sources)  # what waited before is only told of if that has an end
-    shown = [one for number, one in sorted(accounts.items()) if number < first or one.used or one.rejected]
+    # What waited before is only told of if that has an end, or if somebody could end it.
+    shown = [
+        one for number, one in sorted(accounts.items()) if number < first or one.used or one.rejected or one.waits_for
+    ]
     return Intake(
         newcomers=[one.uri for at, one in enumerate(plan.newcomers, first) if at in accounts and accounts[at].used],
         files=shown,
@@ -232,13 +236,14 @@ def _judge(
     plan: Plan, readable: list[_Readable], golden_set: golden.GoldenSet, parent: pd.DataFrame | None
 ) -> tuple[Rows, dict[int, str]]:
     """All files' rows with their rules and reasons, and which files are set aside as a whole, by their number."""
-    keys = [source.key for source in (*plan.sources, *plan.newcomers)]
-    rows = judged_rows(keys, {file.number: file.spooled for file in readable})
+    sources = [*plan.sources, *plan.newcomers]
+    rows = judged_rows([one.key for one in sources], {file.number: file.spooled for file in readable})
     set_aside = judge(
         rows,
         labels=_labels(golden_set, parent, plan.label_mapping),
         golden=Known.of(golden_set.established["text"], golden_set.established["label"]),
-        approved=[number for number, source in enumerate(plan.sources) if source.batch_id in plan.approved],
+        approved=[number for number, source in enumerate(sources) if source.batch_id in plan.approved],
+        waited=range(len(plan.sources), len(sources)),
         known=Known.of([], []) if parent is None else Known.of(parent["text"], parent["label"], parent.get("source")),
     )
     return rows, set_aside

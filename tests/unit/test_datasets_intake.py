@@ -172,6 +172,60 @@ def test_a_file_that_changes_many_golden_labels_waits_for_approval(file_lake: st
     assert [file.used for file in intake.files] == [50, 26]
 
 
+def test_files_that_change_many_golden_labels_only_together_are_told_so(file_lake: str) -> None:
+    options, frozen = begun()
+    files = {name: relabelled(frozen.rows[at : at + 4]) for name, at in (("b.csv", 0), ("c.csv", 4))}
+    _, odd = take_in(plan(files, "run:2", **options)).files
+    assert "4 of the 44 golden rows have another label in incoming/c.csv, 8 in all files" in odd.warnings[0]
+
+
+def that_wait() -> list[Source]:
+    return [Source(uri=uri, key=key, batch_id=batch) for uri, key, batch in newcomers.waiting("m")]
+
+
+def waiting_texts() -> list[str]:
+    files = [pa.ipc.open_file(lake.read_bytes(uri)).read_all() for uri, _, _ in newcomers.waiting("m")]
+    return sorted(text for file in files for text in file["text"].to_pylist())
+
+
+def split_off(frozen: golden.GoldenSet, at: int, new: int) -> tuple[bytes, list[str]]:
+    """A file that gives four golden texts a new label, which some other texts have too; and all these texts."""
+    texts = [*frozen.rows["text"][at : at + 4], *(f"new {at} {number}" for number in range(new))]
+    return csv(texts, ["z"] * len(texts)), texts
+
+
+def test_golden_texts_of_a_label_that_is_too_new_change_nothing_and_wait_with_its_other_rows(file_lake: str) -> None:
+    options, frozen = begun()
+    (first, texts), (second, more) = split_off(frozen, 0, 4), split_off(frozen, 4, 4)
+    take_in(plan({"b.csv": first}, "run:2", **options))
+    newcomers.publish("m", "run:2", [])
+    third = plan({"c.csv": second + good(5, start=1000)[11:]}, "run:3", newcomers=that_wait(), **options)
+    (file,) = take_in(third).files
+    assert (file.used, file.waiting, file.waits_for) == (5, 8, [])
+    newcomers.publish("m", "run:3", [one.uri for one in third.newcomers])
+    assert waiting_texts() == sorted(texts + more)
+
+
+def test_waiting_rows_that_would_change_many_golden_labels_wait_for_approval_and_are_not_lost(file_lake: str) -> None:
+    options, frozen = begun()
+    texts: list[str] = []
+    for run, at in (("run:2", 0), ("run:3", 4)):
+        few, new = split_off(frozen, at, 4)
+        before = that_wait()
+        take_in(plan({f"{at}.csv": few}, run, newcomers=before, **options))
+        newcomers.publish("m", run, [one.uri for one in before])
+        texts += new
+    rest = csv([f"new {at}" for at in range(18)], ["z"] * 18)
+    last = plan({"c.csv": rest}, "run:4", newcomers=that_wait(), **options)
+    fine, joined, odd = take_in(last).files
+    assert (fine.used, joined.used, odd.waiting, odd.waits_for) == (18, 8, 8, ["waiting_for_approval"])
+    approved = plan({"c.csv": rest}, "run:5", newcomers=last.newcomers, approved=["b1"], **options)
+    assert take_in(approved).rows["used"] == 34
+    newcomers.publish("m", "run:4", [one.uri for one in last.newcomers])
+    assert len(waiting_texts()) == 8
+    assert set(waiting_texts()) < set(texts)
+
+
 def test_a_new_label_waits_until_it_has_enough_rows_and_then_has_golden_ones(file_lake: str) -> None:
     options, _ = begun()
     few = csv([f"new {at}" for at in range(8)], ["z"] * 8) + good(20, start=1000)[11:]
