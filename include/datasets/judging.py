@@ -121,6 +121,7 @@ def judge(
     number of a file: those whose rows are set aside as a whole.
     """
     _resolve_labels(rows, labels)
+    _mark_outdated(rows, waited)
     warnings = _mark_contradictory_files(rows)
     _mark_repetitions(rows)
     trained = set(known.labels)
@@ -161,6 +162,26 @@ def _resolve_labels(rows: Rows, labels: Labels) -> None:
         rows.broken[place], rows.good[place] = (meaning.rule, meaning.reason), False
     rows.label = np.where(rows.good, becomes[rows.label], rows.label).astype(np.int32)
     rows.names = list(numbers)
+
+
+def _mark_outdated(rows: Rows, waited: Collection[int]) -> None:
+    """Marks rows that have waited and whose text has come with another label since: the newer one counts."""
+    if not waited:
+        return
+    old = np.isin(rows.file, list(waited)) & rows.good
+    again = rows.good & ~old & (_places(rows.key, np.unique(rows.key[old])) >= 0)
+    newer: dict[int, list[int]] = {}
+    for place in np.flatnonzero(again).tolist():
+        newer.setdefault(int(rows.key[place]), []).append(place)
+    reasons = {}
+    for place in np.flatnonzero(old).tolist():
+        other = next((one for one in newer.get(int(rows.key[place]), []) if rows.label[one] != rows.label[place]), None)
+        if other is not None:
+            name = rows.names[rows.label[other]][:80]
+            reasons[place] = f"the same text came later with the label {name} ({rows.source(other)}), which counts"
+    outdated = np.zeros(len(rows), bool)
+    outdated[list(reasons)] = True
+    rows.mark(outdated, "contradictory_label", reasons.values())
 
 
 def _repeated(rows: Rows) -> tuple[Numbers, Numbers, Numbers]:

@@ -243,7 +243,7 @@ def test_a_new_label_waits_until_it_has_enough_rows_and_then_has_golden_ones(fil
     assert [(one.key, one.batch_id) for one in waited] == [("incoming/b.csv", "b1")]
     third = plan({"c.csv": more}, "run:3", newcomers=waited, **options)
     now, before = take_in(third).files
-    assert (now.used, now.waiting, now.by_rule) == (0, 16, {"contradictory_label": 1})
+    assert (now.used, now.waiting, now.by_rule) == (1, 16, {})
     assert (before.waiting, before.by_rule) == (3, {"contradictory_label": 1, "duplicate": 4})
     third = plan({"c.csv": more + b"new 20,z\n"}, "run:3", newcomers=waited, **options)
     intake = take_in(third)
@@ -266,6 +266,19 @@ def test_rows_that_waited_and_made_a_challenger_worse_are_set_aside_and_can_be_t
     assert newcomers.waiting("m") == []
     newcomers.take_back("m", "run:3")
     assert newcomers.waiting("m")[0][0] == uri
+
+
+def test_whoever_corrects_the_label_of_rows_that_wait_is_heard(file_lake: str) -> None:
+    options, _ = begun()
+    texts = [f"new {at}" for at in range(30)]
+    take_in(plan({"b.csv": csv(texts[:15], ["zz"] * 15)}, "run:2", **options))
+    newcomers.publish("m", "run:2", [])
+    third = plan({"c.csv": csv(texts, ["z"] * 30)}, "run:3", newcomers=that_wait(), **options)
+    now, before = take_in(third).files
+    assert (now.used, now.by_rule) == (30, {})
+    assert (before.used, before.by_rule) == (0, {"contradictory_label": 15})
+    reason = accepted(str(before.quarantine))["reason"][0]
+    assert reason == "the same text came later with the label z (row 1 of incoming/c.csv), which counts"
 
 
 @pytest.mark.parametrize(
