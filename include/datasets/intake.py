@@ -25,8 +25,6 @@ from include.settings import settings
 
 logger = logging.getLogger(__name__)
 
-SHOWN_LABELS = 5
-
 
 class Source(BaseModel):
     """A file to take in: ``key`` as the user named it, ``uri`` where it lies, ``batch_id`` whose quarantine is its."""
@@ -170,17 +168,19 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         missing = "" if len(golden_set.established) or parent is not None else _missing(counts) or _vanishing(rows)
         waiting = rows.broken_by(UNAPPROVED, NEW_LABEL, *(["label_too_rare"] if missing else []))
         files = {file.number: (file.source.key, file.source.batch_id, file.spooled) for file in readable}
-        rejected = sort_rows(rows, list(files.values()), folder, waiting)
+        sorted_to = [(file.source.key, _rejected_uri(plan, file), file.spooled) for file in readable]
+        rejected = sort_rows(rows, sorted_to, folder, waiting)
         first = len(plan.sources)
         unapproved = rows.broken_by(UNAPPROVED) & (rows.file >= first)  # of others their batch waits
         newcomers.keep(rows, files, rows.broken_by(NEW_LABEL) | unapproved, plan.run_id, folder)
         lake.upload_file(folder / "accepted.parquet", accepted_uri)
-        for batch_id, path in rejected.items():
-            lake.upload_file(path, lake.quarantine(batch_id, "rejected.parquet"))
+        for uri, path in rejected.items():
+            lake.upload_file(path, uri)
     found = _rejections(rows, waiting)
     for file in readable:
         by_rule = found.get(file.number, {})
-        accounts[file.number] = _account(file, rows, by_rule, waiting | rows.good if missing else waiting, set_aside)
+        waits = waiting | rows.good if missing else waiting
+        accounts[file.number] = _account(file, rows, by_rule, waits, set_aside, _rejected_uri(plan, file))
     for account in accounts.values():
         logger.info(
             "%s: %d rows, %d good, %d rejected %s",
@@ -330,14 +330,20 @@ def _rejections(rows: Rows, waiting: Numbers) -> dict[int, dict[str, int]]:
     return found
 
 
+def _rejected_uri(plan: Plan, file: _Readable) -> str:
+    """Where a file's rejected rows go: those that had waited go beside what the run that took them in rejected."""
+    waited = file.number >= len(plan.sources)
+    return lake.quarantine(file.source.batch_id, f"rejected{f'-{lake.slug(plan.run_id)}' if waited else ''}.parquet")
+
+
 def _account(
-    file: _Readable, rows: Rows, by_rule: dict[str, int], waiting: Numbers, set_aside: dict[int, str]
+    file: _Readable, rows: Rows, by_rule: dict[str, int], waiting: Numbers, set_aside: dict[int, str], rejected_uri: str
 ) -> FileAccount:
     mine = rows.file == file.number
     size, rejected = int(mine.sum()), sum(by_rule.values())
     labels = len(np.unique(rows.label[mine]))
     whole = set_aside.get(file.number)
-    news = [*_renamings(rows, file.number), *_news(rows, mine)]
+    news = [*warnings.of_renamed(rows, file.number), *warnings.of_new_labels(rows, mine)]
     return FileAccount(
         key=file.source.key,
         batch_id=file.source.batch_id,
@@ -346,23 +352,10 @@ def _account(
         waiting=int((mine & waiting).sum()),
         rejected=rejected,
         by_rule=dict(sorted(by_rule.items())),
-        quarantine=lake.quarantine(file.source.batch_id, "rejected.parquet") if by_rule else None,
+        quarantine=rejected_uri if by_rule else None,
         waits_for=[UNAPPROVED] if (mine & rows.broken_by(UNAPPROVED)).any() else [],
         warnings=[*file.spooled.warnings, *([whole] if whole else warnings.of_file(size, labels, by_rule)), *news],
     )
-
-
-def _renamings(rows: Rows, file: int) -> list[str]:
-    """A sentence for each old name of a label that a file has."""
-    found = rows.renamed.get(file, Counter[tuple[str, str]]())
-    return [f"{n:,} row{'' if n == 1 else 's'}: {old} → {new}" for (old, new), n in found.most_common(SHOWN_LABELS)]
-
-
-def _news(rows: Rows, mine: Numbers) -> list[str]:
-    """A sentence for each label of a file that is too new."""
-    found = Counter(rows.broken[place][1] for place in np.flatnonzero(mine & rows.broken_by(NEW_LABEL)).tolist())
-    how = "(BERT_NEW_LABEL_ROWS, or name it in BERT_ADMITTED_LABELS)"
-    return [f"{n} rows wait: {reason} {how}" for reason, n in found.most_common(SHOWN_LABELS)]
 
 
 def _lost(source: Source) -> FileAccount:

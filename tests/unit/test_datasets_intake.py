@@ -16,6 +16,7 @@ from include.datasets import golden, newcomers, snapshots, spool
 from include.datasets.building import build_dataset
 from include.datasets.checks import rows_hash, text_keys
 from include.datasets.intake import Plan, Source, sources_at, stage, take_in
+from include.datasets.rejected import rejected_rows
 
 
 def csv(texts: list[str], labels: list[str]) -> bytes:
@@ -266,6 +267,20 @@ def test_rows_that_waited_and_made_a_challenger_worse_are_set_aside_and_can_be_t
     assert newcomers.waiting("m") == []
     newcomers.take_back("m", "run:3")
     assert newcomers.waiting("m")[0][0] == uri
+
+
+def test_a_later_run_overwrites_no_rejected_rows_of_the_upload_whose_rows_had_waited(file_lake: str) -> None:
+    options, _ = begun()
+    few = csv([*(f"new {at}" for at in range(8)), "", ""], ["z"] * 8 + ["x"] * 2)
+    (earlier,) = take_in(plan({"b.csv": few}, "run:2", **options)).files
+    newcomers.publish("m", "run:2", [])
+    third = plan({"c.csv": csv(["new 0", ""], ["z", "x"])}, "run:3", newcomers=that_wait(), **options)
+    later = third.sources[0].model_copy(update={"batch_id": "b2"})
+    files = take_in(third.model_copy(update={"sources": [later]})).files
+    assert [row["rule"] for row in rejected_rows([earlier])] == ["text_empty"] * 2
+    assert sorted(row["rule"] for row in rejected_rows(files)) == ["duplicate", "text_empty"]
+    lasting = accepted(lake.quarantine("b1", f"rejected-{lake.slug('run:3')}.parquet"))
+    assert list(lasting["file"]) == ["incoming/b.csv"]
 
 
 def test_whoever_corrects_the_label_of_rows_that_wait_is_heard(file_lake: str) -> None:
