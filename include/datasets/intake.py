@@ -145,9 +145,10 @@ def stage(sources: list[Source], run_id: str) -> list[Source]:
 def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
     """Reads and judges all of a plan's files; writes accepted rows to staging and rejected ones to quarantine.
 
-    A plan without files is to train on the champion's rows again: they are what is accepted then. As long as the good
-    rows have to wait for more, those of rare labels wait with them: with more rows, a label is not rare. ``isolated``
-    reads each file in a process of its own, and a file that kills it counts as one that cannot be read.
+    A plan without files is to train on the champion's rows again: they are what is accepted then, unless rows that have
+    waited join them. As long as the good rows have to wait for more, those of rare labels wait with them: with more
+    rows, a label is not rare. ``isolated`` reads each file in a process of its own, and a file that kills it counts as
+    one that cannot be read.
     """
     golden_set = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
     parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
@@ -157,11 +158,6 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
     accepted_uri = lake.staging(plan.run_id, "accepted.parquet")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if not plan.sources and parent is not None:
-            size = accepted_again(parent, folder / "accepted.parquet")
-            lake.upload_file(folder / "accepted.parquet", accepted_uri)
-            mine = rows_hash(text_keys(parent["text"]), parent["label"].value_counts().to_dict())
-            return Intake(files=[], accepted_uri=accepted_uri, accepted_rows=size, accepted_hash=mine, warnings=told)
         readable, accounts = _read_all(plan, folder, isolated=isolated)
         rows, set_aside = _judge(plan, readable, golden_set, parent)
         counts = rows.label_counts()
@@ -173,6 +169,10 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         first = len(plan.sources)
         unapproved = rows.broken_by(UNAPPROVED) & (rows.file >= first)  # of others their batch waits
         newcomers.keep(rows, files, rows.broken_by(NEW_LABEL) | unapproved, plan.run_id, folder)
+        size, accepted_hash = sum(counts.values()), rows_hash(rows.key[rows.good], counts)
+        if not size and not plan.sources and parent is not None:
+            size = accepted_again(parent, folder / "accepted.parquet")
+            accepted_hash = rows_hash(text_keys(parent["text"]), parent["label"].value_counts().to_dict())
         lake.upload_file(folder / "accepted.parquet", accepted_uri)
         for uri, path in rejected.items():
             lake.upload_file(path, uri)
@@ -181,11 +181,6 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         by_rule = found.get(file.number, {})
         waits = waiting | rows.good if missing else waiting
         accounts[file.number] = _account(file, rows, by_rule, waits, set_aside, _rejected_uri(plan, file))
-    for account in accounts.values():
-        logger.info(
-            "%s: %d rows, %d good, %d rejected %s",
-            account.key, account.rows_in, account.used + account.waiting, account.rejected, account.by_rule or "",
-        )  # fmt: skip
     # What waited before is only told of if that has an end, or if somebody could end it.
     shown = [
         one for number, one in sorted(accounts.items()) if number < first or one.used or one.rejected or one.waits_for
@@ -194,8 +189,8 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
         newcomers=[one.uri for at, one in enumerate(plan.newcomers, first) if at in accounts and accounts[at].used],
         files=shown,
         accepted_uri=accepted_uri,
-        accepted_rows=sum(counts.values()),
-        accepted_hash=rows_hash(rows.key[rows.good], counts),
+        accepted_rows=size,
+        accepted_hash=accepted_hash,
         missing=missing,
         warnings=[*told, *_corrections(rows, golden_set), *_label_warnings(counts, golden_set, parent)],
     )
@@ -343,6 +338,8 @@ def _account(
     size, rejected = int(mine.sum()), sum(by_rule.values())
     labels = len(np.unique(rows.label[mine]))
     whole = set_aside.get(file.number)
+    good = int((mine & (rows.good | waiting)).sum())
+    logger.info("%s: %d rows, %d good, %d rejected %s", file.source.key, size, good, rejected, by_rule or "")
     news = [*warnings.of_renamed(rows, file.number), *warnings.of_new_labels(rows, mine)]
     return FileAccount(
         key=file.source.key,

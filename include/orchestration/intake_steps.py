@@ -54,7 +54,7 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     plan.pin()
     _report_waits(plan)
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
-    if intake.accepted_rows == 0 or (uploaded and not plan.sources):
+    if intake.accepted_rows == 0 or (uploaded and not plan.sources and not intake.newcomers):
         own = {source.batch_id for source in plan.sources}
         files = [file for file in intake.files if UNAPPROVED in file.waits_for and file.batch_id in own]
         unapproved = [warning for file in files for warning in file.warnings]

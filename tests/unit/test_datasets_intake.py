@@ -283,6 +283,25 @@ def test_a_later_run_overwrites_no_rejected_rows_of_the_upload_whose_rows_had_wa
     assert list(lasting["file"]) == ["incoming/b.csv"]
 
 
+def test_waiting_rows_whose_label_is_admitted_join_a_run_without_uploads_and_wait_on_if_it_is_not(
+    file_lake: str, set_env: Callable[..., None]
+) -> None:
+    options, _ = begun()
+    take_in(plan({"b.csv": csv([f"new {at}" for at in range(8)], ["z"] * 8)}, "run:2", **options))
+    newcomers.publish("m", "run:2", [])
+    third = plan({}, "run:3", newcomers=that_wait(), **options)
+    rows = accepted(take_in(third).accepted_uri)
+    assert set(rows["label"]) == {"x", "y"}, "the champion's, again"
+    newcomers.publish("m", "run:3", [one.uri for one in third.newcomers])
+    assert len(waiting_texts()) == 8
+    set_env(BERT_ADMITTED_LABELS="z")
+    fourth = plan({}, "run:4", newcomers=that_wait(), **options)
+    intake = take_in(fourth)
+    assert (intake.accepted_rows, intake.newcomers) == (8, [fourth.newcomers[0].uri])
+    manifest = build_dataset(fourth, accepted(intake.accepted_uri))
+    assert "z" in manifest["label_counts"]
+
+
 def test_whoever_corrects_the_label_of_rows_that_wait_is_heard(file_lake: str) -> None:
     options, _ = begun()
     texts = [f"new {at}" for at in range(30)]
