@@ -407,6 +407,28 @@ def test_whatever_is_cut_off_is_finished_by_the_next_run_or_by_repeating_the_ans
         assert (road.states(run_id), road.outcome(run_id)) == (["used"], "promoted")
 
 
+def test_rows_of_new_labels_of_a_run_that_died_after_its_promotion_wait_on(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: Any) -> None:
+        raise KeyboardInterrupt("killed")
+
+    monkeypatch.setenv("BERT_PROMOTION", "automatic")
+    settings.cache_clear()
+    run_id = road.run(until="dataset")
+    lake.write_bytes(lake.staging(run_id, "waits/0.arrow"), b"rows of a new label")
+    dataset_uri = lake.dataset(lake.read_json(lake.staging(run_id, "dataset.json"))["dataset_id"])
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion_steps, "_conclude", kill)
+        with pytest.raises(KeyboardInterrupt):
+            road.decide(run_id, {}, road.train({"dataset_uri": dataset_uri}, "right"))
+    reconciling.release_abandoned(OVER)
+    assert (road.champion(), road.outcome(run_id), road.states(run_id)) == ("1", "promoted", ["used"])
+    assert "its run died before it could say so" in note(run_id)
+    kept = lake.waiting(road.registry.name, f"{lake.slug(run_id)}-0.arrow")
+    assert lake.read_bytes(kept) == b"rows of a new label"
+
+
 @pytest.mark.parametrize("taken", [False, True], ids=["released", "taken by another run"])
 def test_a_decision_that_alone_is_repeated_takes_its_released_upload_again_unless_another_run_has_it(
     road: Road, monkeypatch: pytest.MonkeyPatch, taken: bool
