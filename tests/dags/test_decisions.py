@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from sqlalchemy.engine import Engine
 
 from include import lake
-from include.datasets import golden
+from include.datasets import golden, newcomers
 from include.datasets.building import build_dataset
 from include.datasets.intake import FileAccount, Intake, Plan, Source
 from include.evaluation import charts
@@ -522,6 +522,8 @@ def test_rows_that_had_waited_and_joined_can_be_taken_back_with_their_run_once_a
     assert lake.exists(kept)
     wait_on = lake.waiting(road.registry.name, f"{lake.slug(run_id)}-1.arrow")
     assert lake.read_bytes(wait_on) == b"those of g that wait on"
+    newcomers.set_aside(road.registry.name, run_id, [kept])
+    assert sweeping._sweep_set_aside(timedelta(0)) == 1, "after as long as the files of uploads"
 
 
 def test_corrections_that_wait_are_approved_by_name_and_the_ledger_keeps_it(road: Road) -> None:
