@@ -139,8 +139,9 @@ class Observer:
         return self.read(keys[-1]) if keys else b""
 
     def rejected_rows(self, report: dict[str, Any]) -> pd.DataFrame:
-        """All rows that a run's batches put into quarantine."""
-        keys = [f"quarantine/{batch}/rejected.parquet" for batch in report.get("batches", [])]
+        """All rows that a run put into quarantine."""
+        uris = [file["quarantine"] for file in report.get("files", []) if file["quarantine"] and not file["reason"]]
+        keys = [uri.removeprefix(f"s3://{self.bucket}/") for uri in dict.fromkeys(uris)]
         there = set(self.keys("quarantine/"))
         frames = [pd.read_parquet(io.BytesIO(self.read(key))) for key in keys if key in there]
         return pd.concat(frames) if frames else pd.DataFrame({"reason": []})

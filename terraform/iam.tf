@@ -2,9 +2,9 @@
 
 locals {
   airflow_writes  = ["claims", "quarantine", "staging", "datasets", "golden", "waiting", "jobs", "models", "reports", "xcom", "logs"]
-  airflow_deletes = ["incoming"]                              # after the claim's copy
-  airflow_expires = ["claims", "staging", "datasets", "jobs"] # marks of ended batches; what lake_cleanup finds old
-  trainer_reads   = ["jobs", "datasets", "models"]            # a model can be the base of the next
+  airflow_deletes = ["incoming"]                                         # after the claim's copy
+  airflow_expires = ["claims", "waiting", "staging", "datasets", "jobs"] # marks of ended batches; what lake_cleanup finds old; rows that joined
+  trainer_reads   = ["jobs", "datasets", "models"]                       # a model can be the base of the next
   trainer_writes  = ["jobs/*", "datasets/*/tokens/*"]
   trainer_deletes = ["jobs"] # old checkpoints
   encrypted       = var.kms_key_arn == null ? [] : [var.kms_key_arn]

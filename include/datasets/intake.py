@@ -25,8 +25,6 @@ from include.settings import settings
 
 logger = logging.getLogger(__name__)
 
-SHOWN_LABELS = 5
-
 
 class Source(BaseModel):
     """A file to take in: ``key`` as the user named it, ``uri`` where it lies, ``batch_id`` whose quarantine is its."""
@@ -147,9 +145,10 @@ def stage(sources: list[Source], run_id: str) -> list[Source]:
 def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
     """Reads and judges all of a plan's files; writes accepted rows to staging and rejected ones to quarantine.
 
-    A plan without files is to train on the champion's rows again: they are what is accepted then. As long as the good
-    rows have to wait for more, those of rare labels wait with them: with more rows, a label is not rare. ``isolated``
-    reads each file in a process of its own, and a file that kills it counts as one that cannot be read.
+    A plan without files is to train on the champion's rows again: they are what is accepted then, unless rows that have
+    waited join them. As long as the good rows have to wait for more, those of rare labels wait with them: with more
+    rows, a label is not rare. ``isolated`` reads each file in a process of its own, and a file that kills it counts as
+    one that cannot be read.
     """
     golden_set = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
     parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
@@ -159,39 +158,39 @@ def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
     accepted_uri = lake.staging(plan.run_id, "accepted.parquet")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if not plan.sources and parent is not None:
-            size = accepted_again(parent, folder / "accepted.parquet")
-            lake.upload_file(folder / "accepted.parquet", accepted_uri)
-            mine = rows_hash(text_keys(parent["text"]), parent["label"].value_counts().to_dict())
-            return Intake(files=[], accepted_uri=accepted_uri, accepted_rows=size, accepted_hash=mine, warnings=told)
         readable, accounts = _read_all(plan, folder, isolated=isolated)
         rows, set_aside = _judge(plan, readable, golden_set, parent)
         counts = rows.label_counts()
         missing = "" if len(golden_set.established) or parent is not None else _missing(counts) or _vanishing(rows)
         waiting = rows.broken_by(UNAPPROVED, NEW_LABEL, *(["label_too_rare"] if missing else []))
         files = {file.number: (file.source.key, file.source.batch_id, file.spooled) for file in readable}
-        rejected = sort_rows(rows, list(files.values()), folder, waiting)
-        newcomers.keep(rows, files, rows.broken_by(NEW_LABEL), plan.run_id, folder)
+        sorted_to = [(file.source.key, _rejected_uri(plan, file), file.spooled) for file in readable]
+        rejected = sort_rows(rows, sorted_to, folder, waiting)
+        first = len(plan.sources)
+        unapproved = rows.broken_by(UNAPPROVED) & (rows.file >= first)  # of others their batch waits
+        newcomers.keep(rows, files, rows.broken_by(NEW_LABEL) | unapproved, plan.run_id, folder)
+        size, accepted_hash = sum(counts.values()), rows_hash(rows.key[rows.good], counts)
+        if not size and not plan.sources and parent is not None:
+            size = accepted_again(parent, folder / "accepted.parquet")
+            accepted_hash = rows_hash(text_keys(parent["text"]), parent["label"].value_counts().to_dict())
         lake.upload_file(folder / "accepted.parquet", accepted_uri)
-        for batch_id, path in rejected.items():
-            lake.upload_file(path, lake.quarantine(batch_id, "rejected.parquet"))
+        for uri, path in rejected.items():
+            lake.upload_file(path, uri)
     found = _rejections(rows, waiting)
     for file in readable:
         by_rule = found.get(file.number, {})
-        accounts[file.number] = _account(file, rows, by_rule, waiting | rows.good if missing else waiting, set_aside)
-    for account in accounts.values():
-        logger.info(
-            "%s: %d rows, %d good, %d rejected %s",
-            account.key, account.rows_in, account.used + account.waiting, account.rejected, account.by_rule or "",
-        )  # fmt: skip
-    first = len(plan.sources)  # what waited before is only told of if that has an end
-    shown = [one for number, one in sorted(accounts.items()) if number < first or one.used or one.rejected]
+        waits = waiting | rows.good if missing else waiting
+        accounts[file.number] = _account(file, rows, by_rule, waits, set_aside, _rejected_uri(plan, file))
+    # What waited before is only told of if that has an end, or if somebody could end it.
+    shown = [
+        one for number, one in sorted(accounts.items()) if number < first or one.used or one.rejected or one.waits_for
+    ]
     return Intake(
         newcomers=[one.uri for at, one in enumerate(plan.newcomers, first) if at in accounts and accounts[at].used],
         files=shown,
         accepted_uri=accepted_uri,
-        accepted_rows=sum(counts.values()),
-        accepted_hash=rows_hash(rows.key[rows.good], counts),
+        accepted_rows=size,
+        accepted_hash=accepted_hash,
         missing=missing,
         warnings=[*told, *_corrections(rows, golden_set), *_label_warnings(counts, golden_set, parent)],
     )
@@ -232,13 +231,14 @@ def _judge(
     plan: Plan, readable: list[_Readable], golden_set: golden.GoldenSet, parent: pd.DataFrame | None
 ) -> tuple[Rows, dict[int, str]]:
     """All files' rows with their rules and reasons, and which files are set aside as a whole, by their number."""
-    keys = [source.key for source in (*plan.sources, *plan.newcomers)]
-    rows = judged_rows(keys, {file.number: file.spooled for file in readable})
+    sources = [*plan.sources, *plan.newcomers]
+    rows = judged_rows([one.key for one in sources], {file.number: file.spooled for file in readable})
     set_aside = judge(
         rows,
         labels=_labels(golden_set, parent, plan.label_mapping),
         golden=Known.of(golden_set.established["text"], golden_set.established["label"]),
-        approved=[number for number, source in enumerate(plan.sources) if source.batch_id in plan.approved],
+        approved=[number for number, source in enumerate(sources) if source.batch_id in plan.approved],
+        waited=range(len(plan.sources), len(sources)),
         known=Known.of([], []) if parent is None else Known.of(parent["text"], parent["label"], parent.get("source")),
     )
     return rows, set_aside
@@ -325,14 +325,22 @@ def _rejections(rows: Rows, waiting: Numbers) -> dict[int, dict[str, int]]:
     return found
 
 
+def _rejected_uri(plan: Plan, file: _Readable) -> str:
+    """Where a file's rejected rows go: those that had waited go beside what the run that took them in rejected."""
+    waited = file.number >= len(plan.sources)
+    return lake.quarantine(file.source.batch_id, f"rejected{f'-{lake.slug(plan.run_id)}' if waited else ''}.parquet")
+
+
 def _account(
-    file: _Readable, rows: Rows, by_rule: dict[str, int], waiting: Numbers, set_aside: dict[int, str]
+    file: _Readable, rows: Rows, by_rule: dict[str, int], waiting: Numbers, set_aside: dict[int, str], rejected_uri: str
 ) -> FileAccount:
     mine = rows.file == file.number
     size, rejected = int(mine.sum()), sum(by_rule.values())
     labels = len(np.unique(rows.label[mine]))
     whole = set_aside.get(file.number)
-    news = [*_renamings(rows, file.number), *_news(rows, mine)]
+    good = int((mine & (rows.good | waiting)).sum())
+    logger.info("%s: %d rows, %d good, %d rejected %s", file.source.key, size, good, rejected, by_rule or "")
+    news = [*warnings.of_renamed(rows, file.number), *warnings.of_new_labels(rows, mine)]
     return FileAccount(
         key=file.source.key,
         batch_id=file.source.batch_id,
@@ -341,23 +349,10 @@ def _account(
         waiting=int((mine & waiting).sum()),
         rejected=rejected,
         by_rule=dict(sorted(by_rule.items())),
-        quarantine=lake.quarantine(file.source.batch_id, "rejected.parquet") if by_rule else None,
+        quarantine=rejected_uri if by_rule else None,
         waits_for=[UNAPPROVED] if (mine & rows.broken_by(UNAPPROVED)).any() else [],
         warnings=[*file.spooled.warnings, *([whole] if whole else warnings.of_file(size, labels, by_rule)), *news],
     )
-
-
-def _renamings(rows: Rows, file: int) -> list[str]:
-    """A sentence for each old name of a label that a file has."""
-    found = rows.renamed.get(file, Counter[tuple[str, str]]())
-    return [f"{n:,} row{'' if n == 1 else 's'}: {old} → {new}" for (old, new), n in found.most_common(SHOWN_LABELS)]
-
-
-def _news(rows: Rows, mine: Numbers) -> list[str]:
-    """A sentence for each label of a file that is too new."""
-    found = Counter(rows.broken[place][1] for place in np.flatnonzero(mine & rows.broken_by(NEW_LABEL)).tolist())
-    how = "(BERT_NEW_LABEL_ROWS, or name it in BERT_ADMITTED_LABELS)"
-    return [f"{n} rows wait: {reason} {how}" for reason, n in found.most_common(SHOWN_LABELS)]
 
 
 def _lost(source: Source) -> FileAccount:

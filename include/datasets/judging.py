@@ -2,7 +2,7 @@
 # ruff: noqa: TID253 - only imported inside tasks; numpy is what it is about
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,19 +112,22 @@ def judge(
     golden: Known,
     known: Known,
     approved: Collection[int] = (),
+    waited: Collection[int] = (),
 ) -> dict[int, str]:
     """Says in place what each label means, and which rule a row breaks, if any: the first one.
 
     ``golden`` are the rows that judge; a file that gives many of them another label waits for a person, unless it is
-    among the ``approved`` by its number. Returns warnings by the number of a file: those whose rows are set aside as a
-    whole.
+    among the ``approved`` by its number. Those that have ``waited`` come after all others. Returns warnings by the
+    number of a file: those whose rows are set aside as a whole.
     """
     _resolve_labels(rows, labels)
+    _mark_outdated(rows, waited)
     warnings = _mark_contradictory_files(rows)
     _mark_repetitions(rows)
-    warnings |= _mark_golden(rows, golden, approved)
+    trained = set(known.labels)
+    warnings |= _mark_golden(rows, golden, approved, waited, lambda: _too_new(rows, labels, trained)[rows.label])
     _mark_known(rows, known)
-    _mark_rare_labels(rows, labels, set(known.labels))
+    _mark_rare_labels(rows, labels, trained)
     return warnings
 
 
@@ -159,6 +162,26 @@ def _resolve_labels(rows: Rows, labels: Labels) -> None:
         rows.broken[place], rows.good[place] = (meaning.rule, meaning.reason), False
     rows.label = np.where(rows.good, becomes[rows.label], rows.label).astype(np.int32)
     rows.names = list(numbers)
+
+
+def _mark_outdated(rows: Rows, waited: Collection[int]) -> None:
+    """Marks rows that have waited and whose text has come with another label since: the newer one counts."""
+    if not waited:
+        return
+    old = np.isin(rows.file, list(waited)) & rows.good
+    again = rows.good & ~old & (_places(rows.key, np.unique(rows.key[old])) >= 0)
+    newer: dict[int, list[int]] = {}
+    for place in np.flatnonzero(again).tolist():
+        newer.setdefault(int(rows.key[place]), []).append(place)
+    reasons = {}
+    for place in np.flatnonzero(old).tolist():
+        other = next((one for one in newer.get(int(rows.key[place]), []) if rows.label[one] != rows.label[place]), None)
+        if other is not None:
+            name = rows.names[rows.label[other]][:80]
+            reasons[place] = f"the same text came later with the label {name} ({rows.source(other)}), which counts"
+    outdated = np.zeros(len(rows), bool)
+    outdated[list(reasons)] = True
+    rows.mark(outdated, "contradictory_label", reasons.values())
 
 
 def _repeated(rows: Rows) -> tuple[Numbers, Numbers, Numbers]:
@@ -241,10 +264,13 @@ def _most_contradictory(rows: Rows) -> tuple[int, int, int] | None:
     return int(file), int(found.loc[file, "size"]), int(found.loc[file, "sum"])
 
 
-def _mark_golden(rows: Rows, golden: Known, approved: Collection[int]) -> dict[int, str]:
+def _mark_golden(
+    rows: Rows, golden: Known, approved: Collection[int], waited: Collection[int], too_new: Callable[[], Numbers]
+) -> dict[int, str]:
     """Marks rows that judge already, and files that would change too many of their labels at once.
 
-    The file that would change most waits first, and of equal ones the later. A few changed labels are corrections.
+    The file that would change most waits first, and of equal ones the later; of those that have ``waited`` none as long
+    as another would change any. A few changed labels are corrections, and rows that are ``too_new`` change none.
     """
     same = _same(rows, golden)
     rows.mark(same, "in_golden_set", "the text is in the golden set, which is never trained on")
@@ -252,12 +278,14 @@ def _mark_golden(rows: Rows, golden: Known, approved: Collection[int]) -> dict[i
     corrections[np.isin(rows.file, list(approved))] = False
     most = most_corrections(len(golden.keys))
     warnings: dict[int, str] = {}
-    while (corrections & rows.good).sum() > most:
-        counts = np.bincount(rows.file[corrections & rows.good])
+    while (corrections & rows.good).sum() > most and (changes := corrections & rows.good & ~too_new()).sum() > most:
+        newer = changes & ~np.isin(rows.file, list(waited))
+        counts = np.bincount(rows.file[newer if newer.any() else changes])
         file = int(np.flatnonzero(counts == counts.max())[-1])
+        together = "" if changes.sum() == counts[file] else f", {changes.sum()} in all files of this run together"
         warnings[file] = (
-            f"{counts[file]} of the {len(golden.keys)} golden rows have another label in {rows.files[file]}, and no "
-            f"more than {most} may change without a person's word: all its rows wait for approval"
+            f"{counts[file]} of the {len(golden.keys)} golden rows have another label in {rows.files[file]}{together}, "
+            f"and no more than {most} may change without a person's word: all its rows wait for approval"
         )
         rows.mark(rows.file == file, UNAPPROVED, warnings[file])
     return warnings
@@ -285,19 +313,31 @@ def _mark_known(rows: Rows, known: Known) -> None:
     rows.mark(same, "already_known", [f"{known_too}, from {source}" if source else known_too for source in sources])
 
 
+def _needed(rows: Rows, labels: Labels) -> Numbers:
+    """With how many rows each label joins if it is new."""
+    return np.array([labels.fewest if name in labels.admitted else labels.needed for name in rows.names], int)
+
+
+def _too_new(rows: Rows, labels: Labels, trained: set[str]) -> Numbers:
+    """For each label whether the model does not know it, and it has too few good rows to join."""
+    if not labels.open or labels.model is None:
+        return np.zeros(len(rows.names), bool)
+    counts, known = np.bincount(rows.label[rows.good], minlength=len(rows.names)), trained | set(labels.model)
+    few: Numbers = counts < _needed(rows, labels)
+    few &= np.array([name not in known for name in rows.names], bool)
+    return few
+
+
 def _mark_rare_labels(rows: Rows, labels: Labels, trained: set[str]) -> None:
     """Marks labels that are new, and too few to be split into training, validation and golden rows, or to be new."""
     counts = np.bincount(rows.label[rows.good], minlength=len(rows.names))
     is_new = np.array([name not in trained for name in rows.names], bool)
     rare = ((counts < labels.fewest) & is_new)[rows.label]
-    if labels.open and labels.model is not None:
-        needed = np.array([labels.fewest if name in labels.admitted else labels.needed for name in rows.names], int)
-        known = trained | set(labels.model)
-        waits = (counts < needed) & np.array([name not in known for name in rows.names], bool)
-        rows.mark(waits[rows.label], NEW_LABEL, [
-            f"label {rows.names[code][:80]!r} is new and has {counts[code]} good rows; it joins with {needed[code]}"
-            for code in rows.label[waits[rows.label] & rows.good].tolist()
-        ])  # fmt: skip
+    waits, needed = _too_new(rows, labels, trained)[rows.label], _needed(rows, labels)
+    rows.mark(waits, NEW_LABEL, [
+        f"label {rows.names[code][:80]!r} is new and has {counts[code]} good rows; it joins with {needed[code]}"
+        for code in rows.label[waits & rows.good].tolist()
+    ])  # fmt: skip
     rows.mark(rare, "label_too_rare", [
         f"label {rows.names[code][:80]!r} has {counts[code]} good rows; {labels.fewest} are needed "
         "(BERT_MIN_ROWS_PER_LABEL)"

@@ -1,6 +1,6 @@
 """Rows whose label is too new: kept as they were judged, and judged again with each later upload until they count."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,34 +35,37 @@ def keep(rows: Rows, files: Mapping[int, tuple[str, str, Spooled]], chosen: Numb
         lake.upload_file(path, lake.staging(run_id, f"waits/{number}.arrow"))
 
 
-def publish(model_name: str, run_id: str, before: list[str]) -> None:
+def publish(model_name: str, run_id: str, before: Iterable[str], joined: Iterable[str] = ()) -> None:
     """Makes the rows that a run has kept those that wait, in place of the files that waited ``before`` it.
 
-    Repeated, it changes nothing.
+    Those of which rows have ``joined`` are set aside: a rollback may leave these rows. Repeated, it changes nothing.
     """
     for uri in lake.find(lake.staging(run_id, "waits/")):
         name = f"{lake.slug(run_id)}-{uri.rsplit('/', 1)[-1]}"
         lake.write_bytes(lake.waiting(model_name, name), lake.read_bytes(uri))
-    for uri in before:
+    joined = set(joined)
+    set_aside(model_name, run_id, joined)
+    for uri in set(before) - joined:
         lake.delete(uri)
 
 
-def set_aside(model_name: str, run_id: str, uris: list[str]) -> None:
-    """Keeps rows that made a challenger worse from those that wait: they would make each later one worse."""
+def set_aside(model_name: str, run_id: str, uris: Iterable[str]) -> None:
+    """Keeps rows from those that wait: a challenger has learnt them, or was made worse by them, as each later one."""
     for uri in uris:
         _move(uri, lake.waiting(model_name, f"{ASIDE}{lake.slug(run_id)}/{uri.rsplit('/', 1)[-1]}"))
 
 
-def take_back(model_name: str, run_id: str) -> None:
-    """Lets the rows wait again that a run has set aside."""
-    for uri in lake.find(lake.waiting(model_name, f"{ASIDE}{lake.slug(run_id)}/")):
-        _move(uri, lake.waiting(model_name, uri.rsplit("/", 1)[-1]))
+def take_back(model_name: str, run_id: str) -> list[str]:
+    """Lets the rows wait again that a run has set aside; returns their new URIs."""
+    found = lake.find(lake.waiting(model_name, f"{ASIDE}{lake.slug(run_id)}/"))
+    return [_move(uri, lake.waiting(model_name, uri.rsplit("/", 1)[-1])) for uri in found]
 
 
-def _move(uri: str, target: str) -> None:
+def _move(uri: str, target: str) -> str:
     if lake.exists(uri):
         lake.write_bytes(target, lake.read_bytes(uri))
         lake.delete(uri)
+    return target
 
 
 def waiting(model_name: str) -> list[tuple[str, str, str]]:

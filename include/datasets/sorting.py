@@ -28,10 +28,10 @@ REJECTED = pa.schema(
 def sort_rows(
     rows: Rows, files: Sequence[tuple[str, str, Spooled]], folder: Path, kept_out: Numbers
 ) -> dict[str, Path]:
-    """Writes ``accepted.parquet`` into a folder, and each batch's rejected rows; returns the latter's paths by batch.
+    """Writes ``accepted.parquet`` into a folder, and rejected rows by where they go; returns these paths by that.
 
-    ``rows`` are those of all files, judged, in order; ``files`` are their keys, batches and spooled rows. Rows that are
-    ``kept_out`` go to neither.
+    ``rows`` are those of all files, judged, in order; ``files`` are their keys, where their rejected rows go, and their
+    spooled rows. Rows that are ``kept_out`` go to neither.
     """
     rejected: dict[str, Path] = {}
     good, bad = rows.good & ~kept_out, ~rows.good & ~kept_out
@@ -39,24 +39,24 @@ def sort_rows(
         options = {"use_dictionary": ["label"], "write_statistics": False, "compression": "lz4"}
         accepted = stack.enter_context(pq.ParquetWriter(folder / "accepted.parquet", ACCEPTED, **options))
         writers: dict[str, Any] = {}
-        for batch_id, accepted_table, rejected_table in ahead(_sorted(rows, files, good, bad)):
+        for uri, accepted_table, rejected_table in ahead(_sorted(rows, files, good, bad)):
             if accepted_table is not None:
                 accepted.write_table(accepted_table)
             if rejected_table is not None:
-                if batch_id not in writers:
-                    rejected[batch_id] = folder / f"rejected-{len(writers)}.parquet"
-                    writers[batch_id] = stack.enter_context(pq.ParquetWriter(rejected[batch_id], REJECTED))
-                writers[batch_id].write_table(rejected_table)
+                if uri not in writers:
+                    rejected[uri] = folder / f"rejected-{len(writers)}.parquet"
+                    writers[uri] = stack.enter_context(pq.ParquetWriter(rejected[uri], REJECTED))
+                writers[uri].write_table(rejected_table)
     return rejected
 
 
 def _sorted(
     rows: Rows, files: Sequence[tuple[str, str, Spooled]], good: Numbers, bad: Numbers
 ) -> Iterator[tuple[str, Any, Any]]:
-    """A batch's id with some accepted and some rejected rows of it, either of them None if there are none."""
+    """Where rejected rows go, with some accepted and some rejected rows, either of them None if there are none."""
     names = pa.array(rows.names, pa.string())
     at = 0
-    for key, batch_id, file in files:
+    for key, uri, file in files:
         for batch in spooled_rows(file):
             here = slice(at, at + batch.num_rows)
             at += batch.num_rows
@@ -69,7 +69,7 @@ def _sorted(
                 verdicts = [rows.broken[place] for place in (here.start + np.flatnonzero(bad[here])).tolist()]
                 labels = names.take(pa.array(rows.label[here][bad[here]]))
                 rejected = _rejected(_only(table, bad[here]), labels, verdicts, key)
-            yield batch_id, accepted, rejected
+            yield uri, accepted, rejected
 
 
 def accepted_again(dataset: pd.DataFrame, path: Path) -> int:

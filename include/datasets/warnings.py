@@ -1,14 +1,17 @@
 """What somebody should look at though the rows are used: many rejections, odd labels, classes that nobody can judge."""
 
+from collections import Counter
 from collections.abc import Mapping
 from statistics import median
 
+from include.datasets.judging import NEW_LABEL, Numbers, Rows
 from include.datasets.labels import doubtful, lookalikes
 
 MOST_REJECTED = 0.2  # of a file's rows
 FEWEST_OF_MEDIAN = 0.1  # of the median class's rows
 FEWEST_ROWS = 10  # of a file, before its labels are counted against them
 SHOWN = 8
+SHOWN_OF_FILE = 5
 
 
 def of_file(rows: int, labels: int, by_rule: Mapping[str, int]) -> list[str]:
@@ -44,6 +47,20 @@ def of_labels(
         limit = f"fewer than {fewest_golden} golden rows (BERT_MIN_CLASS_ROWS)"
         found.append(f"{_named(unjudged, len(rows))} {limit}, too few for a judgement of its own")
     return found
+
+
+def of_renamed(rows: Rows, file: int) -> list[str]:
+    """A sentence for each old name of a label that a file, named by its number, has."""
+    found = rows.renamed.get(file, Counter[tuple[str, str]]())
+    return [f"{n:,} row{'' if n == 1 else 's'}: {old} → {new}" for (old, new), n in found.most_common(SHOWN_OF_FILE)]
+
+
+def of_new_labels(rows: Rows, mine: Numbers) -> list[str]:
+    """A sentence for each label that is too new; ``mine`` (n,) are a file's rows."""
+    places = (mine & rows.broken_by(NEW_LABEL)).nonzero()[0].tolist()
+    found = Counter(rows.broken[place][1] for place in places)
+    how = "(BERT_NEW_LABEL_ROWS, or name it in BERT_ADMITTED_LABELS)"
+    return [f"{n} rows wait: {reason} {how}" for reason, n in found.most_common(SHOWN_OF_FILE)]
 
 
 def _named(labels: list[str], total: int) -> str:

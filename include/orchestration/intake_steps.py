@@ -54,8 +54,10 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     plan.pin()
     _report_waits(plan)
     uploaded = dag_run.run_type == DagRunType.DATASET_TRIGGERED
-    if intake.accepted_rows == 0 or (uploaded and not plan.sources):
-        unapproved = [warning for file in intake.files if UNAPPROVED in file.waits_for for warning in file.warnings]
+    if intake.accepted_rows == 0 or (uploaded and not plan.sources and not intake.newcomers):
+        own = {source.batch_id for source in plan.sources}
+        files = [file for file in intake.files if UNAPPROVED in file.waits_for and file.batch_id in own]
+        unapproved = [warning for file in files for warning in file.warnings]
         if unapproved:
             how = f'{"; ".join(unapproved)}: make readmit RUN="{plan.run_id}" APPROVE=1, or the DAG decide_upload'
             _end_without_training(dag_run, plan, intake, "waiting_for_approval", how)
@@ -138,12 +140,15 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     golden_rows.follow_champion(model_name, "a run found it so")
     frozen = golden.read(model_name) or golden.nothing()
     sources = stage(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id)
+    waited = [Source(uri=uri, key=key, batch_id=name) for uri, key, name in newcomers.waiting(model_name)]
     plan = Plan(
         run_id=dag_run.run_id,
         model_name=model_name,
         sources=sources,
-        newcomers=[Source(uri=uri, key=key, batch_id=name) for uri, key, name in newcomers.waiting(model_name)],
-        approved=sorted(name for name in {one.batch_id for one in sources} if golden_rows.is_approved(name)),
+        newcomers=waited,
+        approved=sorted(
+            name for name in {one.batch_id for one in (*sources, *waited)} if golden_rows.is_approved(name)
+        ),
         parent_dataset_id=lineage.parent_dataset_id(model_name, settling.warehouse()),
         golden_number=frozen.number,
         text_column=params.get("text_column") or "",

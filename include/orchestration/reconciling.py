@@ -5,7 +5,10 @@ import logging
 
 from sqlalchemy.engine import Engine
 
-from include.orchestration import awaiting, batches, settling
+from include import lake
+from include.datasets.intake import Intake, Plan
+from include.orchestration import awaiting, batches, outcome, settling
+from include.orchestration.batches import PIPELINE
 from include.registry import ledger, lineage, standing
 from include.registry.ledger import Entry
 from include.uploads import lifecycle, open_batches, rounds
@@ -71,9 +74,28 @@ def _end_awaiting(entry: lifecycle.Entry, asked: Entry) -> None:
     logger.warning("batch %s: %s", entry.batch_id, reason)
 
 
+def _finish(promoted: Entry, reason: str) -> None:
+    """Lets the rows of new labels wait that a promoted run has left, and writes its outcome; may be repeated."""
+    run_id = promoted.dag_run_id
+    plan_uri, intake_uri = (lake.staging(run_id, name) for name in ("plan.json", "intake.json"))
+    if not (lake.exists(plan_uri) and lake.exists(intake_uri)):
+        logger.warning("what run %s worked on is gone from %s", run_id, lake.staging(run_id))
+        return
+    plan, intake = (
+        Plan.model_validate_json(lake.read_bytes(plan_uri)),
+        Intake.model_validate(lake.read_json(intake_uri)),
+    )
+    settling.publish_newcomers(plan, intake)
+    if not outcome.of_run(PIPELINE, run_id):
+        facts = {"model_version": promoted.version, "champion_version": promoted.version}
+        facts |= {"dataset_id": promoted.dataset_id, "job_id": promoted.job_id}
+        outcome.conclude_again(PIPELINE, plan, intake, "promoted", f"version {promoted.version}: {reason}", **facts)
+
+
 def _end_promoted(entry: lifecycle.Entry, promoted: Entry) -> None:
     run_id = entry.run_id
     reason = f"version {promoted.version} was promoted; its run died before it could say so"
+    _finish(promoted, reason)  # before the batch: as long as that is taken, whoever comes next finishes this
     lifecycle.move(
         entry.batch_id, State.USED, Who.RUN, provided=lambda last: last.run_id == run_id, reason=reason
     )  # fmt: skip

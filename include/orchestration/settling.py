@@ -73,7 +73,7 @@ def settle(plan: Plan, intake: Intake, state: State, because: Because, reason: s
         if state in ENDS:
             open_batches.close(batch_id)
     if state is State.USED:
-        newcomers.publish(plan.model_name, plan.run_id, [source.uri for source in plan.newcomers])
+        publish_newcomers(plan, intake)
     if state in (State.SET_ASIDE, State.AWAITING):
         newcomers.set_aside(plan.model_name, plan.run_id, intake.newcomers)
     batches.record(mine)
@@ -82,9 +82,8 @@ def settle(plan: Plan, intake: Intake, state: State, because: Because, reason: s
 
 def settle_awaiting(plan: Plan, intake: Intake, state: State, because: Because, reason: str) -> list[str]:
     """Moves the batches of a run whose challenger has waited for a person, likewise."""
-    aside = lake.find(lake.waiting(plan.model_name, f"{newcomers.ASIDE}{lake.slug(plan.run_id)}/"))
     if state is State.USED:
-        newcomers.publish(plan.model_name, plan.run_id, [*(source.uri for source in plan.newcomers), *aside])
+        publish_newcomers(plan, intake)
     if state is State.RELEASED:
         newcomers.take_back(plan.model_name, plan.run_id)
     mine, unapproved = awaiting(plan.run_id), _unapproved(intake)
@@ -100,6 +99,11 @@ def settle_awaiting(plan: Plan, intake: Intake, state: State, because: Because, 
         open_batches.close(batch_id)
     batches.record(mine)
     return mine
+
+
+def publish_newcomers(plan: Plan, intake: Intake) -> None:
+    """Lets those rows of a run wait that are still too new, in place of what had waited before it."""
+    newcomers.publish(plan.model_name, plan.run_id, [source.uri for source in plan.newcomers], intake.newcomers)
 
 
 def awaiting(run_id: str) -> list[str]:
@@ -163,13 +167,18 @@ def restore(run_ids: Iterable[str], reason: str) -> None:
 def readmit(run_id: str, reason: str, *, approve: bool = False) -> list[str]:
     """Takes the rows back that a run has set aside; returns its batches that wait for the next run now.
 
-    With ``approve``, their files may change as many golden labels as they want to.
+    Of a run without batches the URIs of the rows that had waited before it. With ``approve``, their files may change as
+    many golden labels as they want to, and so may rows of earlier batches that the run left waiting for approval.
     """
-    newcomers.take_back(settings().model_name, run_id)
-    back = []
-    for batch_id in _batches_of([run_id]):
-        if approve:
-            golden_rows.approve(batch_id, reason)
+    mine = _batches_of([run_id])
+    lives = [lifecycle.read(batch_id) for batch_id in mine]
+    back, waited, earlier = [], [], sorted(_left_unapproved(run_id)) if approve else []
+    # A run may have had no upload. But what waits for a person, or is in the champion, stays where it is.
+    if any(one.state is State.SET_ASIDE or one.because is Because.READMITTED for one in lives) or not lives:
+        waited = newcomers.take_back(settings().model_name, run_id)
+    for batch_id in [*mine, *earlier] if approve else []:
+        golden_rows.approve(batch_id, reason)
+    for batch_id in mine:
         moved = lifecycle.move(
             batch_id, State.RELEASED, Who.PERSON, anew=True, because=Because.READMITTED, reason=reason
         )
@@ -178,7 +187,15 @@ def readmit(run_id: str, reason: str, *, approve: bool = False) -> list[str]:
             open_batches.mark(batch_id)
             back.append(batch_id)
     batches.record(back)
-    return back
+    return [*(back or waited), *earlier]
+
+
+def _left_unapproved(run_id: str) -> set[str]:
+    """The earlier batches of which rows waited for a person's word when a run ended, by its report."""
+    uri = lake.report(PIPELINE, run_id, "run.json")
+    report = lake.read_json(uri) if lake.exists(uri) else {}
+    found = {file["batch_id"] for file in report.get("files", []) if UNAPPROVED in file.get("waits_for", [])}
+    return found - {*report.get("batches", [])}
 
 
 def _batches_of(run_ids: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Deletes what nothing refers to any more: old claims, staging, jobs, datasets, and tables of ended runs."""
+"""Deletes what nothing refers to any more: old claims, rows set aside, staging, jobs, datasets, and old tables."""
 # Only imported inside tasks.
 
 import logging
@@ -13,6 +13,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import State
 
 from include import lake
+from include.datasets import newcomers
 from include.lake import Stored
 from include.orchestration import handover
 from include.orchestration.batches import PIPELINE
@@ -35,6 +36,7 @@ def sweep() -> dict[str, int]:
         "tables": handover.drop_of_ended_runs(),
         **expire_claims(timedelta(days=config.claims_days)),
         "staging": _sweep_staging(timedelta(days=config.staging_days)),
+        "set_aside": _sweep_set_aside(timedelta(days=config.claims_days)),
         "jobs": _sweep_jobs(timedelta(days=config.jobs_days)),
         "datasets": _sweep_datasets(timedelta(days=config.datasets_days)),
     }
@@ -52,6 +54,14 @@ def no_datasets_deleted() -> Iterator[Any]:
 def _sweep_staging(age: timedelta) -> int:
     old = _old_folders(lake.listing(f"{lake.root()}/staging/"), "staging", age)
     kept = {lake.slug(run_id) for run_id in (*_unfinished_runs(), *_runs_that_await())}
+    return sum(delete_all(objects) for name, objects in old.items() if name not in kept)
+
+
+def _sweep_set_aside(age: timedelta) -> int:
+    """Rows of new labels that runs have set aside go when the files of their uploads do."""
+    room = f"waiting/{settings().model_name}/{newcomers.ASIDE}".rstrip("/")
+    old = _old_folders(lake.listing(f"{lake.root()}/{room}/"), room, age)
+    kept = {lake.slug(run_id) for run_id in _runs_that_await()} if old else set()
     return sum(delete_all(objects) for name, objects in old.items() if name not in kept)
 
 

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from sqlalchemy.engine import Engine
 
 from include import lake
-from include.datasets import golden
+from include.datasets import golden, newcomers
 from include.datasets.building import build_dataset
 from include.datasets.intake import FileAccount, Intake, Plan, Source
 from include.evaluation import charts
@@ -28,6 +28,7 @@ from include.orchestration import (
     batches,
     decisions,
     establishing,
+    golden_rows,
     listening,
     promotion_steps,
     readmit,
@@ -442,6 +443,28 @@ def test_whatever_is_cut_off_is_finished_by_the_next_run_or_by_repeating_the_ans
         assert (road.states(run_id), road.outcome(run_id)) == (["used"], "promoted")
 
 
+def test_rows_of_new_labels_of_a_run_that_died_after_its_promotion_wait_on(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: Any) -> None:
+        raise KeyboardInterrupt("killed")
+
+    monkeypatch.setenv("BERT_PROMOTION", "automatic")
+    settings.cache_clear()
+    run_id = road.run(until="dataset")
+    lake.write_bytes(lake.staging(run_id, "waits/0.arrow"), b"rows of a new label")
+    dataset_uri = lake.dataset(lake.read_json(lake.staging(run_id, "dataset.json"))["dataset_id"])
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion_steps, "_conclude", kill)
+        with pytest.raises(KeyboardInterrupt):
+            road.decide(run_id, {}, road.train({"dataset_uri": dataset_uri}, "right"))
+    reconciling.release_abandoned(OVER)
+    assert (road.champion(), road.outcome(run_id), road.states(run_id)) == ("1", "promoted", ["used"])
+    assert "its run died before it could say so" in note(run_id)
+    kept = lake.waiting(road.registry.name, f"{lake.slug(run_id)}-0.arrow")
+    assert lake.read_bytes(kept) == b"rows of a new label"
+
+
 @pytest.mark.parametrize("taken", [False, True], ids=["released", "taken by another run"])
 def test_a_decision_that_alone_is_repeated_takes_its_released_upload_again_unless_another_run_has_it(
     road: Road, monkeypatch: pytest.MonkeyPatch, taken: bool
@@ -510,6 +533,35 @@ def test_rows_that_had_waited_for_more_of_their_label_wait_with_the_challenger(r
     assert lake.exists(kept)
 
 
+def test_rows_that_had_waited_and_joined_can_be_taken_back_with_their_run_once_a_rollback_has_left_it(
+    road: Road,
+) -> None:
+    kept, still = (lake.write_bytes(lake.waiting(road.registry.name, name), b"rows") for name in ("f.arrow", "g.arrow"))
+    run_id = road.run(until="dataset")
+    plan = Plan.model_validate_json(lake.read_bytes(lake.staging(run_id, "plan.json")))
+    plan = plan.model_copy(update={"newcomers": [Source(batch_id="b", key=uri, uri=uri) for uri in (kept, still)]})
+    intake = Intake.model_validate(lake.read_json(lake.staging(run_id, "intake.json")))
+    intake.newcomers = [kept]
+    lake.write_bytes(lake.staging(run_id, "waits/1.arrow"), b"those of g that wait on")
+    for _ in range(2):
+        settling.settle(plan, intake, State.USED, lifecycle.Because.NONE, "promoted")
+        assert not lake.exists(kept)
+        assert not lake.exists(still)
+    lake.write_json(lake.report(PIPELINE, run_id, "run.json"), {"batches": settling.batch_ids(plan)})
+    assert settling.readmit(run_id, "it is the champion's") == []
+    assert sweeping._sweep_set_aside(timedelta(days=1)) == 0
+    assert not lake.exists(kept)
+    settling.set_aside([run_id], "rolled back")
+    settling.restore([run_id], "and forward again")
+    settling.set_aside([run_id], "rolled back")
+    assert settling.readmit(run_id, "it was right") == settling.batch_ids(plan)
+    assert lake.exists(kept)
+    wait_on = lake.waiting(road.registry.name, f"{lake.slug(run_id)}-1.arrow")
+    assert lake.read_bytes(wait_on) == b"those of g that wait on"
+    newcomers.set_aside(road.registry.name, run_id, [kept])
+    assert sweeping._sweep_set_aside(timedelta(0)) == 1, "after as long as the files of uploads"
+
+
 def test_corrections_that_wait_are_approved_by_name_and_the_ledger_keeps_it(road: Road) -> None:
     run_id = f"manual__{next(NUMBERS)}"
     batch_id = road.upload(run_id)
@@ -519,6 +571,10 @@ def test_corrections_that_wait_are_approved_by_name_and_the_ledger_keeps_it(road
     assert told == f"taken back: {batch_id}"
     assert lake.read_json(lake.claims(batch_id, "approved.json"))["reason"] == "approved by Ada: looks right"
     assert road.ledger() == [("approve_corrections", "", "person:Ada")]
+    rows = FileAccount(key="b.csv", batch_id="b2", rows_in=8, used=0, rejected=0, waits_for=["waiting_for_approval"])
+    lake.write_json(lake.report(PIPELINE, "r3", "run.json"), {"batches": [], "files": [rows.model_dump()]})
+    assert carry_out("decide_upload", decision="approve_corrections", run_id="r3") == "taken back: b2"
+    assert golden_rows.is_approved("b2"), "rows of an earlier upload that had waited"
     with pytest.raises(AirflowFailException, match="nothing of run another is set aside"):
         carry_out("decide_upload", decision="readmit", run_id="another")
 

@@ -16,6 +16,7 @@ from include.datasets import golden, newcomers, snapshots, spool
 from include.datasets.building import build_dataset
 from include.datasets.checks import rows_hash, text_keys
 from include.datasets.intake import Plan, Source, sources_at, stage, take_in
+from include.datasets.rejected import rejected_rows
 
 
 def csv(texts: list[str], labels: list[str]) -> bytes:
@@ -172,6 +173,60 @@ def test_a_file_that_changes_many_golden_labels_waits_for_approval(file_lake: st
     assert [file.used for file in intake.files] == [50, 26]
 
 
+def test_files_that_change_many_golden_labels_only_together_are_told_so(file_lake: str) -> None:
+    options, frozen = begun()
+    files = {name: relabelled(frozen.rows[at : at + 4]) for name, at in (("b.csv", 0), ("c.csv", 4))}
+    _, odd = take_in(plan(files, "run:2", **options)).files
+    assert "4 of the 44 golden rows have another label in incoming/c.csv, 8 in all files" in odd.warnings[0]
+
+
+def that_wait() -> list[Source]:
+    return [Source(uri=uri, key=key, batch_id=batch) for uri, key, batch in newcomers.waiting("m")]
+
+
+def waiting_texts() -> list[str]:
+    files = [pa.ipc.open_file(lake.read_bytes(uri)).read_all() for uri, _, _ in newcomers.waiting("m")]
+    return sorted(text for file in files for text in file["text"].to_pylist())
+
+
+def split_off(frozen: golden.GoldenSet, at: int, new: int) -> tuple[bytes, list[str]]:
+    """A file that gives four golden texts a new label, which some other texts have too; and all these texts."""
+    texts = [*frozen.rows["text"][at : at + 4], *(f"new {at} {number}" for number in range(new))]
+    return csv(texts, ["z"] * len(texts)), texts
+
+
+def test_golden_texts_of_a_label_that_is_too_new_change_nothing_and_wait_with_its_other_rows(file_lake: str) -> None:
+    options, frozen = begun()
+    (first, texts), (second, more) = split_off(frozen, 0, 4), split_off(frozen, 4, 4)
+    take_in(plan({"b.csv": first}, "run:2", **options))
+    newcomers.publish("m", "run:2", [])
+    third = plan({"c.csv": second + good(5, start=1000)[11:]}, "run:3", newcomers=that_wait(), **options)
+    (file,) = take_in(third).files
+    assert (file.used, file.waiting, file.waits_for) == (5, 8, [])
+    newcomers.publish("m", "run:3", [one.uri for one in third.newcomers])
+    assert waiting_texts() == sorted(texts + more)
+
+
+def test_waiting_rows_that_would_change_many_golden_labels_wait_for_approval_and_are_not_lost(file_lake: str) -> None:
+    options, frozen = begun()
+    texts: list[str] = []
+    for run, at in (("run:2", 0), ("run:3", 4)):
+        few, new = split_off(frozen, at, 4)
+        before = that_wait()
+        take_in(plan({f"{at}.csv": few}, run, newcomers=before, **options))
+        newcomers.publish("m", run, [one.uri for one in before])
+        texts += new
+    rest = csv([f"new {at}" for at in range(18)], ["z"] * 18)
+    last = plan({"c.csv": rest}, "run:4", newcomers=that_wait(), **options)
+    fine, joined, odd = take_in(last).files
+    assert (fine.used, joined.used, odd.waiting, odd.waits_for) == (18, 8, 8, ["waiting_for_approval"])
+    approved = plan({"c.csv": rest}, "run:5", newcomers=last.newcomers, approved=["b1"], **options)
+    assert take_in(approved).rows["used"] == 34
+    newcomers.publish("m", "run:4", [one.uri for one in last.newcomers])
+    assert len(waiting_texts()) == 8
+    assert set(waiting_texts()) < set(texts)
+
+
 def test_a_new_label_waits_until_it_has_enough_rows_and_then_has_golden_ones(file_lake: str) -> None:
     options, _ = begun()
     few = csv([f"new {at}" for at in range(8)], ["z"] * 8) + good(20, start=1000)[11:]
@@ -189,7 +244,7 @@ def test_a_new_label_waits_until_it_has_enough_rows_and_then_has_golden_ones(fil
     assert [(one.key, one.batch_id) for one in waited] == [("incoming/b.csv", "b1")]
     third = plan({"c.csv": more}, "run:3", newcomers=waited, **options)
     now, before = take_in(third).files
-    assert (now.used, now.waiting, now.by_rule) == (0, 16, {"contradictory_label": 1})
+    assert (now.used, now.waiting, now.by_rule) == (1, 16, {})
     assert (before.waiting, before.by_rule) == (3, {"contradictory_label": 1, "duplicate": 4})
     third = plan({"c.csv": more + b"new 20,z\n"}, "run:3", newcomers=waited, **options)
     intake = take_in(third)
@@ -212,6 +267,52 @@ def test_rows_that_waited_and_made_a_challenger_worse_are_set_aside_and_can_be_t
     assert newcomers.waiting("m") == []
     newcomers.take_back("m", "run:3")
     assert newcomers.waiting("m")[0][0] == uri
+
+
+def test_a_later_run_overwrites_no_rejected_rows_of_the_upload_whose_rows_had_waited(file_lake: str) -> None:
+    options, _ = begun()
+    few = csv([*(f"new {at}" for at in range(8)), "", ""], ["z"] * 8 + ["x"] * 2)
+    (earlier,) = take_in(plan({"b.csv": few}, "run:2", **options)).files
+    newcomers.publish("m", "run:2", [])
+    third = plan({"c.csv": csv(["new 0", ""], ["z", "x"])}, "run:3", newcomers=that_wait(), **options)
+    later = third.sources[0].model_copy(update={"batch_id": "b2"})
+    files = take_in(third.model_copy(update={"sources": [later]})).files
+    assert [row["rule"] for row in rejected_rows([earlier])] == ["text_empty"] * 2
+    assert sorted(row["rule"] for row in rejected_rows(files)) == ["duplicate", "text_empty"]
+    lasting = accepted(lake.quarantine("b1", f"rejected-{lake.slug('run:3')}.parquet"))
+    assert list(lasting["file"]) == ["incoming/b.csv"]
+
+
+def test_waiting_rows_whose_label_is_admitted_join_a_run_without_uploads_and_wait_on_if_it_is_not(
+    file_lake: str, set_env: Callable[..., None]
+) -> None:
+    options, _ = begun()
+    take_in(plan({"b.csv": csv([f"new {at}" for at in range(8)], ["z"] * 8)}, "run:2", **options))
+    newcomers.publish("m", "run:2", [])
+    third = plan({}, "run:3", newcomers=that_wait(), **options)
+    rows = accepted(take_in(third).accepted_uri)
+    assert set(rows["label"]) == {"x", "y"}, "the champion's, again"
+    newcomers.publish("m", "run:3", [one.uri for one in third.newcomers])
+    assert len(waiting_texts()) == 8
+    set_env(BERT_ADMITTED_LABELS="z")
+    fourth = plan({}, "run:4", newcomers=that_wait(), **options)
+    intake = take_in(fourth)
+    assert (intake.accepted_rows, intake.newcomers) == (8, [fourth.newcomers[0].uri])
+    manifest = build_dataset(fourth, accepted(intake.accepted_uri))
+    assert "z" in manifest["label_counts"]
+
+
+def test_whoever_corrects_the_label_of_rows_that_wait_is_heard(file_lake: str) -> None:
+    options, _ = begun()
+    texts = [f"new {at}" for at in range(30)]
+    take_in(plan({"b.csv": csv(texts[:15], ["zz"] * 15)}, "run:2", **options))
+    newcomers.publish("m", "run:2", [])
+    third = plan({"c.csv": csv(texts, ["z"] * 30)}, "run:3", newcomers=that_wait(), **options)
+    now, before = take_in(third).files
+    assert (now.used, now.by_rule) == (30, {})
+    assert (before.used, before.by_rule) == (0, {"contradictory_label": 15})
+    reason = accepted(str(before.quarantine))["reason"][0]
+    assert reason == "the same text came later with the label z (row 1 of incoming/c.csv), which counts"
 
 
 @pytest.mark.parametrize(
