@@ -45,8 +45,7 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
     judging, learnt = accepted[side == Side.GOLDEN], accepted[side != Side.GOLDEN]
     learnt = learnt.assign(split=[snapshots.SPLITS[one] for one in side[side != Side.GOLDEN]])
     rows, relabelled = snapshots.combine(parent, pd.concat([learnt, _moved(before, parent, learnt)]))
-    is_parent = written is not None and parent is not None and _is_same(rows, relabelled, parent, written)
-    upon = _upon(plan)
+    upon, is_parent = _upon(plan), _is_same(rows, relabelled, parent, written)
     ordered, dataset_id = (rows, str(plan.parent_dataset_id)) if is_parent else snapshots.order(rows, upon)
     origin = golden.after(dataset_id) if is_parent else dataset_id
     sides = known.decided(list(accepted["text"]), side)
@@ -86,10 +85,11 @@ def _check_approved(plan: Plan, before: golden.GoldenSet, corrections: int) -> N
         )
 
 
-def _is_same(rows: pd.DataFrame, relabelled: int, parent: pd.DataFrame, written: pd.DataFrame) -> bool:
+def _is_same(rows: pd.DataFrame, relabelled: int, parent: pd.DataFrame | None, written: pd.DataFrame | None) -> bool:
     """Whether a dataset is the one that it was built upon: the champion is trained again on its own rows."""
-    renamed = not parent["label"].equals(written["label"])
-    return not renamed and not relabelled and len(rows) == len(parent)
+    if parent is None or written is None:
+        return False
+    return not relabelled and len(rows) == len(parent) and parent["label"].equals(written["label"])
 
 
 def _upon(plan: Plan) -> str:

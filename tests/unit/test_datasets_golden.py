@@ -100,6 +100,21 @@ def test_the_same_rows_upon_another_dataset_are_another_dataset_with_ancestors_o
     )
 
 
+def test_corrections_are_counted_again_where_golden_rows_were_established_since_the_file_was_compared(
+    file_lake: str,
+) -> None:
+    first = build("m", rows(range(200)))["dataset_id"]
+    golden.follow("m", [first], "promoted")
+    waits = build("m", rows(range(200, 400)), first)["dataset_id"]
+    compared = state("m").number
+    golden.change("m", lambda last: last.vouched(waits), "a person said so")
+    swapped = rows(range(200, 400))
+    swapped["label"] = swapped["label"].map({"x": "y", "y": "x"})
+    plan = Plan(run_id="late", model_name="m", sources=[], parent_dataset_id=first, golden_number=compared)
+    with pytest.raises(golden.GoldenSetError, match="golden rows get another label, and no more than"):
+        build_dataset(plan, swapped)
+
+
 def test_rows_that_come_without_anything_to_learn_judge_with_the_next_champion(file_lake: str) -> None:
     first = build("m", rows(range(200)))["dataset_id"]
     golden.follow("m", [first], "promoted")
