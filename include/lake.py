@@ -78,6 +78,11 @@ def waiting(model_name: str, name: str = "") -> str:
     return f"{root()}/waiting/{model_name}/{name}"
 
 
+def raw(source: str, week: str = "", name: str = "") -> str:
+    """Files as the weekly ETL fetched them, unchanged; without a week the folder of all weeks."""
+    return f"{root()}/raw/{source}/{week}/{name}" if week else f"{root()}/raw/{source}/"
+
+
 def job(job_id: str, name: str = "") -> str:
     """The trainer's only way in and out."""
     return f"{root()}/jobs/{job_id}/{name}"
