@@ -78,13 +78,13 @@ def list_ftp(client: ftplib.FTP, source: Ftp) -> list[Remote]:
         client.cwd(source.path)
     except ftplib.error_perm as error:
         raise AirflowException(f"source {source.name!r}: {where}{source.path}: {error}") from error
-    client.voidcmd("TYPE I")  # SIZE is refused in ASCII mode
     try:
         names = client.nlst()
     except ftplib.error_perm as error:  # how some servers say that a folder is empty
         if not str(error).startswith("550"):
             raise
         names = []
+    client.voidcmd("TYPE I")  # SIZE is refused in the listing's ASCII mode
     found = (_ftp_facts(client, source.path, name, where) for name in sorted(map(posixpath.basename, names)))
     return [one for one in found if one is not None]
 
