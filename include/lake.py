@@ -98,6 +98,11 @@ def report(dag_id: str, run_id: str, name: str = "") -> str:
     return f"{root()}/reports/{dag_id}/{slug(run_id)}/{name}"
 
 
+def week_facts(dag_id: str, week: str = "") -> str:
+    """What is known of a week of an ETL; without a week the folder of all weeks."""
+    return f"{root()}/reports/{dag_id}/weeks/" + (f"{week}.json" if week else "")
+
+
 def slug(run_id: str) -> str:
     """A run id as a folder's name: run ids carry ``:`` and ``+``, which browsers and S3 clients disagree about."""
     return f"{re.sub(r'[^A-Za-z0-9_.=-]', '_', run_id)}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"

@@ -17,6 +17,7 @@ from airflow.exceptions import AirflowException
 from pydantic import TypeAdapter
 from sqlalchemy.engine import Engine
 
+from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, sftp_server
 from include import lake
 from include.ingestion import landing, sources
 from include.ingestion.rows import dump_cursor, load_cursor, write_rows
@@ -24,7 +25,6 @@ from include.ingestion.sources import Source
 from include.orchestration import fetching
 from include.orchestration.download_operator import DownloadData
 from include.settings import settings
-from tests.dags.source_servers import PASSWORD, USER, Host, ftp_server, http_server, sftp_server
 
 pytest_plugins = ["tests.unit.registry_services"]
 

@@ -28,6 +28,7 @@ class Host:
     asked: list[str] = field(default_factory=list)
 
     def write(self, name: str, content: str | bytes, at: float | None = None) -> Path:
+        """Writes a file that was changed at a time, in seconds."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -36,6 +37,7 @@ class Host:
         return path
 
     def takes_break(self) -> bool:
+        """Whether the transfer that asks is to break."""
         self.breaks -= 1
         return self.breaks >= 0
 
@@ -64,7 +66,7 @@ def ftp_server(folder: Path, masquerade: str = "") -> Iterator[Host]:
                 raise ConnectionResetError("broken by the test")
             return bytes(self.producer.more())
 
-    class Handler(FTPHandler):
+    class Handler(FTPHandler):  # type: ignore[misc]  # it comes without types
         def push_dtp_data(self, data: Any, isproducer: bool = False, file: Any = None, cmd: Any = None) -> None:
             if cmd == "RETR":
                 host.asked.append(Path(file.name).name)
@@ -94,6 +96,7 @@ def ftp_server(folder: Path, masquerade: str = "") -> Iterator[Host]:
 
 @contextmanager
 def sftp_server(folder: Path) -> Iterator[Host]:
+    """Takes the user's password, and serves the folder as its root."""
     import asyncssh
 
     host = Host(folder)
@@ -114,7 +117,7 @@ def sftp_server(folder: Path) -> Iterator[Host]:
             host.asked.append(Path(path.decode()).name)
             return super().open(path, pflags, attrs)
 
-        def read(self, file_obj: Any, offset: int, size: int) -> bytes:
+        def read(self, file_obj: Any, offset: int, size: int) -> Any:
             if offset and host.takes_break():
                 self.channel.get_connection().abort()
             return super().read(file_obj, offset, size)
@@ -199,6 +202,7 @@ class _Http(BaseHTTPRequestHandler):
 
 @contextmanager
 def http_server(folder: Path) -> Iterator[Host]:
+    """Wants a token; knows ranges and ETags, and an API with pages at ``/api/messages``."""
     host = Host(folder)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Http, host))
     host.port = server.server_address[1]
