@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.stack import Stack
+from include import renaming
 from include.lake import slug
 from include.settings import settings
 
@@ -70,6 +71,7 @@ def _first_rows(file: Path, key: str, environment: Mapping[str, str]) -> tuple[l
             allowed_labels=None,
             max_characters=settings().max_text_characters,
             min_rows_per_label=1,
+            mapping=renaming.check(json.loads(environment.get("BERT_LABEL_MAPPING") or "{}")),
         )
         judged = [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
         return judged, next(table.frames, None) is None, list(table.warnings)

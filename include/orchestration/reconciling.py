@@ -74,7 +74,10 @@ def end_unsaid_waits(model_name: str, pipeline: Pipeline) -> None:
 
 def _say_that_it_waits(asked: Entry) -> str:
     """Keeps the rows that had waited before such a run from other runs, and writes its outcome; may be repeated."""
-    reason, run_id = f"version {asked.version} waits for a person; its run died before it could say so", asked.dag_run_id
+    reason, run_id = (
+        f"version {asked.version} waits for a person; its run died before it could say so",
+        asked.dag_run_id,
+    )
     wait = approvals.of_run(settling.warehouse(), asked.model_name, run_id)
     if wait is None or wait.answer is not None or outcome.of_run(awaiting.dag_of(asked), run_id):
         return reason

@@ -101,6 +101,10 @@ def test_a_file_is_looked_at_before_it_is_uploaded(tmp_path: Path) -> None:
         "1 of 4 rows will be rejected: label_missing",
     ]
     assert "(row 2: " in found.warnings[0]
+    mapped = {"BERT_LABEL_MAPPING": '{"x": "z"}'}
+    found = look(write(tmp_path, "text,label\na,x\na,z\nc,y\nd,y\n"), "incoming/f.csv", mapped)
+    assert found.told == ["4 rows, 2 labels: y, z"], "so the pipeline counts them"
+    assert [line.split(":")[1].split()[0] for line in found.warnings] == ["duplicate"], "and no contradiction"
 
 
 def test_a_folder_is_uploaded_with_the_columns_in_its_paths(tmp_path: Path) -> None:
