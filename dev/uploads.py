@@ -16,6 +16,7 @@ from include.settings import settings
 
 PIPELINE = "bert_model_training_pipeline"
 COLUMNS = ("file", "row", "text", "label", "rule", "reason")
+NOTHING_TO_DO = ("already_known", "in_golden_set", "duplicate")
 LOOKED_AT_BYTES = 200 * 2**20  # a larger file is left to the pipeline
 LOOKED_AT_ROWS = 50_000
 SHOWN_LABELS = 8
@@ -90,6 +91,8 @@ class Mendable:
 def write_rejected(stack: Stack, run_id: str, folder: Path) -> Mendable:
     """Writes the rows that a run rejected as a CSV file; without a run's id those of the newest run that rejected any.
 
+    First come those that somebody has to mend, and then those that are there already.
+
     Raises FileNotFoundError if there is no such run, or none that rejected anything.
     """
     report = _report(stack, run_id)
@@ -99,9 +102,11 @@ def write_rejected(stack: Stack, run_id: str, folder: Path) -> Mendable:
     with path.open("w", newline="", encoding="utf-8-sig") as target:  # with the mark, Excel reads umlauts
         writer = csv.DictWriter(target, COLUMNS, extrasaction="ignore")
         writer.writeheader()
-        for row in _rejected_rows(stack, report["files"]):
-            counts[row["rule"]] += 1
-            writer.writerow(row)
+        for to_mend in (True, False):  # first what somebody has to look at
+            for row in _rejected_rows(stack, report["files"]):
+                if (row["rule"] not in NOTHING_TO_DO) is to_mend:
+                    counts[row["rule"]] += 1
+                    writer.writerow(row)
     return Mendable(report["run_id"], path, counts, [file for file in report["files"] if file["reason"]])
 
 

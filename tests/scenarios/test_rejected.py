@@ -59,6 +59,7 @@ def test_rejected_rows_come_back_as_a_file_that_can_be_mended_and_uploaded(stack
     assert list(written.columns) == ["file", "row", "text", "label", "rule", "reason"]
     assert set(written["file"]) == {"incoming/a.csv"}
     assert len(written) == sum(found.by_rule.values())
+    assert list(written["rule"])[-1] == "duplicate", "it needs no mending, so it comes last"
     assert {ODD, "=1+1", ""} <= set(written["text"])
     for columns in ((), ("text", "label")):
         rows = read_rows(found.path.read_bytes(), found.path.name, *columns)
