@@ -146,6 +146,7 @@ def test_a_few_golden_labels_are_corrected_at_once(file_lake: str) -> None:
     intake = take_in(second)
     assert [file.used for file in intake.files] == [50, 5]
     assert "5 golden rows have another label now" in intake.warnings[0]
+    assert f" instead of {wrong['label'].iloc[0]} (row 1 of incoming/" in intake.warnings[0]
     manifest = build_dataset(second, accepted(intake.accepted_uri))
     assert not set(wrong["text"]) & set(snapshots.read(manifest["dataset_id"])["text"])
     corrected = golden.read("m")
