@@ -15,7 +15,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,11 +23,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.programs import Program
+
 TOKEN = "the-token-of-the-kubernetes-connection"
 NODE = "gpu-node-1"
 Json = dict[str, Any]
@@ -175,7 +174,7 @@ class _Pod:
         self.fault = fault
         self.lost = False
         self.killed_for = ""
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Program | subprocess.Popen[str] | None = None
         self.lines: list[tuple[str, str]] = []
         metadata = manifest["metadata"] | {"uid": str(uuid.uuid4()), "creationTimestamp": _now()}
         self.manifest: Json = manifest | {"metadata": metadata, "status": {"phase": "Pending", "conditions": []}}
@@ -248,21 +247,18 @@ class _Pod:
 
     def _run(self) -> None:
         scratch = tempfile.TemporaryDirectory(prefix="pod-")
-        command = [*self.container["command"], *self.container["args"]]
-        self.process = subprocess.Popen(
-            [sys.executable if part == "python" else part for part in command],
-            env=self._environment(scratch.name),
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        command, environment = [*self.container["command"], *self.container["args"]], self._environment(scratch.name)
+        if command[:2] == ["python", "-m"]:
+            self.process = Program(*command[2:], env=environment)
+        else:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
         self._container_state({"running": {"startedAt": _now()}})
         self.status["phase"] = "Running"
         threading.Thread(target=self._follow, args=(self.process, scratch), daemon=True).start()
 
-    def _follow(self, process: "subprocess.Popen[str]", scratch: "tempfile.TemporaryDirectory[str]") -> None:
+    def _follow(self, process: Program | subprocess.Popen[str], scratch: "tempfile.TemporaryDirectory[str]") -> None:
         assert process.stdout is not None
         with scratch, process.stdout:
             for line in process.stdout:

@@ -125,9 +125,10 @@ def test_a_run_started_over_rest_trains_on_the_file_it_names_though_it_is_killed
     story.s3.put_object(Bucket="bert", Key="mine/some file.csv", Body=csv(messages(50, seed=5)))
     # With all of MiniLM, as a user would.
     whole = {"base_model": str(get_model_path()), "learning_rate": 3e-4, "epochs": 2}
+    jobs = {key.split("/")[1] for key in story.keys("jobs/")}
     run_id = story.trigger(dataset_uri="s3://bert/mine/", **whole)
     trainer = wait(lambda: find_trainer(story.stack), "trainer", 240)
-    job_id = next(part.split("/")[-2] for part in trainer.cmdline() if part.endswith("job.json"))
+    (job_id,) = {key.split("/")[1] for key in story.keys("jobs/")} - jobs
     checkpoints = f"jobs/{job_id}/checkpoints/"
     wait(lambda: any(key.endswith("/complete.json") for key in story.keys(checkpoints)), "checkpoint", 240)
     os.kill(trainer.pid, signal.SIGKILL)

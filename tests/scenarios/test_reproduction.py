@@ -27,6 +27,7 @@ from include.orchestration.training_task import LocalTraining
 from include.registry import ledger, models
 from include.settings import settings
 from include.training.job import Result
+from tests.programs import Program
 from tests.scenarios.small_bert import save_small_bert
 
 pytest_plugins = ["tests.unit.registry_services"]
@@ -83,9 +84,8 @@ def version(deployment: None, engine: Engine, tmp_path_factory: pytest.TempPathF
 
 
 def train(job_uri: str) -> None:
-    command = [sys.executable, "-m", "include.training", job_uri]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=os.environ)
-    assert done.returncode == 0, done.stderr
+    code, output = Program("include.training", job_uri).communicate(400)
+    assert code == 0, output
 
 
 @pytest.fixture(scope="module")

