@@ -85,9 +85,9 @@ def weekly_etl(schedule: str, names: list[str]) -> None:
 
         @task(trigger_rule="none_failed")
         def generate_report(dag_run: Any = None) -> dict[str, Any]:
-            from include.orchestration import etl_report
+            from include.orchestration import etl_report, etl_steps
 
-            return etl_report.generate(dag_run)
+            return etl_report.generate(dag_run) if etl_steps.list_sources(names) else {}
 
         download = DownloadData.partial(task_id="download_data", max_active_tis_per_dagrun=4)
         raw_file = File(path="{{ staged(dag_run, 'raw.parquet') }}", conn_id=AWS, filetype=FileType.PARQUET)

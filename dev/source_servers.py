@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ def ftp_server(folder: Path, masquerade: str = "") -> Iterator[Host]:
     def serve() -> None:
         running.set()
         while running.is_set():
-            server.serve_forever(timeout=0.05, blocking=False, handle_exit=False)
+            server.ioloop.loop(timeout=0.05, blocking=False)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -99,6 +100,7 @@ def sftp_server(folder: Path) -> Iterator[Host]:
     """Takes the user's password, and serves the folder as its root."""
     import asyncssh
 
+    logging.getLogger("asyncssh").setLevel(logging.ERROR)
     host = Host(folder)
     loop = asyncio.new_event_loop()
 

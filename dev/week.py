@@ -87,7 +87,8 @@ class Weeks:
         self.observer = Observer(stack)
         today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         last = today - timedelta(days=(today.weekday() + 1) % 7)  # a week ends when Sunday begins
-        self.ends = [last - timedelta(days=7), last]
+        # Not midnight: the run that the scheduler started when the stack came up has that date.
+        self.ends = [last - timedelta(days=7, hours=1), last - timedelta(hours=1)]
         self.stories: list[Story] = []
         self.facts: list[dict[str, Any]] = []
 

@@ -83,6 +83,11 @@ def raw(source: str, week: str = "", name: str = "") -> str:
     return f"{root()}/raw/{source}/{week}/{name}" if week else f"{root()}/raw/{source}/"
 
 
+def weekly_predictions(model_name: str, week: str) -> str:
+    """What a model has answered of a week's texts without a label."""
+    return f"{root()}/predictions/{model_name}/week={week}/weekly_etl.parquet"
+
+
 def job(job_id: str, name: str = "") -> str:
     """The trainer's only way in and out."""
     return f"{root()}/jobs/{job_id}/{name}"

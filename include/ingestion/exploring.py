@@ -46,7 +46,7 @@ def explore(rows: Iterable[tuple[str, str, str]], extras: Iterable[str] = ()) ->
         words.setdefault(label, Counter()).update(set(_WORD.findall(normalise(text))))
     columns: Counter[str] = Counter()
     for extra in extras:
-        columns.update(json.loads(extra)) if extra else None
+        columns.update(list(json.loads(extra)) if extra else [])
     return found.model_copy(
         update={
             "texts": sum(labels.values()),

@@ -14,7 +14,7 @@ from include.evaluation.week_report import write_week_report
 from include.ingestion import sources
 from include.ingestion.exploring import EDGES, Exploration, distance, explore
 from include.markdown import plain
-from include.orchestration import curating, etl_steps, notes, outcome
+from include.orchestration import curating, etl_predictions, etl_steps, notes, outcome
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def facts(dag_run: DagRun) -> dict[str, Any]:
         "model": model,
         "explored": _explored(dag_run).model_dump(),
         "length_names": [f"{edge}+" for edge in EDGES],
+        "predictions": etl_predictions.predict(kept.get("unlabelled_uri", ""), kept["week"]),
     }
     merge, rows = kept["merge"], sum(file["rows_in"] for file in kept["files"])
     kept["headline"] = model["outcome"].replace("_", " ").capitalize() if model else "Nothing trained"

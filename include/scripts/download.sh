@@ -12,6 +12,7 @@
 #   PAUSE            seconds before it is resumed, doubled each time (2)
 #   STALL            seconds without a byte after which a transfer counts as broken (60)
 set -u -o pipefail
+command -v curl >/dev/null || { echo "curl is not installed here: add a line 'curl' to packages.txt" >&2; exit 1; }
 
 attempts=${ATTEMPTS:-5} pause=${PAUSE:-2} stall=${STALL:-60}
 options=(

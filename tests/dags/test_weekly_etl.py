@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -52,17 +53,27 @@ class Etl:
             {"name": "desk", "kind": "ftp", "connection": "ftp_desk", "path": "/", "trust": 1},
             {"name": "shop", "kind": "sftp", "connection": "sftp_shop", "path": "/"},
             {"name": "site", "kind": "http", "connection": "http_site", "paths": ["site.jsonl"], "auth": "bearer"},
-        ]
+            {"name": "new-ones", "kind": "sftp", "connection": "sftp_shop", "path": "/new", "labelled": False,
+             "columns": {"text": "message"}},
+        ]  # fmt: skip
         path = self.folder / "sources.yaml"
         path.write_text(yaml.safe_dump({"sources": listed}))
-        sources.week.cache_clear()
-        bag = DagBag(DAGS / "weekly_etl.py", include_examples=False)
-        assert not bag.import_errors, bag.import_errors
-        dag = bag.dags["weekly_etl"]
+        dag = self.dag()
         for task in dag.tasks:
             arguments = getattr(task, "partial_kwargs", task.__dict__)  # of a mapped one
             arguments["retry_delay"] = timedelta(0)  # five minutes on a fast clock
         return dag.test(WEEKS[week], mark_success_pattern=None if train else TRAINING)
+
+    def dag(self) -> Any:
+        """As it is parsed now."""
+        sources.week.cache_clear()
+        bag = DagBag(DAGS / "weekly_etl.py", include_examples=False)
+        assert not bag.import_errors, bag.import_errors
+        return bag.dags["weekly_etl"]
+
+    def landed(self, source: str) -> list[str]:
+        found = [uri for uri in lake.find(lake.raw(source)) if "/_landed/" not in uri]
+        return sorted(uri.rsplit("/", 1)[-1] for uri in found)
 
     def write(self, week: int, host: str, name: str, rows: dict[str, str]) -> None:
         """A file that was changed a day before a week's end: texts and labels."""
@@ -87,8 +98,9 @@ class Etl:
     def empty(self) -> None:
         self.forget()
         for host in (self.ftp, self.sftp, self.http):
-            for path in host.folder.iterdir():
+            for path in host.folder.rglob("*.*"):
                 path.unlink()
+        (self.sftp.folder / "new").mkdir(exist_ok=True)
         self.http.write("site.jsonl", "", at=1e9)
         for folder in ("raw", "staging"):
             if lake.find(f"{lake.root()}/{folder}"):
@@ -157,6 +169,7 @@ def test_a_week_goes_from_its_sources_to_a_model_and_a_report(etl: Etl, monkeypa
     etl.write(0, "sftp", "b.csv", numbered("a refund please", "refund", 60))
     etl.write(0, "http", "site.jsonl", {"where is my card 1": "refund", "lost card": "card"})
     etl.ftp.write("broken.xlsx", b"no workbook", at=(WEEKS[0] - timedelta(days=1)).timestamp())
+    etl.sftp.write("new/texts.csv", "message,when\nwhere is my card,now\nrefund,now\n ,now\nrefund,again\n", at=1.7e9)
     run = etl.run(0, train=True)
     assert run.state == "success"
     assert set(states(run).values()) == {"success"}
@@ -182,6 +195,13 @@ def test_a_week_goes_from_its_sources_to_a_model_and_a_report(etl: Etl, monkeypa
     assert by_name["a.csv"]["by_rule"] == {"label_missing": 1}
     assert "broken.xlsx" in by_name
     assert by_name["broken.xlsx"]["reason"]
+    assert (week["predictions"]["texts"], week["predictions"]["version"]) == (2, champion.version)
+    assert by_name["texts.csv"]["by_rule"] == {"text_empty": 1}
+    with etl.engine.connect() as connection:
+        predicted = connection.execute(sa.text("SELECT text, label FROM weekly_predictions ORDER BY text")).fetchall()
+    assert [row.text for row in predicted] == ["refund", "where is my card"]
+    assert {row.label for row in predicted} <= {"card", "refund"}
+    assert lake.exists(week["predictions"]["uri"])
     page = lake.read_bytes(lake.report("weekly_etl", run.run_id, "week.html")).decode()
     assert "Promoted" in page
     assert "where is my card 1" in page
@@ -249,3 +269,70 @@ def test_a_week_with_nothing_new_trains_nothing_and_is_reported(etl: Etl) -> Non
         "success",
     )
     assert facts(1)["headline"] == "Nothing trained"
+
+
+def test_a_source_that_fails_is_tried_again_once_after_five_minutes_and_then_a_mail_is_sent(
+    etl: Etl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aiosmtpd.controller import Controller
+    from aiosmtpd.handlers import Message
+
+    mails: list[Any] = []
+
+    class Inbox(Message):
+        def handle_message(self, message: Any) -> None:
+            mails.append(message)
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = Controller(Inbox(), hostname="127.0.0.1", port=port)
+    server.start()
+    try:
+        smtp = {"HOST": "127.0.0.1", "PORT": str(port), "STARTTLS": "False", "MAIL_FROM": "airflow@example.com"}
+        for name, value in smtp.items():
+            monkeypatch.setenv(f"AIRFLOW__SMTP__SMTP_{name}", value)
+        monkeypatch.setenv("BERT_ALERT_EMAILS", "ada@example.com")
+        settings.cache_clear()
+        etl.empty()
+        etl.write(0, "sftp", "b.csv", {"a refund please": "refund"})
+        (etl.http.folder / "site.jsonl").unlink()
+        run = etl.run(0)
+        assert etl.dag().get_task("merge").retry_delay == timedelta(minutes=5)
+    finally:
+        server.stop()
+        monkeypatch.undo()
+        settings.cache_clear()
+    assert run.state == "failed"
+    tried = {
+        ti.map_index: (ti.state, ti.try_number) for ti in run.get_task_instances() if ti.task_id == "download_data"
+    }
+    assert tried == {0: ("success", 1), 1: ("success", 1), 2: ("failed", 2), 3: ("success", 1)}
+    assert states(run)["generate_report"] == "upstream_failed"
+    (mail,) = mails
+    assert mail["To"] == "ada@example.com"
+    assert "weekly_etl.download_data" in mail["Subject"]
+    assert "404" in str(mail.get_payload(decode=False)[0].get_payload(decode=True))
+    assert etl.landed("shop") == ["b.csv"], "what the others had is there for the next run"
+
+
+def test_a_source_with_a_schedule_of_its_own_gets_a_dag_that_hands_its_batch_to_the_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nightly = {"name": "nightly", "kind": "folder", "path": "/x", "schedule": "0 22 * * *"}
+    path = tmp_path / "sources.yaml"
+    path.write_text(yaml.safe_dump({"sources": [nightly]}))
+    monkeypatch.setenv("BERT_SOURCES", str(path))
+    settings.cache_clear()
+    sources.week.cache_clear()
+    dags = DagBag(DAGS / "weekly_etl.py", include_examples=False).dags
+    settings.cache_clear()
+    sources.week.cache_clear()
+    assert set(dags) == {"weekly_etl", "weekly_etl_0_22_any_any_any"}
+    weekly, nightly_dag = dags["weekly_etl"], dags["weekly_etl_0_22_any_any_any"]
+    assert nightly_dag.timetable.summary == "0 22 * * *"
+    assert set(weekly.task_ids) - set(nightly_dag.task_ids) == set(TRAINING.split("|"))
+    assert (weekly.get_task("export_dataset").trains, nightly_dag.get_task("export_dataset").trains) == (True, False)
+    order = [task.task_id for task in weekly.topological_sort()]
+    named = ["download_data", "load_raw", "transform", "preprocess_data", "merge", "export_dataset", "train_model",
+             "evaluate_model", "upload_model", "generate_report"]  # fmt: skip
+    assert [one for one in order if one in named] == named
