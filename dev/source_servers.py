@@ -1,6 +1,7 @@
 """Real FTP, SFTP and HTTP servers over a folder each, that break transfers off where a test wants them to."""
 
 import asyncio
+import base64
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ class Host:
     port: int = 0
     breaks: int = 0  # that many transfers end after half of their bytes
     asked: list[str] = field(default_factory=list)
+    damages: bool = False  # whether what is sent is not what its checksum says
 
     def write(self, name: str, content: str | bytes, at: float | None = None) -> Path:
         """Writes a file that was changed at a time, in seconds."""
@@ -180,6 +182,8 @@ class _Http(BaseHTTPRequestHandler):
         content = path.read_bytes()
         tag = f'"{sha256(content).hexdigest()[:16]}"'
         headers = {"ETag": tag, "Last-Modified": formatdate(path.stat().st_mtime, usegmt=True)}
+        right = base64.b64encode(sha256(b"other" if self.host.damages else content).digest()).decode()
+        headers["Repr-Digest"] = f"sha-256=:{right}:"
         asked = self.headers.get("Range", "")
         if body:
             self.host.asked.append(f"{path.name} {asked}".strip())

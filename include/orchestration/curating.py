@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,7 +65,7 @@ def rows_of(name: str, columns: tuple[str, ...]) -> Iterator[list[Any]]:
             yield some
 
 
-def write_rows(name: str, parts: Iterator[list[tuple[Any, ...]]]) -> int:
+def write_rows(name: str, parts: Iterator[Sequence[tuple[Any, ...]]]) -> int:
     """Makes a table of rows with the columns ``CURATED``, replacing what was there; returns how many."""
     count = 0
     connection = engine().raw_connection()

@@ -258,20 +258,30 @@ def _check(remote: Remote, path: Path) -> None:
         if found := re.match(r"\s*([0-9A-Fa-f]{32,64})\b", text):
             expected[end.lstrip(".")] = found[1].lower()
     headers = path.with_name(f"{path.name}.headers")
-    said = headers.read_text(errors="replace").split("\n\n")[-1] if headers.exists() else ""
-    for algorithm, pattern in (
-        ("sha256", r"(?im)^(?:repr-digest|content-digest|digest):.*sha-256=:?([A-Za-z0-9+/=]+)"),
-        ("md5", r"(?im)^content-md5: *([A-Za-z0-9+/=]+)"),
-    ):
-        if (found := re.search(pattern, said)) and not re.search(r"(?im)^content-encoding:", said):
-            try:
-                expected.setdefault(algorithm, base64.b64decode(found[1]).hex())
-            except binascii.Error:
-                logger.warning("%s: the server's checksum is no base64", remote.where)
+    said = headers.read_text(errors="replace").strip().split("\n\n")[-1] if headers.exists() else ""
+    for algorithm, digest in _told(said, remote):
+        expected.setdefault(algorithm, digest)
     for algorithm, digest in expected.items():
         with path.open("rb") as content:
             if hashlib.file_digest(content, algorithm).hexdigest() != digest:
                 raise DamagedFile(f"{remote.where} is not what the server's {algorithm} says: damaged on its way")
+
+
+def _told(said: str, remote: Remote) -> Iterator[tuple[str, str]]:
+    """The checksums in an HTTP server's answer, as algorithm and hex digest."""
+    if re.search(r"(?im)^content-encoding:", said):
+        return
+    whole = not re.match(r"HTTP/\S+ 206", said)  # else what is of the content is of its last part
+    for algorithm, of_part, pattern in (
+        ("sha256", False, r"(?im)^(?:repr-digest|digest):.*sha-256=:?([A-Za-z0-9+/=]+)"),
+        ("sha256", True, r"(?im)^content-digest:.*sha-256=:?([A-Za-z0-9+/=]+)"),
+        ("md5", True, r"(?im)^content-md5: *([A-Za-z0-9+/=]+)"),
+    ):
+        if (whole or not of_part) and (found := re.search(pattern, said)):
+            try:
+                yield algorithm, base64.b64decode(found[1]).hex()
+            except binascii.Error:
+                logger.warning("%s: the server's checksum is no base64", remote.where)
 
 
 # Rows.

@@ -1,7 +1,9 @@
 """Rows of databases and APIs, through Airflow's connections: those that are newer than the newest so far."""
 # Only imported inside tasks.
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import date, datetime
 from typing import Any
 
@@ -26,6 +28,9 @@ def rows(source: Sql | Rest | Mongo, after: Any, until: datetime) -> Iterator[Ma
 
 def _is_before(value: Any, until: datetime) -> bool:
     """Whether a cursor's value belongs to the time before ``until``: so that a week done later has the same rows."""
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
+        with suppress(ValueError):
+            value = datetime.fromisoformat(value)
     if isinstance(value, datetime):
         return value < (until if value.tzinfo else until.replace(tzinfo=None))
     return not isinstance(value, date) or value < until.date()

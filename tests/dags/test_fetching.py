@@ -22,7 +22,7 @@ from include import lake
 from include.ingestion import landing, sources
 from include.ingestion.rows import dump_cursor, load_cursor, write_rows
 from include.ingestion.sources import Source
-from include.orchestration import fetching
+from include.orchestration import fetching, row_sources
 from include.orchestration.download_operator import DownloadData
 from include.settings import settings
 
@@ -146,6 +146,17 @@ def test_what_cannot_be_fetched_fails_the_task_and_the_rest_has_landed(ftp: Host
         get(ftp, kind="ftp", path="/nowhere")
 
 
+def test_a_file_that_is_not_what_its_server_says_is_fetched_again_by_the_next_try(http: Host, get: Any) -> None:
+    fields = {"kind": "http", "paths": ["sums/a.csv"], "auth": "bearer"}
+    http.write("sums/a.csv", LINES)
+    http.damages = True
+    with pytest.raises(AirflowException, match=r"sums/a.csv is not what the server's sha256 says: damaged on its way"):
+        get(http, **fields)
+    http.damages = False
+    assert landed() == {}
+    assert get(http, **fields)["files"] == 1
+
+
 def test_a_file_that_grows_while_it_is_fetched_is_left(ftp: Host, get: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ftp.write("grows/a.csv", LINES, at=1e9)
     listed = fetching._listed
@@ -234,6 +245,8 @@ def test_an_api_is_read_page_by_page_and_goes_on_from_the_newest_record(http: Ho
     assert [row["id"] for row in first] == ["1", "2", "3", "4", "5"]
     assert (first[0]["price"], first[0]["tags"]) == ("0.1", '{"a": [1]}')
     assert second == [{"id": "6", "text": "a refund"}]
+    assert row_sources._is_before("2026-01-04", datetime(2026, 1, 5, tzinfo=UTC))
+    assert not row_sources._is_before("2026-01-05T00:00:00Z", datetime(2026, 1, 5, tzinfo=UTC))
     with pytest.raises(Exception, match="is no list of JSON objects"):
         get(http, **(fields | {"records": "data"}))
 
