@@ -282,6 +282,7 @@ def _print_what_is_not_in_force(stack: Stack) -> None:
             f"To change them: make down{_suffix(stack)} && {given} make up{_suffix(stack)}",
             style="bold yellow",
             markup=False,
+            soft_wrap=True,
         )
 
 
