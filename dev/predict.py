@@ -74,7 +74,7 @@ def predict(file: Path, out: Path, model: str, version: str | None, column: str)
     with lake.local(found.uri) as folder:
         scorer = Scorer(str(folder))
     console.print(f"{model} version {found.version}: {len(scorer.labels)} labels", markup=False)
-    begun, count = time.monotonic(), 0
+    count = 0
     coming = out.with_name(f".{out.name}.coming")
     try:
         with coming.open("w", newline="", encoding="utf-8") as target:
@@ -87,8 +87,8 @@ def predict(file: Path, out: Path, model: str, version: str | None, column: str)
                     cells = [(scorer.labels[index], f"{row[index]:.4f}") for index in (best, second)]
                     writer.writerow((text, *cells[0], *cells[1]))
                 count += len(texts)
-                pace = count / (time.monotonic() - begun)
-                console.print(f"  {count:,} texts, {pace:,.0f} a second", end="\r", markup=False)
+                if console.is_terminal:
+                    console.print(f"  {count:,} texts", end="\r", markup=False)
         coming.replace(out)
     finally:
         coming.unlink(missing_ok=True)
@@ -109,11 +109,13 @@ def main(arguments: list[str] | None = None) -> int:
         settings.cache_clear()
         config = settings()
         column = options.text or config.text_column
+        begun = time.monotonic()
         count = predict(options.file, options.out, config.model_name, options.version, column)
+        seconds = time.monotonic() - begun
     except (OSError, ValueError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
-    console.print(f"{count:,} texts are labelled in {options.out}", markup=False, soft_wrap=True)
+    console.print(f"{count:,} texts are labelled in {options.out}, {seconds:.1f} s", markup=False, soft_wrap=True)
     return 0
 
 

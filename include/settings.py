@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -194,7 +195,13 @@ class ServingSettings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
-    port: int = Field(8000, ge=0, le=65_535, description="the server's option --port wins")
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65_535,
+        validation_alias=AliasChoices("BERT_SERVING_PORT", "PORT"),
+        description="to listen on; PORT, as platforms give it, will do, and the option --port wins",
+    )
     models: Names = Field((), description="registered models to serve, comma-separated; empty: BERT_MODEL_NAME")
     cache: str = Field("", description="folder for champions' files; empty: one in the system's temporary folder")
     look_seconds: float = Field(2.0, gt=0, le=10, description="pause between two looks at the alias champion")

@@ -1,6 +1,7 @@
 """The model server over real HTTP, with a real registry and a real S3 server; the BERT in it is tiny."""
 
 import asyncio
+import csv
 import io
 import socket
 import threading
@@ -20,6 +21,7 @@ import s3fs
 import uvicorn
 from sqlalchemy.engine import Engine as Database
 
+from dev.predict import predict, texts_of
 from include import lake
 from include.registry import models
 from include.serving.__main__ import main
@@ -413,3 +415,43 @@ def test_elsewhere_than_on_a_developers_machine_it_wants_a_token(
     assert main([]) == 2
     assert "Set SERVING_TOKENS" in capsys.readouterr().err
     settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "id,Text\n1,a card\n2,\n"),
+        ("b.csv", "id;text\n1;a card\n2;\n"),
+        ("one_column.csv", "what they said\na card\n\"\"\n"),
+        ("c.jsonl", '{"id": 1, "text": "a card"}\n{"id": 2, "text": ""}\n'),
+    ],
+)  # fmt: skip
+def test_a_files_texts_are_found(tmp_path: Path, name: str, content: str) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    assert list(texts_of(file, "")) == [["a card", ""]]
+
+
+def test_a_file_without_a_text_column_is_refused_and_nothing_is_written(
+    shared_services: None, registry: Registry, tmp_path: Path
+) -> None:
+    registry.promote_new()
+    (tmp_path / "in.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="no text column among 'a', 'b': name it with TEXT="):
+        predict(tmp_path / "in.csv", tmp_path / "out.csv", registry.name, None, "")
+    with pytest.raises(ValueError, match="has no version 7"):
+        predict(tmp_path / "in.csv", tmp_path / "out.csv", registry.name, "7", "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_files_texts_are_labelled_without_a_server(
+    shared_services: None, registry: Registry, tiny_bert: Path, tmp_path: Path
+) -> None:
+    registry.promote_new()
+    (tmp_path / "in.csv").write_text("\n".join(["text", *TEXTS]))
+    assert predict(tmp_path / "in.csv", tmp_path / "out.csv", registry.name, None, "") == 3
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [row["text"] for row in rows] == TEXTS
+    assert [row["label"] for row in rows] == score(str(tiny_bert), TEXTS).predicted
+    assert all(float(row["probability"]) + float(row["second_probability"]) == pytest.approx(1) for row in rows)
+    assert {row["second"] for row in rows} <= {"card", "refund"}
