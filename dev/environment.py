@@ -82,7 +82,6 @@ def _process(state: State) -> dict[str, str]:
     return {
         MARKER: str(state.folder),
         "BERT_ENVIRONMENT": "local",  # whatever the caller's shell says: the login is admin, admin
-        "BERT_SERVING_CACHE": str(state.folder / "serving"),
         "SPT_NOENV": "1",  # setproctitle would write over the environment that MARKER is read from
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONPATH": str(REPOSITORY),

@@ -78,7 +78,8 @@ def _mlflow_command(state: State) -> list[str]:
 
 
 def _serving_command(state: State) -> list[str]:
-    return [sys.executable, "-m", "include.serving", "--port", str(state.ports.serving)]
+    address = ["--port", str(state.ports.serving), "--cache", str(state.folder / "serving")]
+    return [sys.executable, "-m", "include.serving", *address]
 
 
 def _airflow(component: str) -> list[str]:

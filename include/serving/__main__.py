@@ -19,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m include.serving", description=__doc__)
     parser.add_argument("--host", default=config.host, help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=config.port, help="(%(default)s)")
+    parser.add_argument("--cache", default=config.cache, help="folder for champions' files (%(default)s)")
     options = parser.parse_args(arguments)
+    config = config.model_copy(update={"cache": options.cache})
     logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("include").setLevel("INFO")
     place = settings().environment
