@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rejected rollback approve reject readmit establish cases bench bench-quality bench-reading bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +31,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
+GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -105,6 +105,10 @@ reproduce: setup ## trains a version again and compares: VERSION=7 [STACK=]
 export: setup ## writes a version into one folder, with card, dataset, job, decision and SBOM: VERSION=7 [DIR=folder STACK=]
 	@test -n "$$VERSION" || { echo 'Which version? make export VERSION=7'; exit 1; }
 	$(BIN)/python -m dev export $(STATE) $${DIR:+--to="$$DIR"} -- "$$VERSION"
+
+predict: setup ## labels a file's texts with the champion: FILE=new.csv OUT=answers.csv [TEXT=column VERSION= STACK=]
+	@test -n "$$FILE" -a -n "$$OUT" || { echo 'Which file, and where to? make predict FILE=new.csv OUT=answers.csv'; exit 1; }
+	$(BIN)/python -m dev.predict $(STATE) $${TEXT:+--text="$$TEXT"} $${VERSION:+--version="$$VERSION"} -- "$$FILE" "$$OUT"
 
 cases: setup ## takes files in without Airflow, and compares what comes of them with expected.json [DIR=folder]
 	$(BIN)/python -m dev cases $${DIR:+"$$DIR"}
@@ -182,6 +186,8 @@ lock: setup ## resolves requirements*.in into requirements*.txt
 	$(COMPILE) $(TORCH) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) $(TORCH) include/training/requirements.in -o requirements.lock
 	$(FORGET_CPU) requirements.lock > include/training/requirements.txt && rm requirements.lock
+	$(COMPILE) $(TORCH) include/serving/requirements.in -o requirements.lock
+	$(FORGET_CPU) requirements.lock > include/serving/requirements.txt && rm requirements.lock
 	echo torch | env -u UV_FIND_LINKS $(COMPILE) --python-platform x86_64-manylinux_2_28 --no-annotate \
 	  --constraints include/training/requirements.txt - -o requirements.lock
 	grep -E '^(cuda|nvidia|triton)' requirements.lock > include/training/constraints-cuda.txt && rm requirements.lock

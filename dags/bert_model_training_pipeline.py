@@ -82,7 +82,7 @@ def bert_model_training_pipeline() -> None:
     snapshot = preprocess_data(load_rows, accepted_hash=accepted_hash, run_id="{{ run_id }}")
     road = road_to_production(dataset_uri="{{ ti.xcom_pull(task_ids='preprocess_data')['dataset_uri'] }}")
     wait_for_data >> wait_for_turn >> validate_data() >> load_rows
-    snapshot >> road.train
+    snapshot >> road.group
 
 
 bert_model_training_pipeline()

@@ -250,7 +250,8 @@ def _shown(report: dict[str, Any]) -> str:
     ]
     version = f" v{report['model_version']}" if report.get("model_version") else ""
     rows = report["rows"]
-    return ", ".join([report["outcome"] + version, f"{rows['used']} used, {rows['rejected']} rejected", *gates])
+    counts = [f"{rows[part]} {part}" for part in ("used", "rejected", "waiting") if rows[part] or part != "waiting"]
+    return ", ".join([report["outcome"] + version, *counts, *gates])
 
 
 def _print_result(result: dict[str, Any], afterwards: str, console: Console) -> None:

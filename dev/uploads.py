@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dev.stack import Stack
+from include import renaming
 from include.lake import slug
 from include.settings import settings
 
 PIPELINE = "bert_model_training_pipeline"
 COLUMNS = ("file", "row", "text", "label", "rule", "reason")
+NOTHING_TO_DO = ("already_known", "in_golden_set", "duplicate")
 LOOKED_AT_BYTES = 200 * 2**20  # a larger file is left to the pipeline
 LOOKED_AT_ROWS = 50_000
 SHOWN_LABELS = 8
@@ -70,6 +72,7 @@ def _first_rows(file: Path, key: str, environment: Mapping[str, str]) -> tuple[l
             allowed_labels=None,
             max_characters=settings().max_text_characters,
             min_rows_per_label=1,
+            mapping=renaming.check(json.loads(environment.get("BERT_LABEL_MAPPING") or "{}")),
         )
         judged = [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
         return judged, next(table.frames, None) is None, list(table.warnings)
@@ -88,6 +91,8 @@ class Mendable:
 def write_rejected(stack: Stack, run_id: str, folder: Path) -> Mendable:
     """Writes the rows that a run rejected as a CSV file; without a run's id those of the newest run that rejected any.
 
+    First come those that somebody has to mend, and then those that are there already.
+
     Raises FileNotFoundError if there is no such run, or none that rejected anything.
     """
     report = _report(stack, run_id)
@@ -97,9 +102,11 @@ def write_rejected(stack: Stack, run_id: str, folder: Path) -> Mendable:
     with path.open("w", newline="", encoding="utf-8-sig") as target:  # with the mark, Excel reads umlauts
         writer = csv.DictWriter(target, COLUMNS, extrasaction="ignore")
         writer.writeheader()
-        for row in _rejected_rows(stack, report["files"]):
-            counts[row["rule"]] += 1
-            writer.writerow(row)
+        for to_mend in (True, False):  # first what somebody has to look at
+            for row in _rejected_rows(stack, report["files"]):
+                if (row["rule"] not in NOTHING_TO_DO) is to_mend:
+                    counts[row["rule"]] += 1
+                    writer.writerow(row)
     return Mendable(report["run_id"], path, counts, [file for file in report["files"] if file["reason"]])
 
 

@@ -78,6 +78,16 @@ def waiting(model_name: str, name: str = "") -> str:
     return f"{root()}/waiting/{model_name}/{name}"
 
 
+def predictions(model_name: str, name: str = "") -> str:
+    """What the model server has answered: ``date=YYYY-MM-DD/*.parquet``."""
+    return f"{root()}/predictions/{model_name}/{name}"
+
+
+def feedback(model_name: str, name: str = "") -> str:
+    """What people say of answers: ``date=YYYY-MM-DD/*.json``."""
+    return f"{root()}/feedback/{model_name}/{name}"
+
+
 def job(job_id: str, name: str = "") -> str:
     """The trainer's only way in and out."""
     return f"{root()}/jobs/{job_id}/{name}"

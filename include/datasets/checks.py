@@ -216,13 +216,14 @@ def check_rows(
     min_rows_per_label: int,
     golden: pd.Series | None = None,
     known: pd.Series | None = None,
+    mapping: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Judges the rows of one file that is small enough for it, as an intake would.
 
     ``rows`` is what ``reading.read_rows`` returns. ``allowed_labels`` None welcomes any. A label that is not ``known``
     yet needs ``min_rows_per_label`` good rows. ``golden`` and ``known`` map normalised texts to the labels that they
-    are tested and trained with. Returns the rows with ``text`` and ``label`` clean, and ``rule`` and ``reason``
-    filled; empty, the row is good.
+    are tested and trained with; by ``mapping`` an old name of a label counts as the new one. Returns the rows with
+    ``text`` and ``label`` clean, and ``rule`` and ``reason`` filled; empty, the row is good.
     """
     from include.datasets.judging import Known, Labels, Rows, judge
 
@@ -241,7 +242,7 @@ def check_rows(
     )
     judge(
         judged,
-        labels=Labels(allowed_labels, min_rows_per_label),
+        labels=Labels(allowed_labels, min_rows_per_label, mapping=mapping or {}),
         golden=Known.of([] if golden is None else list(golden.index), [] if golden is None else list(golden)),
         known=Known.of([] if known is None else list(known.index), [] if known is None else list(known)),
     )

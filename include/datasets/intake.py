@@ -275,8 +275,12 @@ def _renamed(golden_set: golden.GoldenSet, parent: pd.DataFrame | None, mapping:
 
 def _corrections(rows: Rows, golden_set: golden.GoldenSet) -> list[str]:
     """A sentence about the golden rows that get another label; nothing if there are none."""
-    found = np.flatnonzero(rows.good & np.isin(rows.key, text_keys(golden_set.established["text"]))).tolist()
-    shown = ", ".join(f"{rows.names[rows.label[place]]} ({rows.source(place)})" for place in found[:5])
+    was = dict(zip(text_keys(golden_set.established["text"]).tolist(), golden_set.established["label"], strict=True))
+    found = np.flatnonzero(rows.good & np.isin(rows.key, list(was))).tolist()
+    shown = ", ".join(
+        f"{rows.names[rows.label[place]]} instead of {was[int(rows.key[place])]} ({rows.source(place)})"
+        for place in found[:5]
+    )
     return [f"{len(found)} golden rows have another label now: {shown}"] if found else []
 
 

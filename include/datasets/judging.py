@@ -14,6 +14,7 @@ from include.datasets.labels import Vocabulary
 
 FEWEST_SHARED = 10  # texts; a file that shares fewer with others is not judged by them
 MOST_DIFFERENT = 0.2  # of the texts that a file shares with others
+SHOWN_CHANGES = 2
 MOST_CORRECTIONS, CORRECTED_SHARE = 5, 0.02  # golden labels that uploads may change at once, whichever is more
 UNAPPROVED, NEW_LABEL = "waiting_for_approval", "new_label"
 """What is no fault of a row: it waits."""
@@ -284,11 +285,22 @@ def _mark_golden(
         file = int(np.flatnonzero(counts == counts.max())[-1])
         together = "" if changes.sum() == counts[file] else f", {changes.sum()} in all files of this run together"
         warnings[file] = (
-            f"{counts[file]} of the {len(golden.keys)} golden rows have another label in {rows.files[file]}{together}, "
+            f"{counts[file]} of the {len(golden.keys)} golden rows have another label in {rows.files[file]}{together} "
+            f"({_changes_shown(rows, golden, np.flatnonzero((rows.file == file) & changes))} …), "
             f"and no more than {most} may change without a person's word: all its rows wait for approval"
         )
         rows.mark(rows.file == file, UNAPPROVED, warnings[file])
     return warnings
+
+
+def _changes_shown(rows: Rows, golden: Known, places: Numbers) -> str:
+    """The first of the rows that would change a golden label, with both labels."""
+    some = places[:SHOWN_CHANGES]
+    was = golden.labels[_places(rows.key[some], golden.keys)]
+    return ", ".join(
+        f"row {rows.number[place]} says {rows.names[rows.label[place]][:40]!r} instead of {old[:40]!r}"
+        for place, old in zip(some.tolist(), was.tolist(), strict=True)
+    )
 
 
 def most_corrections(golden_rows: int) -> int:

@@ -85,7 +85,7 @@ def intervals(comparisons: list[Comparison], margin: float, png: Path) -> str:
         axes.set_yticks(range(len(comparisons)), [f"beside the {one.against}" for one in reversed(comparisons)])
         axes.set_ylim(-0.6, len(comparisons) - 0.4)
         axes.set_xlabel("points of accuracy, challenger minus the other model")
-        axes.legend(loc="upper right")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)  # above: a line may be anywhere inside
         return _save(figure, png)
 
 

@@ -52,10 +52,12 @@ def beside(other: str, pair: Pair, half: float, confidence: float, margin: float
 
 def new_rows(rows: int, right: int, least: int, share: float) -> str:
     """Of the golden rows that came with this upload."""
+    came = f"of the {rows} golden row{'' if rows == 1 else 's'} that came with this upload"
+    less = f"show that less than {percent(share)} of such rows are"
+    shows = f"fewer than {least} would {less}" if least else f"so few cannot {less}"
     return (
-        f"of the {rows} golden rows that came with this upload {right} are right ({percent(right / rows)}); fewer than "
-        f"{least} would show that less than {percent(share)} of such rows are. Once this model, or another trained on "
-        "them, is promoted they count among the others"
+        f"{came} {right} {'is' if right == 1 else 'are'} right ({percent(right / rows)}); {shows}. Once this model, or "
+        "another trained on them, is promoted they count among the others"
     )
 
 

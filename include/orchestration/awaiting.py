@@ -24,6 +24,7 @@ from include.uploads.lifecycle import Because, State
 logger = logging.getLogger(__name__)
 
 ACTOR = "pipeline"
+LATEST_ANSWERS = 5  # of which one may have been cut off, or given by hand in MLflow
 STATES = {
     "promoted": (State.USED, Because.NONE),
     "rejected": (State.SET_ASIDE, Because.NONE),
@@ -51,12 +52,15 @@ def catch_up(model_name: str, engine: Engine) -> list[str]:
 
     May be repeated. What it releases is taken by the run that starts next.
     """
-    told = []
+    told, waits = [], approvals.waits(engine, model_name)
     unfinished = {one.run_id for one in open_batches.lives() if one.state is State.AWAITING}
-    for wait in approvals.waits(engine, model_name):
-        if wait.answer is None and (reason := outdated(wait, engine)):
-            told.append(supersede(wait, reason, engine))
-        elif wait.answer is not None and wait.asked.dag_run_id in unfinished:
+    # A run without an upload has no batch that would show it, so the latest answers are looked at.
+    latest = {one.asked.dag_run_id for one in [one for one in waits if one.answer][-LATEST_ANSWERS:]}
+    for wait in waits:
+        run_id = wait.asked.dag_run_id
+        if wait.answer is None:
+            told += [supersede(wait, reason, engine)] if (reason := outdated(wait, engine)) else []
+        elif run_id in unfinished or (run_id in latest and is_unfinished(wait.asked)):
             finish(wait.asked, wait.answer, _why(wait.answer))
     return told
 

@@ -83,7 +83,8 @@ def _approve(wait: Wait, said: PersonsDecision, facts: dict[str, object], *, for
             listening.announce(f"approve {wait.asked.dag_run_id}")
         anew = lake.exists(_own_uri(wait, "evaluation.json"))
         how = ["It was compared anew, with the champion and the golden rows of now"] if anew else []
-        return ". ".join([f"{_called(wait)} is the champion now, {said}", *how, *others])
+        also = [f"{sentence[0].upper()}{sentence[1:]}" for sentence in others]
+        return ". ".join([f"{_called(wait)} is the champion now, {said}", *how, *also])
     raise PromotionRefused(
         f"the champion has changed during each of {MOST_EVALUATIONS} evaluations; nothing was decided"
     )

@@ -137,6 +137,7 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     if _is_pinned(dag_run.run_id):
         return pinned_plan(dag_run.run_id)
     model_name = settings().model_name
+    reconciling.end_unsaid_waits(model_name, listening.pipeline())
     golden_rows.follow_champion(model_name, "a run found it so")
     frozen = golden.read(model_name) or golden.nothing()
     sources = stage(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id)

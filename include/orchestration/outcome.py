@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 UNTRAINED = ("waiting_for_more_data", "waiting_for_approval", "nothing_to_train")
 OVERWRITTEN = ("run_id", "outcome", "reason", "rows", "files", "warnings", "parent_dataset_id", "links")
+NO_LOSS = ("already_known", "in_golden_set", "duplicate")  # the row is there already
 LONGEST_REASON = 700  # characters of it that a note shows
 LONGEST_LINE = 300
 
@@ -96,7 +97,12 @@ def note(intake: Intake, outcome: str, reason: str, links: dict[str, str]) -> st
 
 def _split(files: list[FileAccount]) -> tuple[list[FileAccount], list[FileAccount]]:
     """The files that lost something, the greatest losses first, and the others."""
-    lossy = sorted((file for file in files if file.rejected), key=lambda file: (not file.reason, -file.rejected))
+
+    def loss(file: FileAccount) -> tuple[bool, int, int]:
+        there = sum(file.by_rule.get(rule, 0) for rule in NO_LOSS)
+        return not file.reason, there - file.rejected, -file.rejected
+
+    lossy = sorted((file for file in files if file.rejected), key=loss)
     return lossy, [file for file in files if not file.rejected]
 
 

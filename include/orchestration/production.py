@@ -12,11 +12,13 @@ from include.orchestration.training_task import training_task
 
 @dataclass(frozen=True)
 class Road:
-    """The tasks of a road: what comes before it goes to ``train``, and what comes after it from ``decide``.
+    """The tasks of a road. What comes before it is set upstream of ``group``, by which Airflow's grid then puts it
+    where it belongs; what comes after it downstream of ``decide``.
 
     A task between ``evaluate`` and ``decide`` is set downstream of the one and upstream of the other.
     """
 
+    group: TaskGroup
     train: BaseOperator
     evaluate: Any
     decide: Any
@@ -33,10 +35,10 @@ def road_to_production(
 
     ``dataset_uri`` is templated. The tasks' ids are as given: the group around them adds nothing to them.
     """
-    with TaskGroup("road_to_production", prefix_group_id=False, tooltip="Trains, evaluates and decides"):
+    with TaskGroup("road_to_production", prefix_group_id=False, tooltip="Trains, evaluates and decides") as group:
         train = training_task(task_id=train_id, dataset_uri=dataset_uri)
         evaluated = task(task_id=evaluate_id)(_evaluate)(train.output)
-        return Road(train, evaluated, task(task_id=decide_id)(_decide)(evaluated))
+        return Road(group, train, evaluated, task(task_id=decide_id)(_decide)(evaluated))
 
 
 def _evaluate(result_uri: str, dag_run: Any = None) -> dict[str, Any]:

@@ -268,7 +268,9 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
     because = Because.NONE
     if _waits(evaluation, outcome):
         state, because = State.RELEASED, Because.WAITS
-    mine = settling.settle(plan, _intake(plan), state, because, evaluation.reason)
+    unchanged = f"version {version} is the champion already; these rows and parameters make the same model again"
+    settled = unchanged if outcome == "unchanged" else evaluation.reason
+    mine = settling.settle(plan, _intake(plan), state, because, settled)
     if outcome == "promoted":
         awaiting.catch_up(plan.model_name, settling.warehouse())
     _drop_table(plan)
@@ -278,7 +280,7 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
     if outcome == "awaiting_approval":
         reason = f"{awaiting.how_to_answer(plan.run_id, version)}. {evaluation.reason}"
     if outcome == "unchanged":
-        reason = f"version {version} is the champion already; these rows and parameters make the same model again"
+        reason = unchanged
     conclude(
         dag_run.dag_id,
         plan,

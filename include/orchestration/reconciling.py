@@ -6,10 +6,11 @@ import logging
 from sqlalchemy.engine import Engine
 
 from include import lake
+from include.datasets import newcomers
 from include.datasets.intake import Intake, Plan
 from include.orchestration import awaiting, batches, outcome, settling
 from include.orchestration.batches import PIPELINE
-from include.registry import ledger, lineage, standing
+from include.registry import approvals, ledger, lineage, standing
 from include.registry.ledger import Entry
 from include.uploads import lifecycle, open_batches, rounds
 from include.uploads.lifecycle import State, Who
@@ -64,9 +65,35 @@ def release_abandoned(pipeline: Pipeline) -> None:
     rounds.release_abandoned(pipeline)
 
 
+def end_unsaid_waits(model_name: str, pipeline: Pipeline) -> None:
+    """Ends the runs that died after their challengers began to wait for a person, those without uploads too."""
+    for wait in approvals.waits(settling.warehouse(), model_name):
+        if wait.answer is None and pipeline.is_over(wait.asked.dag_run_id):
+            _say_that_it_waits(wait.asked)
+
+
+def _say_that_it_waits(asked: Entry) -> str:
+    """Keeps the rows that had waited before such a run from other runs, and writes its outcome; may be repeated."""
+    reason, run_id = (
+        f"version {asked.version} waits for a person; its run died before it could say so",
+        asked.dag_run_id,
+    )
+    wait = approvals.of_run(settling.warehouse(), asked.model_name, run_id)
+    if wait is None or wait.answer is not None or outcome.of_run(awaiting.dag_of(asked), run_id):
+        return reason
+    if (staged := _staged(run_id)) is not None:
+        plan, intake = staged
+        newcomers.set_aside(plan.model_name, run_id, intake.newcomers)
+        told = f"{awaiting.how_to_answer(run_id, asked.version)}. {asked.reason}"
+        facts = {"model_version": asked.version, "champion_version": asked.previous_champion}
+        facts |= {"dataset_id": asked.dataset_id, "job_id": asked.job_id}
+        outcome.conclude_again(awaiting.dag_of(asked), plan, intake, "awaiting_approval", told, **facts)
+    return reason
+
+
 def _end_awaiting(entry: lifecycle.Entry, asked: Entry) -> None:
     run_id = entry.run_id
-    reason = f"version {asked.version} waits for a person; its run died before it could say so"
+    reason = _say_that_it_waits(asked)  # before the batch: as long as that is taken, whoever comes next finishes this
     lifecycle.move(
         entry.batch_id, State.AWAITING, Who.RUN, provided=lambda last: last.run_id == run_id, reason=reason
     )  # fmt: skip
@@ -77,19 +104,23 @@ def _end_awaiting(entry: lifecycle.Entry, asked: Entry) -> None:
 def _finish(promoted: Entry, reason: str) -> None:
     """Lets the rows of new labels wait that a promoted run has left, and writes its outcome; may be repeated."""
     run_id = promoted.dag_run_id
-    plan_uri, intake_uri = (lake.staging(run_id, name) for name in ("plan.json", "intake.json"))
-    if not (lake.exists(plan_uri) and lake.exists(intake_uri)):
-        logger.warning("what run %s worked on is gone from %s", run_id, lake.staging(run_id))
+    if (staged := _staged(run_id)) is None:
         return
-    plan, intake = (
-        Plan.model_validate_json(lake.read_bytes(plan_uri)),
-        Intake.model_validate(lake.read_json(intake_uri)),
-    )
+    plan, intake = staged
     settling.publish_newcomers(plan, intake)
     if not outcome.of_run(PIPELINE, run_id):
         facts = {"model_version": promoted.version, "champion_version": promoted.version}
         facts |= {"dataset_id": promoted.dataset_id, "job_id": promoted.job_id}
         outcome.conclude_again(PIPELINE, plan, intake, "promoted", f"version {promoted.version}: {reason}", **facts)
+
+
+def _staged(run_id: str) -> tuple[Plan, Intake] | None:
+    """What a run worked on; None if somebody has deleted that."""
+    plan, intake = (lake.staging(run_id, name) for name in ("plan.json", "intake.json"))
+    if lake.exists(plan) and lake.exists(intake):
+        return Plan.model_validate_json(lake.read_bytes(plan)), Intake.model_validate(lake.read_json(intake))
+    logger.warning("what run %s worked on is gone from %s", run_id, lake.staging(run_id))
+    return None
 
 
 def _end_promoted(entry: lifecycle.Entry, promoted: Entry) -> None:

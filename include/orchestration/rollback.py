@@ -111,8 +111,8 @@ def _told(done: RolledBack, hindrance: str) -> str:
     if wrong:
         some = "; ".join(f"'{row.text[:80]}' ({row.label}) as {row.answer}" for row in wrong[:SHOWN])
         sentences.append(f"For example {some}")
-    sentences.append(f"All of them: {_keep(done, found)}")
-    return ". ".join(sentences)
+    kept = _keep(done, found)
+    return ". ".join([*sentences, f"All of them: {kept}"] if wrong or right else sentences)
 
 
 def _keep(done: RolledBack, found: GivenUp) -> str:

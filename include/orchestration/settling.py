@@ -153,15 +153,21 @@ def _adopted(batch_id: str, at: int, source: Source, etag: str) -> ClaimedFile:
 
 def set_aside(run_ids: Iterable[str], reason: str) -> None:
     """Sets the used batches of runs aside: a rollback leaves their rows."""
-    for batch_id in _batches_of(run_ids):
-        lifecycle.move(batch_id, State.SET_ASIDE, Who.ROLLBACK, reason=reason)
+    mine = _batches_of(run_ids)
+    batches.record([one for one in mine if lifecycle.move(one, State.SET_ASIDE, Who.ROLLBACK, reason=reason)])
 
 
 def restore(run_ids: Iterable[str], reason: str) -> None:
     """Counts batches as used again that a rollback had set aside."""
-    for batch_id in _batches_of(run_ids):
-        by_rollback = lambda last: last.who is Who.ROLLBACK  # noqa: E731
-        lifecycle.move(batch_id, State.USED, Who.ROLLBACK, provided=by_rollback, reason=reason)
+
+    def by_rollback(last: lifecycle.Entry) -> bool:
+        return last.who is Who.ROLLBACK
+
+    moves = {
+        one: lifecycle.move(one, State.USED, Who.ROLLBACK, provided=by_rollback, reason=reason)
+        for one in _batches_of(run_ids)
+    }
+    batches.record([one for one, moved in moves.items() if moved])
 
 
 def readmit(run_id: str, reason: str, *, approve: bool = False) -> list[str]:

@@ -125,8 +125,9 @@ def _apply(entry: Entry) -> None:
 def _anchor_after(engine: Engine, entry: Entry) -> str:
     """The anchor after a move that does not name a new one.
 
-    A promotion leaves it where it is. Who goes back to a version goes back to the anchor that it had. Before there were
-    anchors, each champion was its own.
+    A promotion leaves it where it is. Who goes back to a version goes back to the anchor that it had, and who puts one
+    up that never was champion to the anchor that it was judged beside. Before there were anchors, each champion was its
+    own.
     """
     last = ledger.last_move(engine, entry.model_name)
     held = str(last.facts.get(ledger.ANCHOR) or last.version) if last else entry.version
@@ -137,4 +138,6 @@ def _anchor_after(engine: Engine, entry: Entry) -> str:
             return entry.version if held == entry.previous_champion else held
         case _:
             moves = ledger.moves_to(engine, entry.model_name, entry.version)
+            if not moves and (judged := ledger.judged(engine, entry.model_name, entry.version)):
+                moves = ledger.moves_to(engine, entry.model_name, str(judged.previous_champion))
             return next((move.facts[ledger.ANCHOR] for move in moves if move.facts.get(ledger.ANCHOR)), entry.version)

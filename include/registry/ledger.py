@@ -191,6 +191,12 @@ def moves_to(engine: Engine, model_name: str, version: str) -> list[Entry]:
     return _select(engine, condition, limit=100)
 
 
+def judged(engine: Engine, model_name: str, version: str) -> Entry | None:
+    """How a version that was never promoted was last judged beside a champion; None if it was not."""
+    condition = (LEDGER.c.model_name == model_name) & LEDGER.c.verb.in_(("reject", "await"))
+    return next(iter(_select(engine, condition & (LEDGER.c.version == version), limit=1)), None)
+
+
 def promotions(engine: Engine, model_name: str, dataset_ids: Collection[str]) -> list[Entry]:
     """How versions trained on one of these datasets came to be, one decision per run, the newest first.
 

@@ -32,8 +32,8 @@ from pydantic import BaseModel
 from include import lake
 from include.datasets.names import is_debris
 from include.settings import settings
-from include.uploads import lifecycle, open_batches, refusals
-from include.uploads.lifecycle import ENDS, Because, State, Who
+from include.uploads import lifecycle, open_batches, refusals, rounds
+from include.uploads.lifecycle import ENDS, State, Who
 from include.uploads.open_batches import in_parallel
 from include.uploads.records import Batch, ClaimedFile, ClaimError, Round, Upload, read_batch
 
@@ -98,15 +98,8 @@ def uploads() -> list[Upload]:
 
 
 def waiting_batches() -> list[Batch]:
-    """Sealed batches that a run which starts now takes, oldest first: all that no run has taken.
-
-    But as long as a batch waits whose last run failed, those that were given up stay away: it may have failed because
-    of them, and would then be given up too, like every later upload.
-    """
-    waiting = [entry for entry in open_batches.lives() if entry.waiting]
-    if any(entry.is_retried for entry in waiting):
-        waiting = [entry for entry in waiting if entry.because is not Because.GAVE_UP]
-    return _read(entry.batch_id for entry in waiting)
+    """Sealed batches that a run which starts now takes, oldest first; ``rounds.joining`` says which of them."""
+    return _read(entry.batch_id for entry in rounds.joining(open_batches.lives()))
 
 
 def take(batch_id: str, run_id: str) -> bool:

@@ -45,6 +45,23 @@ class Step(StrEnum):
     GIVE_UP = "give up"
 
 
+def joining(entries: list[Entry]) -> list[Entry]:
+    """Which of these batches a run that starts now takes: all that no run has taken. But for two things.
+
+    As long as a batch waits whose last run failed, those that were given up stay away: it may have failed because of
+    them, and would then be given up too, like every later upload. And batches on their last try are taken one by one,
+    after all that is not: of several whose runs failed together, only that is given up which makes a run fail.
+    """
+    waiting = [entry for entry in entries if entry.waiting]
+    if any(entry.is_retried for entry in waiting):
+        waiting = [entry for entry in waiting if entry.because is not Because.GAVE_UP]
+    last_try = [entry for entry in waiting if entry.is_retried and entry.failures >= MOST_RETELLS]
+    others = [entry for entry in waiting if entry not in last_try]
+    if not last_try or any(entry.because is not Because.WAITS for entry in others):
+        return others
+    return last_try[:1]  # what waits for more rows starts no run, so this would wait for ever behind it
+
+
 def release_abandoned(pipeline: Pipeline, entries: list[Entry] | None = None) -> list[Entry]:
     """Releases the batches of runs that are over without an outcome; returns what they were moved to."""
     steps = [(entry, next_step(entry, pipeline)) for entry in (open_batches.lives() if entries is None else entries)]

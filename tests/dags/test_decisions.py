@@ -128,20 +128,21 @@ class Road:
         return version
 
     def run(self, model: str = "right", conf: dict[str, Any] | None = None, *, count: int = 60, until: str = "") -> str:
-        """A run on a new upload, whose job makes a model of these weights; returns its id."""
+        """A run on a new upload, or without one, whose job makes a model of these weights; returns its id."""
         at = datetime.now(UTC)
         run_id = f"manual__{at.isoformat()}"
         with create_session() as session:
             DAG(PIPELINE, start_date=at, schedule=None).create_dagrun(
                 run_id=run_id, state="success", execution_date=at, data_interval=(at, at), session=session
             )
-        batch_id = self.upload(run_id)
+        batch_ids = [self.upload(run_id)] if count else []
         assert reconciling.reconcile(self.registry.name) is not None
-        source = Source(batch_id=batch_id, key="incoming/a.csv", uri=lake.claims(batch_id, "files/a.csv"))
+        sources = [Source(batch_id=one, key="incoming/a.csv", uri=lake.claims(one, "files/a.csv")) for one in batch_ids]
         parent = lineage.parent_dataset_id(self.registry.name, self.registry.engine)
-        plan = Plan(run_id=run_id, model_name=self.registry.name, sources=[source], parent_dataset_id=parent).pin()
-        file = FileAccount(key=source.key, batch_id=batch_id, rows_in=2 * count, used=2 * count, rejected=0)
-        intake = Intake(files=[file], accepted_uri="", accepted_rows=2 * count)
+        plan = Plan(run_id=run_id, model_name=self.registry.name, sources=sources, parent_dataset_id=parent).pin()
+        account = {"rows_in": 2 * count, "used": 2 * count, "rejected": 0}
+        files = [FileAccount(key=source.key, batch_id=source.batch_id, **account) for source in sources]
+        intake = Intake(files=files, accepted_uri="", accepted_rows=2 * count)
         lake.write_json(lake.staging(run_id, "intake.json"), intake.model_dump())
         manifest = build_dataset(plan, self.labelled(count))
         facts = {name: manifest[name] for name in ("dataset_id", "golden_origin")}
@@ -378,6 +379,18 @@ def test_a_version_that_waits_and_is_made_champion_otherwise_has_its_upload_set_
     assert (road.outcome(waits), road.states(waits)) == ("promoted", ["used"])
     go_to("1")
     assert (road.champion(), road.states(waits)) == ("1", ["set aside"])
+    without = road.run(count=0)
+    go_to("3")
+    assert (road.outcome(without), road.states(without)) == ("promoted", []), "it had no upload that would show it"
+    assert note(without).startswith("**promoted**")
+
+
+def test_a_run_without_an_upload_that_died_when_its_challenger_began_to_wait_is_ended_by_the_next(road: Road) -> None:
+    road.start()
+    run_id = road.run(count=0)
+    lake.delete(lake.report(PIPELINE, run_id, "run.json"))
+    reconciling.end_unsaid_waits(road.registry.name, OVER)
+    assert road.outcome(run_id) == "awaiting_approval"
 
 
 def test_if_the_champion_has_changed_the_challenger_is_compared_anew_and_a_gate_that_fails_stops_it(road: Road) -> None:
@@ -433,8 +446,13 @@ def test_whatever_is_cut_off_is_finished_by_the_next_run_or_by_repeating_the_ans
     for finish in ("the next run", "the person"):
         cut_off(promotion_steps, road.run)
         run_id = road.last[0].run_id
+        kept = lake.write_bytes(lake.waiting(road.registry.name, f"{finish}.arrow"), b"rows that joined it")
+        staged = lake.staging(run_id, "intake.json")
+        lake.write_json(staged, lake.read_json(staged) | {"newcomers": [kept]})
         reconciling.release_abandoned(OVER)
         assert len(settling.awaiting(run_id)) == 1, "its run died after it was entered that its challenger waits"
+        assert (road.outcome(run_id), lake.exists(kept)) == ("awaiting_approval", False), "no other run takes them"
+        assert "make approve" in note(run_id)
         cut_off(decisions, lambda: road.answer("approve", run_id))  # noqa: B023 - called at once
         assert len(settling.awaiting(run_id)) == 1
         if finish == "the next run":

@@ -69,6 +69,12 @@ def test_a_note_has_a_line_per_file_and_the_losses_first() -> None:
     ]
 
 
+def test_rows_that_are_there_already_are_no_loss_to_be_told_of_first() -> None:
+    files = intake(account("a.csv", already_known=9), account("b.csv", used=8, text_empty=1))
+    text = note(files, "promoted", "fine", {})
+    assert text.index("b.csv") < text.index("a.csv")
+
+
 def test_warnings_stand_before_the_files_that_lost_nothing() -> None:
     files = intake(account("a.csv", used=9, warnings=["read as Mac Roman"]), warnings=["Login and login look alike"])
     lines = note(files, "rejected", "version 2: Rejected: worse.", LINKS).splitlines()

@@ -39,6 +39,11 @@ def test_the_training_pipeline_is_a_chain(bag: Any) -> None:
     ]
 
 
+def test_the_grid_shows_the_tasks_in_their_order(bag: Any) -> None:
+    shown = [node.node_id for node in bag.dags["bert_model_training_pipeline"].task_group.topological_sort()]
+    assert shown[-3:] == ["load_rows", "preprocess_data", "road_to_production"]
+
+
 def test_every_dag_that_trains_takes_the_same_road_with_ids_of_its_own() -> None:
     with DAG("retraining", start_date=START, schedule=None) as dag:
         road = road_to_production(

@@ -83,6 +83,28 @@ def test_a_batch_that_was_given_up_makes_no_later_upload_fail_more_than_once(s3:
     assert [batch.batch_id for batch in claims.waiting_batches()] == ["b1"]
 
 
+def test_of_two_batches_whose_runs_failed_together_only_the_one_is_given_up_that_makes_runs_fail(s3: Bucket) -> None:
+    def run(run_id: str) -> list[str]:
+        taken = [batch.batch_id for batch in claims.waiting_batches()]
+        assert all(claims.take(batch_id, run_id) for batch_id in taken)
+        if "b1" in taken:
+            rounds.release_abandoned(IDLE)
+        else:
+            assert all(lifecycle.move(batch_id, State.USED, Who.RUN) for batch_id in taken)
+        return taken
+
+    for batch_id in ("b1", "b2"):
+        s3.put(f"{batch_id}.csv", batch_id.encode())
+        claims.claim_uploads(batch_id)
+    assert [run(f"run {failure}") for failure in range(3)] == [["b1", "b2"]] * 3
+    s3.put("b3.csv")
+    claims.claim_uploads("b3")
+    assert [run("run 3"), run("run 4")] == [["b3"], ["b1"]], "what is on its last try holds nothing up"
+    assert (step("b1"), step("b2", 20)) == (Step.GIVE_UP, Step.TELL)
+    assert rounds.give_up(lifecycle.read("b1"))
+    assert run("run 5") == ["b2"]
+
+
 def test_the_same_file_again_wakes_a_batch_that_was_given_up(s3: Bucket) -> None:
     s3.put("a.csv")
     claims.claim_uploads("b1")

@@ -59,6 +59,7 @@ def test_rejected_rows_come_back_as_a_file_that_can_be_mended_and_uploaded(stack
     assert list(written.columns) == ["file", "row", "text", "label", "rule", "reason"]
     assert set(written["file"]) == {"incoming/a.csv"}
     assert len(written) == sum(found.by_rule.values())
+    assert list(written["rule"])[-1] == "duplicate", "it needs no mending, so it comes last"
     assert {ODD, "=1+1", ""} <= set(written["text"])
     for columns in ((), ("text", "label")):
         rows = read_rows(found.path.read_bytes(), found.path.name, *columns)
@@ -101,6 +102,10 @@ def test_a_file_is_looked_at_before_it_is_uploaded(tmp_path: Path) -> None:
         "1 of 4 rows will be rejected: label_missing",
     ]
     assert "(row 2: " in found.warnings[0]
+    mapped = {"BERT_LABEL_MAPPING": '{"x": "z"}'}
+    found = look(write(tmp_path, "text,label\na,x\na,z\nc,y\nd,y\n"), "incoming/f.csv", mapped)
+    assert found.told == ["4 rows, 2 labels: y, z"], "so the pipeline counts them"
+    assert [line.split(":")[1].split()[0] for line in found.warnings] == ["duplicate"], "and no contradiction"
 
 
 def test_a_folder_is_uploaded_with_the_columns_in_its_paths(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_a_few_golden_labels_are_corrected_at_once(file_lake: str) -> None:
     intake = take_in(second)
     assert [file.used for file in intake.files] == [50, 5]
     assert "5 golden rows have another label now" in intake.warnings[0]
+    assert f" instead of {wrong['label'].iloc[0]} (row 1 of incoming/" in intake.warnings[0]
     manifest = build_dataset(second, accepted(intake.accepted_uri))
     assert not set(wrong["text"]) & set(snapshots.read(manifest["dataset_id"])["text"])
     corrected = golden.read("m")
@@ -168,7 +169,9 @@ def test_a_file_that_changes_many_golden_labels_waits_for_approval(file_lake: st
     assert (fine.used, fine.waiting, fine.waits_for) == (50, 0, [])
     assert (odd.used, odd.waiting, odd.by_rule) == (0, 26, {"in_golden_set": 2})
     assert odd.waits_for == ["waiting_for_approval"]
-    assert "6 of the 44 golden rows have another label in incoming/c.csv" in odd.warnings[0]
+    assert "6 of the 44 golden rows have another label in incoming/c.csv (row 1 says " in odd.warnings[0]
+    first = list(frozen.rows["label"][:2])
+    assert all(f"instead of {label!r}" in odd.warnings[0] for label in first), "so one sees what would change"
     intake = take_in(plan(files, "run:3", approved=["b1"], **options))
     assert [file.used for file in intake.files] == [50, 26]
 
@@ -177,7 +180,10 @@ def test_files_that_change_many_golden_labels_only_together_are_told_so(file_lak
     options, frozen = begun()
     files = {name: relabelled(frozen.rows[at : at + 4]) for name, at in (("b.csv", 0), ("c.csv", 4))}
     _, odd = take_in(plan(files, "run:2", **options)).files
-    assert "4 of the 44 golden rows have another label in incoming/c.csv, 8 in all files" in odd.warnings[0]
+    assert (
+        "4 of the 44 golden rows have another label in incoming/c.csv, 8 in all files of this run together (row 1"
+        in odd.warnings[0]
+    )
 
 
 def that_wait() -> list[Source]:

@@ -1,6 +1,7 @@
 """The simulation of a year of decisions: what it found must hold, and its verdicts are those of a whole decision."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,11 @@ def test_a_bound_that_is_missed_is_said(found: dict[str, Any]) -> None:
     spoilt = found | {"cells": worse}
     assert [bound.holds for bound in runs.bounds(spoilt)][:3] == [False, True, True]
     assert "**missed**" in page.render(spoilt)
+
+
+def test_the_page_in_the_docs_is_what_its_template_says_now(found: dict[str, Any]) -> None:
+    def words(text: str) -> list[str]:
+        lines = [line for line in text.splitlines() if not line.startswith("|") or "`" in line]
+        return [re.sub(r"(under |over )?[-+]?\d[\d,.]*( %)?", "#", line) for line in lines]
+
+    assert words((page.DOCS / "promotion.md").read_text()) == words(page.render(found)), "make simulate-promotion"

@@ -3,6 +3,7 @@ import pytest
 
 from include.evaluation.counting import Known
 from include.evaluation.gates import Decision, Gate, Thresholds, decide
+from include.evaluation.words import new_rows
 from include.settings import settings
 
 THRESHOLDS = Thresholds(
@@ -262,6 +263,14 @@ def test_rows_that_came_with_the_upload_compare_nothing_and_have_a_floor() -> No
     assert not gate(refused, "new_rows").passed
     assert refused.shown_worse
     assert "0 are right" in gate(refused, "new_rows").explanation
+
+
+def test_a_single_new_row_is_said_to_show_nothing() -> None:
+    told = (
+        "of the 1 golden row that came with this upload 1 is right (100.0 %); so few cannot show that less than 70.0 %"
+    )
+    assert new_rows(1, 1, 0, 0.7).startswith(told)
+    assert "fewer than 33 would show that less" in new_rows(59, 58, 33, 0.7)
 
 
 @pytest.mark.parametrize("right", [0, 1, 2])

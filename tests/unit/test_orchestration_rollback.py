@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from airflow.exceptions import AirflowException
 from sqlalchemy.engine import Engine
 
@@ -101,7 +102,11 @@ def test_a_rollback_tells_what_is_given_up_and_sets_the_uploads_aside_that_it_le
     assert "Rows that come wrong again: 0; right again: 0" in told
     kept = lake.read_json(lake.report(rollback.DAG_ID, "the run", "given_up.json"))
     assert (kept["rows"], kept["reason"], kept["wrong_again"]) == (3, "customers complain", [])
+    assert "All of them" not in told, "there are none"
     assert (state(used), state(left)) == ("used", "set aside")
+    index = sa.select(batches.BATCHES.c.state).where(batches.BATCHES.c.batch_id == left)
+    with registry.engine.connect() as connection:
+        assert connection.execute(index).scalar() == "set aside"
     assert roll_back(registry, dag_run_id="the run").endswith(f"version {first} is the champion again.")
     assert registry.verbs() == ["promote", "promote", "rollback"]
 

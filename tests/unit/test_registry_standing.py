@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from include import lake
 from include.registry import ledger, lineage, mlflow_runs, models
 from include.registry.models import ANCHOR, CHAMPION, PREVIOUS
-from include.registry.promotion import ChampionChanged, ChampionLost, VersionUnusable, promote
+from include.registry.promotion import ChampionChanged, ChampionLost, VersionUnusable, promote, reject
 from include.registry.standing import champion
 from include.training import tracking
 from include.training.job import Hyperparameters, Job
@@ -246,6 +246,19 @@ def test_the_anchor_stays_until_a_promotion_names_a_new_one_and_a_rollback_bring
     assert anchors(registry) == (third, third)
     delete(registry, third)
     assert lineage.anchor(registry.name, registry.engine).version == "4"  # type: ignore[union-attr]
+
+
+def test_a_version_that_never_was_champion_gets_the_anchor_that_it_was_judged_beside(registry: Registry) -> None:
+    first = promote_on(registry, "c1")
+    second = promote_on(registry, "c2")
+    refused = registry.train()
+    reject(registry.decision(refused, second, "reject"), registry.engine)
+    third = promote_on(registry, "c3", new_anchor=True)
+    assert anchors(registry) == (third, third)
+    registry.rollback(to_version=refused)
+    assert anchors(registry) == (first, first)
+    registry.rollback(to_version=registry.train())
+    assert lineage.anchor(registry.name, registry.engine).version == "5", "nobody has judged it"  # type: ignore[union-attr]
 
 
 def test_before_the_ledger_knew_anchors_the_champion_is_its_own(registry: Registry) -> None:

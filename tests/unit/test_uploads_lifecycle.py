@@ -9,7 +9,7 @@ import pytest
 
 from include.settings import settings
 from include.uploads.lifecycle import ENDS, MOVES, WAITING, Because, Entry, State, Who, allowed
-from include.uploads.rounds import MOST_RETELLS, Pipeline, Step, next_step
+from include.uploads.rounds import MOST_RETELLS, Pipeline, Step, joining, next_step
 
 DOCS = Path(__file__).parents[2] / "docs/uploads.md"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -82,3 +82,13 @@ def failed(failures: int, minutes_ago: float) -> Entry:
 )
 def test_what_a_listener_does_about_a_batch(batch: Entry, pipeline: Pipeline, step: Step | None) -> None:
     assert next_step(batch, pipeline, NOW) == step
+
+
+def test_a_batch_on_its_last_try_goes_alone_and_is_not_held_up_by_one_that_waits_for_more_rows() -> None:
+    last, again = failed(MOST_RETELLS, 0), failed(MOST_RETELLS - 1, 0)
+    told = entry(State.TOLD, failures=MOST_RETELLS)
+    few = entry(State.RELEASED, because=Because.WAITS)
+    gave_up = entry(State.RELEASED, because=Because.GAVE_UP, failures=MOST_RETELLS + 1)
+    assert joining([last, told, few, gave_up]) == [last]
+    assert joining([last, told, again, few, gave_up]) == [again, few]
+    assert joining([few, gave_up, entry(State.AWAITING)]) == [few, gave_up]

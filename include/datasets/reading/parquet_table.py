@@ -2,12 +2,14 @@
 # ruff: noqa: TID253 - only imported inside tasks; pandas is what it is about
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from include.datasets.reading.table import (
@@ -20,13 +22,19 @@ from include.datasets.reading.table import (
     find_places,
 )
 
-ROWS = 8192  # at once: a repeated value may be long
+ROWS = 8192  # at once, or fewer where they are long
+AT_ONCE_BYTES = 64 << 20  # a value that stands once in the file may be repeated in each row
+VALUE_BYTES = 32  # of a value inside a list, as Python holds it
 
 
 def read_parquet(path: Path, wanted: Wanted, partitions: Mapping[str, str | None], limit: int) -> Table:
     """The rows of a Parquet file, as long as they take at most ``limit`` bytes. Raises UnreadableFileError."""
     try:
-        file = pq.ParquetFile(path)
+        schema = pq.read_metadata(path).schema
+        leaves = [schema.column(at) for at in range(len(schema))]
+        # Strings stay as they are stored, a repeated one once, until it is known how long the rows are.
+        stored = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and not leaf.max_repetition_level]
+        file = pq.ParquetFile(path, read_dictionary=stored)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFileError(f"the file is not Parquet, or it is cut off: {error}") from error
     names = file.schema_arrow.names
@@ -42,17 +50,46 @@ def _frames(file: Any, places: Places, limit: int) -> Iterator[pd.DataFrame]:
     else:
         columns = [places.names[at] for at in wanted]
     try:
-        for batch in file.iter_batches(ROWS, columns=columns):
-            values = {at: _decoded(batch.column(here)) for here, at in enumerate(wanted)}
-            left -= sum(column.nbytes for column in values.values())
+        for batch in file.iter_batches(rows_at_once(file), columns=columns):
+            sizes = sum(_row_bytes(column) for column in batch.columns)
+            left -= int(sizes.sum())
             if left < 0:
                 raise UnreadableFileError(
                     f"the file unpacks to more than {limit / 2**30:.3g} GiB (BERT_MAX_UNPACKED_GIB); split it"
                 )
-            yield _frame(values, places, before, batch.num_rows)
-            before += batch.num_rows
+            for part in _parts(batch, sizes):
+                values = {at: _decoded(part.column(here)) for here, at in enumerate(wanted)}
+                yield _frame(values, places, before, part.num_rows)
+                before += part.num_rows
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFileError(f"the file is damaged from row {before + 1} on: {error}") from error
+
+
+def rows_at_once(file: Any) -> int:
+    """How many rows may be decoded before their length is known: fewer if they have long lists or wide values."""
+    metadata, longest = file.metadata, 1
+    for at in range(metadata.num_row_groups):
+        group = metadata.row_group(at)
+        for leaf in range(group.num_columns):
+            values = group.column(leaf).num_values * max(metadata.schema.column(leaf).length, VALUE_BYTES)
+            longest = max(longest, values // max(group.num_rows, 1))
+    return max(1, min(ROWS, AT_ONCE_BYTES // longest))
+
+
+def _row_bytes(column: Any) -> Any:
+    """The (n,) bytes that each row of a column takes once it is decoded; as good as known for what is no string."""
+    if pa.types.is_dictionary(column.type):
+        lengths = pc.binary_length(column.dictionary).take(column.indices)
+        return pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return np.full(len(column), -(-column.nbytes // max(len(column), 1)), np.int64)
+
+
+def _parts(batch: Any, sizes: Any) -> Iterator[Any]:
+    """A batch cut where its rows, of these sizes in bytes, would take too much at once."""
+    parts = np.cumsum(sizes) // AT_ONCE_BYTES
+    starts = [0, *(np.flatnonzero(np.diff(parts)) + 1), batch.num_rows]
+    for start, end in pairwise(starts):
+        yield batch.slice(start, end - start)
 
 
 def _frame(columns: Mapping[int, Any], places: Places, before: int, size: int) -> pd.DataFrame:
