@@ -256,6 +256,9 @@ class Settings(Place):
     local_base_models: bool = Field(
         False, description="whether a run may name a folder of the machine that trains as its base model"
     )
+    fast: bool = Field(
+        True, description="false: transformers' plain Trainer, to see whether a doubt is about speed code"
+    )
     image: str = Field("", description="the image that this runs in, by digest; each training job names it")
 
     # Uploads.
