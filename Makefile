@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish cases bench bench-quality bench-reading bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +31,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
+GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -109,6 +109,10 @@ export: setup ## writes a version into one folder, with card, dataset, job, deci
 	@test -n "$$VERSION" || { echo 'Which version? make export VERSION=7'; exit 1; }
 	$(BIN)/python -m dev export $(STATE) $${DIR:+--to="$$DIR"} -- "$$VERSION"
 
+predict: setup ## labels a file's texts with the champion: FILE=new.csv OUT=answers.csv [TEXT=column VERSION= STACK=]
+	@test -n "$$FILE" -a -n "$$OUT" || { echo 'Which file, and where to? make predict FILE=new.csv OUT=answers.csv'; exit 1; }
+	$(BIN)/python -m dev.predict $(STATE) $${TEXT:+--text="$$TEXT"} $${VERSION:+--version="$$VERSION"} -- "$$FILE" "$$OUT"
+
 cases: setup ## takes files in without Airflow, and compares what comes of them with expected.json [DIR=folder]
 	$(BIN)/python -m dev cases $${DIR:+"$$DIR"}
 
@@ -125,6 +129,9 @@ READERS := clevercsv==0.8.5 duckdb==2.0.1 openpyxl==3.1.5 zstandard==0.25.0
 bench-reading: setup ## compares other readers with ours on cases and on many rows [ROWS=5000000 DIR=folder]
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .local/bench-packages $(READERS)
 	$(BIN)/python -m dev.bench reading $${DIR:+--cases="$$DIR"} $${ROWS:+--rows="$$ROWS"}
+
+bench-serving: setup ## measures the model server beside mlflow models serve and FastAPI, to .local/serving.json, an hour
+	$(BIN)/python -m dev.bench.serving
 
 bench-page: setup ## writes docs/benchmarks.md again from docs/benchmarks/*.json
 	$(BIN)/python -m dev.bench page
@@ -185,6 +192,8 @@ lock: setup ## resolves requirements*.in into requirements*.txt
 	$(COMPILE) $(TORCH) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) $(TORCH) include/training/requirements.in -o requirements.lock
 	$(FORGET_CPU) requirements.lock > include/training/requirements.txt && rm requirements.lock
+	$(COMPILE) $(TORCH) include/serving/requirements.in -o requirements.lock
+	$(FORGET_CPU) requirements.lock > include/serving/requirements.txt && rm requirements.lock
 	echo torch | env -u UV_FIND_LINKS $(COMPILE) --python-platform x86_64-manylinux_2_28 --no-annotate \
 	  --constraints include/training/requirements.txt - -o requirements.lock
 	grep -E '^(cuda|nvidia|triton)' requirements.lock > include/training/constraints-cuda.txt && rm requirements.lock

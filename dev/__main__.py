@@ -256,6 +256,7 @@ def _print_addresses(stack: Stack, *, with_airflow: bool) -> None:
     rows = (
         ("Airflow", stack.airflow_url, "login admin, password admin"),
         ("MLflow", stack.mlflow_uri, ""),
+        ("champion", stack.serving_url, "answers texts; /docs shows how to ask"),
         ("S3", stack.s3_url, f"key local, secret local, bucket {bucket}"),
         ("warehouse", stack.warehouse_url, ""),
         ("logs", str(stack.state.logs), ""),

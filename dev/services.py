@@ -26,6 +26,7 @@ def programs(state: State) -> list[Program]:
         Program("postgres", command, user=user, stop_signal="INT", whole_group=False, start_retries=20),
         Program("s3", _s3_command(state), start_retries=20),
         Program("mlflow", _mlflow_command(state), start_seconds=10),
+        Program("serving", _serving_command(state), start_seconds=10),
         Program("scheduler", _airflow("scheduler"), stop_seconds=60, start_seconds=10),
         Program("triggerer", _airflow("triggerer"), start_seconds=10),
         Program("webserver", _airflow("webserver"), start_seconds=10),
@@ -38,6 +39,7 @@ def health_checks(state: State) -> dict[str, Callable[[], bool]]:
         "postgres": lambda: postgres.is_ready(state),
         "s3": lambda: _s3_answers(state),
         "mlflow": lambda: _get(f"http://127.0.0.1:{state.ports.mlflow}/health") is not None,
+        "serving": lambda: _get(f"http://127.0.0.1:{state.ports.serving}/live") is not None,
         "webserver": lambda: _airflow_component(state, "metadatabase"),
         "scheduler": lambda: _airflow_component(state, "scheduler"),
         "triggerer": lambda: _airflow_component(state, "triggerer"),
@@ -73,6 +75,11 @@ def _mlflow_command(state: State) -> list[str]:
     address = ["--host", "127.0.0.1", "--port", str(state.ports.mlflow)]
     storage = ["--artifacts-destination", f"s3://{MLFLOW_BUCKET}"]
     return [sys.executable, "-m", "mlflow", "server", *address, *storage, "--workers", "1"]
+
+
+def _serving_command(state: State) -> list[str]:
+    address = ["--port", str(state.ports.serving), "--cache", str(state.folder / "serving")]
+    return [sys.executable, "-m", "include.serving", *address]
 
 
 def _airflow(component: str) -> list[str]:

@@ -75,6 +75,11 @@ class Stack:
         return f"http://127.0.0.1:{self.state.ports.mlflow}"
 
     @property
+    def serving_url(self) -> str:
+        """The model server's address."""
+        return f"http://127.0.0.1:{self.state.ports.serving}"
+
+    @property
     def s3_url(self) -> str:
         """The S3 endpoint."""
         return f"http://127.0.0.1:{self.state.ports.s3}"
@@ -154,10 +159,10 @@ class Stack:
         processes.start(self.state, "mlflow")  # takes as long as Airflow's migration: side by side
         self._initialise_airflow(report)
         if self._without:
-            self._start_programs("mlflow", report=report)
+            self._start_programs("mlflow", "serving", report=report)
             self._write_airflow_env()
             return
-        self._start_programs("webserver", "scheduler", "triggerer", "mlflow", report=report)
+        self._start_programs("webserver", "scheduler", "triggerer", "mlflow", "serving", report=report)
         with self.airflow as client:
             import_settings(client, REPOSITORY / "airflow_settings.yaml", self.env)
             _wait_for_dags(client)
@@ -210,6 +215,7 @@ class Stack:
             processes.stop(self.state, services.AIRFLOW)
             # Its tasks may outlive the scheduler; they still need S3, MLflow and the database to save their work.
             processes.end_left_overs(self.state)
+            processes.stop(self.state, ("serving",))  # it logs its last answers
             processes.stop(self.state, ("mlflow",))
             processes.shut_down(self.state)
         left_over = processes.end_left_overs(self.state)

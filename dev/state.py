@@ -22,6 +22,7 @@ class Ports:
     airflow: int = 8080
     mlflow: int = 5000
     s3: int = 9000
+    serving: int = 8000
     postgres: int = 5433
     supervisor: int = 9100
     task_logs: int = 8793

@@ -85,7 +85,17 @@ def raw(source: str, week: str = "", name: str = "") -> str:
 
 def weekly_predictions(model_name: str, week: str) -> str:
     """What a model has answered of a week's texts without a label."""
-    return f"{root()}/predictions/{model_name}/week={week}/weekly_etl.parquet"
+    return predictions(model_name, f"week={week}/weekly_etl.parquet")
+
+
+def predictions(model_name: str, name: str = "") -> str:
+    """What the model server has answered: ``date=YYYY-MM-DD/*.parquet``."""
+    return f"{root()}/predictions/{model_name}/{name}"
+
+
+def feedback(model_name: str, name: str = "") -> str:
+    """What people say of answers: ``date=YYYY-MM-DD/*.json``."""
+    return f"{root()}/feedback/{model_name}/{name}"
 
 
 def job(job_id: str, name: str = "") -> str:

@@ -17,7 +17,17 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from include import renaming
@@ -177,6 +187,41 @@ class PodSettings(Pod, BaseSettings):
         return Pod(**(self.model_dump(exclude={"overrides"}) | self.overrides.get(model_name, {})))
 
 
+class ServingSettings(BaseSettings):
+    """The model server's: ``BERT_SERVING_`` and the field's name."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BERT_SERVING_", frozen=True, populate_by_name=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65_535,
+        validation_alias=AliasChoices("BERT_SERVING_PORT", "PORT"),
+        description="to listen on; PORT, as platforms give it, will do, and the option --port wins",
+    )
+    models: Names = Field((), description="registered models to serve, comma-separated; empty: BERT_MODEL_NAME")
+    cache: str = Field("", description="folder for champions' files; empty: one in the system's temporary folder")
+    look_seconds: float = Field(2.0, gt=0, le=10, description="pause between two looks at the alias champion")
+    batch_tokens: int = Field(2_048, ge=16, description="tokens that are answered at a time")
+    queue_tokens: int = Field(65_536, ge=16, description="beyond so many waiting tokens requests get 429")
+    most_texts: int = Field(256, ge=1, description="of one request")
+    most_kib: int = Field(1_024, ge=1, description="of one request's body")
+    open: bool = Field(False, description="answer anyone, without a token, elsewhere than on a developer's machine")
+    requests_per_minute: int = Field(0, ge=0, description="of one token, or of all callers without one; 0: any number")
+    log_texts: Literal["full", "hash", "off"] = Field(
+        "full", validation_alias="BERT_LOG_TEXTS", description="whether the prediction log has texts, hashes or neither"
+    )
+    log_seconds: float = Field(1.0, gt=0, le=60, description="pause between two writes of the prediction log")
+    tokens: SecretStr = Field(
+        SecretStr(""), validation_alias="SERVING_TOKENS", description="who may ask: tokens, comma-separated"
+    )
+
+    _split_names = field_validator("models", mode="before")(_split)
+
+
 class Place(BaseSettings):
     """What Airflow asks before it starts; apart from the rest, which may be wrong without stopping it."""
 
@@ -210,6 +255,9 @@ class Settings(Place):
     )
     local_base_models: bool = Field(
         False, description="whether a run may name a folder of the machine that trains as its base model"
+    )
+    fast: bool = Field(
+        True, description="false: transformers' plain Trainer, to see whether a doubt is about speed code"
     )
     image: str = Field("", description="the image that this runs in, by digest; each training job names it")
 
@@ -344,13 +392,13 @@ def faults() -> list[str]:
     wrong_pod = list(_wrong_values(PodSettings))
     # With a pod that is wrong, the rest can still be looked at beside one that is right.
     stand_in = {"pod": PodSettings.model_construct(image="any")} if wrong_pod else {}
-    return [*_unknown_names(), *wrong_pod, *_wrong_values(Settings, **stand_in)]
+    return [*_unknown_names(), *wrong_pod, *_wrong_values(ServingSettings), *_wrong_values(Settings, **stand_in)]
 
 
 def variables() -> dict[str, str]:
     """Every setting's variable, with what it is about."""
     found = {}
-    for model in (PodSettings, Settings):
+    for model in (PodSettings, ServingSettings, Settings):
         for name, field in model.model_fields.items():
             default = None if field.default_factory else f"the default is {field.default!r}"
             found[_variable(model, name)] = "; ".join(part for part in (field.description, default) if part)
@@ -387,8 +435,9 @@ def _wrong_values(model: type[BaseSettings], **values: Any) -> Iterator[str]:
 
 
 def _variable(model: type[BaseSettings], field: str) -> str:
-    if field == "mlflow_tracking_uri" and model is Settings:
-        return "MLFLOW_TRACKING_URI"
+    alias = model.model_fields[field].validation_alias if field in model.model_fields else None
+    if isinstance(alias, str):
+        return alias
     return f"{model.model_config['env_prefix']}{field}".upper()
 
 

@@ -30,7 +30,7 @@ from dev.bench.quality import VALIDATION_SHARE
 from dev.bench.runs import run
 from dev.bench.scoring import accuracy, answer
 from dev.bench.sides import Arguments, Baseline, Ours, without_mean_pooling
-from include.training.acceleration import COMPILE_FROM
+from include.training.fast.gpu import COMPILE_FROM
 
 LONGEST = 512
 TEXTS = 24_576  # that our trainer sees in an epoch

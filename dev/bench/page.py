@@ -15,14 +15,16 @@ from dev.bench.runs import OTHERS_BUSY
 from dev.state import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-CPU, QUALITY, GPU, READING = (DOCS / "benchmarks" / f"{name}.json" for name in ("cpu", "quality", "gpu", "reading"))
+CPU, QUALITY, GPU, READING, PIECES = (
+    DOCS / "benchmarks" / f"{name}.json" for name in ("cpu", "quality", "gpu", "reading", "pieces")
+)
 VERSIONS = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 
 
 def write() -> Path:
     """Renders the page from the files that are there; its path."""
     page = DOCS / "benchmarks.md"
-    files = (CPU, QUALITY, GPU, READING)
+    files = (CPU, QUALITY, GPU, READING, PIECES)
     page.write_text(render(*(json.loads(path.read_text()) if path.exists() else None for path in files)))
     return page
 
@@ -32,6 +34,7 @@ def render(
     quality: dict[str, Any] | None,
     gpu: dict[str, Any] | None,
     reading: dict[str, Any] | None = None,
+    pieces: dict[str, Any] | None = None,
 ) -> str:
     """The page in Markdown.
 
@@ -40,6 +43,7 @@ def render(
         quality: What `make bench-quality` found so far.
         gpu: ``rows``, a list of dicts with equal or different keys, and ``facts``, a dict: card, versions, command.
         reading: ``cases`` and perhaps ``pace``, what `make bench-reading` found.
+        pieces: ``rows`` and ``facts`` as in `gpu`: what each piece of the speed code gains.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -57,6 +61,7 @@ def render(
         gpu=gpu,
         gpu_columns=columns(gpu["rows"]) if gpu else [],
         reading=reading,
+        pieces=pieces,
         case_counts=case_counts(reading["cases"]["cases"]) if reading else {},
         reading_others=busiest_while_reading(reading["pace"]) if reading and reading.get("pace") else 0.0,
         busiest=busiest(cpu) if cpu else 0.0,

@@ -86,7 +86,7 @@ def measure(bench: Bench) -> Found:
 
 def _bfloat16_is_quick() -> bool:
     """Asked in a process of its own: torch would make this one large, and with it the peaks of those it starts."""
-    question = "from include.training.hardware import bfloat16_is_quick as quick; print(quick('cpu'))"
+    question = "from include.training.fast.hardware import bfloat16_is_quick as quick; print(quick('cpu'))"
     answer = subprocess.run(
         [sys.executable, "-c", question], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

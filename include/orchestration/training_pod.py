@@ -107,6 +107,7 @@ def _environment(pod: Pod) -> dict[str, str]:
         "BERT_BASE_MODEL": config.base_model,
         "BERT_BASE_MODEL_BUCKETS": ",".join(config.base_model_buckets),
         "BERT_LOCAL_BASE_MODELS": str(config.local_base_models).lower(),
+        "BERT_FAST": str(config.fast).lower(),
         "BERT_IMAGE": pod.image,
         "HOME": SCRATCH,
         "TMPDIR": SCRATCH,

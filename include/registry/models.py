@@ -241,8 +241,12 @@ def _home(model_name: str, version: str) -> str:
 def _describe_for_pyfunc(version: ModelVersion) -> None:
     """Writes the MLmodel file with which ``mlflow.pyfunc.load_model("models:/<name>@champion")`` works."""
     from mlflow import pyfunc
-    from mlflow.models import Model
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec
 
-    model = Model()
+    # Nothing of the inputs: MLflow would refuse a list of texts where a column has a name, and take any first column
+    # for the texts where it has none.
+    signature = ModelSignature(params=ParamSchema([ParamSpec("probabilities", "boolean", default=False)]))
+    model = Model(signature=signature)
     pyfunc.add_to_model(model, loader_module="include.registry.pyfunc")
     lake.write_bytes(f"{version.uri}/MLmodel", model.to_yaml().encode())

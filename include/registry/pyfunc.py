@@ -4,27 +4,61 @@ The project must be importable where that is called, since its scorer does the w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
+TEXT_COLUMN = "text"
 
-@dataclass(frozen=True)
+
 class TextClassifier:
     """Predicts labels with the model that lies in a local folder."""
 
-    folder: str
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._scorer: Any = None
 
-    def predict(self, model_input: "Sequence[str] | pd.DataFrame", params: dict[str, Any] | None = None) -> list[str]:
-        """The label of each text: of a sequence of n, or of a DataFrame's column ``text`` (or its only column)."""
-        from include.training.scoring import score
+    def predict(
+        self, model_input: "str | Sequence[str] | pd.DataFrame", params: dict[str, Any] | None = None
+    ) -> "list[str] | pd.DataFrame":
+        """The label of each text: of one, of a sequence of n, or of a DataFrame's column ``text`` (or its only column).
 
-        texts: Any = model_input
-        if hasattr(texts, "columns"):
-            texts = texts["text" if "text" in texts.columns else texts.columns[0]]
-        return list(score(self.folder, list(texts)).predicted)
+        Args:
+            model_input: The texts.
+            params: ``{"probabilities": True}`` for a DataFrame of n rows with a column for each label instead.
+
+        Raises:
+            ValueError: there is no text column, or something is no text; which.
+        """
+        from include.training.scoring import Scorer
+
+        texts = _texts(model_input)
+        self._scorer = self._scorer or Scorer(self.folder)
+        found = self._scorer.probabilities(self._scorer.tokenize(texts))
+        labels = self._scorer.labels
+        if (params or {}).get("probabilities"):
+            import pandas as pd
+
+            return pd.DataFrame(found, columns=labels)
+        return [labels[index] for index in found.argmax(-1)] if texts else []
+
+
+def _texts(given: Any) -> list[str]:
+    if isinstance(given, str):
+        given = [given]
+    if hasattr(given, "columns"):
+        names = list(given.columns)
+        if TEXT_COLUMN not in names and len(names) != 1:
+            raise ValueError(f"there is no column {TEXT_COLUMN!r} among {', '.join(map(repr, names))}")
+        given = given[TEXT_COLUMN if TEXT_COLUMN in names else names[0]]
+    if given is None:
+        raise ValueError("there are no texts: give a text, a list of texts or a DataFrame")
+    texts = list(given)
+    for at, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"row {at} is {text!r}, which is no text")
+    return texts
 
 
 def _load_pyfunc(path: str) -> TextClassifier:

@@ -27,7 +27,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from include import lake
 from include.training.errors import TrainingError
-from include.training.packing import first_position
+from include.training.layout import position_limit
 from include.training.sources import pools_by_mean
 
 logger = logging.getLogger(__name__)
@@ -172,12 +172,6 @@ def _require_vocabulary(model: Any) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def position_limit(model: Any) -> int:
-    """The longest text in tokens that a model has positions for."""
-    config = getattr(model.config, "encoder_config", model.config)
-    return int(getattr(config, "max_position_embeddings", 1 << 30)) - first_position(model)
 
 
 @dataclass(frozen=True)

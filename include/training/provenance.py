@@ -12,8 +12,8 @@ CPU_INFO = Path("/proc/cpuinfo")
 def trainer_hash() -> str:
     """The hash of the trainer's Python files, the same in Airflow's image and in the trainer's."""
     digest = hashlib.sha256()
-    for path in sorted(TRAINER.glob("*.py")):
-        digest.update(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for path in sorted(TRAINER.rglob("*.py")):
+        digest.update(f"{path.relative_to(TRAINER)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
 
 

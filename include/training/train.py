@@ -24,20 +24,21 @@ from transformers import (
 from include import lake
 from include.settings import settings
 from include.training import history, provenance, tracking
-from include.training.acceleration import accelerate_on_cpu, accelerate_on_gpu
 from include.training.callbacks import CheckpointUpload, Pace, Progress
 from include.training.checkpoints import Checkpoints
 from include.training.data import Dataset, tokenize
 from include.training.errors import Stopped, TrainingError
-from include.training.hardware import device_type, keep_freed_memory
+from include.training.fast import prepare
+from include.training.fast.hardware import device_type
+from include.training.fast.sampling import SortedInWindows
+from include.training.fast.vocabulary import Vocabulary
 from include.training.job import Hyperparameters, Job, Result
-from include.training.model import build_classifier, position_limit, quieten_transformers
-from include.training.packing import PackedBatches, collator_for, computes_in_bfloat16
+from include.training.layout import position_limit
+from include.training.model import build_classifier, quieten_transformers
 from include.training.processes import Processes
 from include.training.sources import fetch_base_model
 from include.training.stopping import StopRequest
 from include.training.tracking import Tracker
-from include.training.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,6 @@ def run(job: Job, folder: str, stop: StopRequest) -> None:
     """
     started = time.monotonic()
     quieten_transformers()
-    keep_freed_memory()
     processes = Processes()
     with processes.folder() as work:
         with processes.main_first():
@@ -80,21 +80,26 @@ class _Run:
         self.folder = folder
         self.started = started
         self.work = work
-        self.trainer_hash = provenance.trainer_hash()
-        if job.trainer_hash not in ("", self.trainer_hash):
-            logger.warning("the job names trainer %s, and this one is %s", job.trainer_hash, self.trainer_hash)
         self.processes = processes
+        self.trainer_hash = self._check_trainer()
         self.dataset = Dataset(job.dataset_uri, work)
         set_seed(job.hyperparameters.seed)
         self.model, self.tokenizer = self._build()
-        self.device = device_type()
-        self.collator = collator_for(self.model, self.device)
-        self.bfloat16 = computes_in_bfloat16(self.model, self.device)
         self.train_rows, self.validation_rows = self.dataset.rows(self.tokenizer, job.hyperparameters.max_length)
+        self.device = device_type()
+        self.prepared = prepare(self.model, self.device, self.tokens() * job.hyperparameters.epochs)
         self.vocabulary = self._shrink_vocabulary()
-        self.checkpoints = Checkpoints(f"{folder}/checkpoints", work, self.vocabulary.digest)
-        self.layers = self._accelerate()
+        self.checkpoints = Checkpoints(
+            f"{folder}/checkpoints", work, self.vocabulary.digest if self.vocabulary else "plain"
+        )
         self.resumed_from = self.checkpoints.restore() if processes.main else 0
+
+    def _check_trainer(self) -> str:
+        """The hash of this trainer, which may be another than the job's."""
+        here = provenance.trainer_hash()
+        if self.job.trainer_hash not in ("", here):
+            logger.warning("the job names trainer %s, and this one is %s", self.job.trainer_hash, here)
+        return here
 
     def _build(self) -> tuple[Any, Any]:
         source, self.revision = self._fetch_base_model()
@@ -116,20 +121,14 @@ class _Run:
             lake.create_json(pinned, {"revision": revision})
         return source, revision
 
-    def _shrink_vocabulary(self) -> Vocabulary:
+    def _shrink_vocabulary(self) -> Vocabulary | None:
+        if not settings().fast:
+            return None
         size = self.model.get_input_embeddings().num_embeddings
         vocabulary = Vocabulary(self.model, self.train_rows.used(size) | self.validation_rows.used(size))
         for rows in (self.train_rows, self.validation_rows):
             rows.renumber(vocabulary.renumbered)
         return vocabulary
-
-    def _accelerate(self) -> str:
-        if self.device == "cpu":
-            accelerate_on_cpu(self.model)
-            return "eager"
-        if not isinstance(self.collator, PackedBatches):
-            return "eager"
-        return accelerate_on_gpu(self.model, self.tokens() * self.job.hyperparameters.epochs)
 
     def tokens(self) -> int:
         """Of the training set."""
@@ -184,11 +183,11 @@ class _Run:
     def facts(self) -> dict[str, Any]:
         """How this machine trains this model."""
         return {
-            "batches": "packed" if isinstance(self.collator, PackedBatches) else "padded",
+            "batches": self.prepared.batches,
             "pooling": "mean" if getattr(self.model, "pools_packed", False) else "cls",
-            "precision": "bfloat16" if self.bfloat16 else "float32",
+            "precision": "bfloat16" if self.prepared.bfloat16 else "float32",
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
-            "layers": self.layers,
+            "layers": self.prepared.layers,
             "processes": self.processes.number,
         }
 
@@ -218,11 +217,13 @@ class _Run:
                 f"batch_size {tunables.batch_size} cannot be shared evenly by {self.processes.number} processes: "
                 "make it a multiple of the number of GPUs"
             )
-        self.validation_rows.sort_by_length()  # texts of one length are neighbours then, which attention likes
-        return Trainer(
+        self.validation_rows.sort_by_length()  # texts of one length are neighbours then, which leaves little padding
+        order = SortedInWindows(self.train_rows.lengths(), tunables.batch_size, tunables.seed)
+        return _Trainer(
+            order if self.prepared.sorted_by_length else None,
             model=self.model,
-            args=training_arguments(tunables, self.work, self.bfloat16),
-            data_collator=self.collator,
+            args=training_arguments(tunables, self.work, self.prepared.bfloat16),
+            data_collator=self.prepared.collator,
             train_dataset=self.train_rows,
             eval_dataset=self.validation_rows,
             compute_loss_func=mean_cross_entropy,
@@ -248,7 +249,8 @@ class _Run:
     def export(self, step: int) -> str:
         """Uploads the best epoch's model with its tokenizer; its URI."""
         self.model.load_state_dict(load_file(self.checkpoints.local(step) / "model.safetensors"))
-        self.vocabulary.restore()
+        if self.vocabulary:
+            self.vocabulary.restore()
         target = self.work / "model"
         max_length = self.job.hyperparameters.max_length
         self.tokenizer.model_max_length = max_length
@@ -257,6 +259,17 @@ class _Run:
         self.tokenizer.save_pretrained(target)
         logger.info("uploading the model of step %d", step)
         return lake.upload(target, f"{self.folder}/model")
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """transformers' Trainer, with an order of its own for the training rows if there is one."""
+
+    def __init__(self, order: SortedInWindows | None, **arguments: Any) -> None:
+        self._order = order
+        super().__init__(**arguments)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self._order or super()._get_train_sampler(train_dataset)
 
 
 def training_arguments(tunables: Hyperparameters, work: Path, bfloat16: bool) -> TrainingArguments:

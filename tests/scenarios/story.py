@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pandas as pd
 import sqlalchemy as sa
 
@@ -103,6 +104,12 @@ class Story(Observer):
         with self.warehouse.connect() as connection:
             rows = connection.execute(sa.text("SELECT verb, version FROM promotion_ledger ORDER BY seq")).all()
         return [(row[0], row[1]) for row in rows]
+
+    def ask(self, text: str) -> dict[str, Any]:
+        """The model server's answer to a text."""
+        answer = httpx.post(f"{self.stack.serving_url}/predict", json={"texts": [text]}, timeout=60, trust_env=False)
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found
 
     def aliases(self) -> tuple[str | None, str | None]:
         return self.alias("champion"), self.alias("previous")

@@ -116,6 +116,10 @@ def test_a_rollback_brings_the_previous_champion_back_and_sets_the_upload_aside_
     assert "golden rows right" in done.stdout
     assert story.aliases() == (previous, champion)
     assert story.ledger()[-1] == ("rollback", previous)
+    answer = wait(lambda: (said := story.ask("my card was stolen"))["version"] == previous and said, "its answer")
+    logged = wait(lambda: story.keys("predictions/bert-classifier/"), "the answer in the log")
+    day, said = logged[-1].split("date=")[1].split("/")[0], answer["predictions"][0]
+    assert said["id"].startswith(day.replace("-", ""))
     entry = story.read_json(story.keys(f"claims/{left}/life/")[-1])
     assert (entry["state"], entry["who"]) == ("set aside", "rollback")
 

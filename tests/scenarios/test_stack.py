@@ -27,7 +27,7 @@ from dev.processes import StartError
 from dev.stack import Stack
 from dev.state import REPOSITORY
 
-PROGRAMS = {"postgres", "s3", "mlflow", "scheduler", "triggerer", "webserver"}
+PROGRAMS = {"postgres", "s3", "mlflow", "serving", "scheduler", "triggerer", "webserver"}
 
 
 def dev(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -106,7 +106,18 @@ def test_mlflow_loads_the_champion_by_itself(registry: Registry, mlflow_uri: str
     model = mlflow.pyfunc.load_model(f"models:/{registry.name}@champion")
     labels = model.predict(["lost card", "a refund"])
     assert set(labels) <= {"card", "refund"}
-    assert model.predict(pd.DataFrame({"text": ["lost card", "a refund"]})) == labels
+    assert model.predict(pd.DataFrame({"id": [1, 2], "text": ["lost card", "a refund"]})) == labels
+    assert model.predict("lost card") == labels[:1]
+    found = model.predict(["lost card"], params={"probabilities": True})
+    assert list(found.columns) == ["card", "refund"]
+    assert found.iloc[0].sum() == pytest.approx(1, abs=1e-5)
+    for given, said in (
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), "no column 'text' among 'a', 'b'"),
+        (["a", None], "row 1 is None, which is no text"),
+        (None, "there are no texts"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.predict(given)
 
 
 def test_the_first_promotion_makes_a_champion(registry: Registry) -> None:

@@ -21,7 +21,8 @@ from tests.unit.training_models import CONFIGS, job, rows, save_dataset, save_to
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Without dropout: each process draws masks of its own."""
     folder = tmp_path_factory.mktemp("base")
-    config = type(CONFIGS["bert"])(**CONFIGS["bert"].to_dict() | {"hidden_dropout_prob": 0.0})
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = type(CONFIGS["bert"])(**CONFIGS["bert"].to_dict() | no_dropout)
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
     save_tokenizer(folder)

@@ -1,6 +1,6 @@
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 from include import lake
 from include.training import callbacks, tracking, train
 from include.training.__main__ import main
+from include.training.batches import padded_batches
 from include.training.checkpoints import Checkpoints
 from include.training.errors import Stopped, TrainingError
 from include.training.job import Hyperparameters, Job, Result
 from include.training.model import build_classifier
-from include.training.packing import collator_for
 from include.training.scoring import score
 from include.training.stopping import StopRequest
 from include.training.train import mean_cross_entropy, training_arguments
@@ -112,7 +112,7 @@ def test_learns_and_says_all_about_it(dataset_uri: str, mean_model: Path, tracki
     assert result.labels == ["card", "fee", "transfer"]
     assert [epoch["epoch"] for epoch in result.history] == [1, 2, 3]
     assert result.history[0]["train_loss"] > result.history[-1]["train_loss"]
-    assert result.extra["batches"] == "packed"
+    assert result.extra["batches"] == "sorted"
     assert result.extra["pooling"] == "mean"
     assert Result.model_validate(lake.read_json(f"{folder}/result.json")) == result
     assert lake.find(f"{folder}/checkpoints") == []
@@ -126,6 +126,21 @@ def test_learns_and_says_all_about_it(dataset_uri: str, mean_model: Path, tracki
     assert run_info.data.metrics["validation_macro_f1"] == pytest.approx(result.history[-1]["validation_macro_f1"])
     curve = MlflowClient(tracking_uri).get_metric_history(result.mlflow_run_id, "validation_loss")
     assert [point.step for point in curve] == [12, 24, 36]
+
+
+def test_plain_trainer_is_one_setting_away_and_learns_the_same(
+    dataset_uri: str, mean_model: Path, tracking_uri: str, tmp_path: Path, set_env: Callable[..., None]
+) -> None:
+    wanted = job(dataset_uri, mean_model, tracking_uri, learning_rate=1e-2)
+    set_env(BERT_FAST="false")
+    plain = run(wanted, _submit(wanted, tmp_path / "plain"), StopRequest())
+    assert plain.extra["batches"] == "padded"
+    set_env(BERT_FAST="true")
+    fast = run(wanted, _submit(wanted, tmp_path / "fast"), StopRequest())
+    assert fast.metrics == pytest.approx(plain.metrics, abs=0.15)
+    assert {name: one.shape for name, one in _weights(fast).items()} == {
+        name: one.shape for name, one in _weights(plain).items()
+    }
 
 
 def test_run_twice_returns_the_first_result_untouched(
@@ -294,7 +309,7 @@ def _one_step(batch: int, accumulation: int, cls_model: Path, tmp_path: Path) ->
     arguments.gradient_accumulation_steps = accumulation
     arguments.bf16, arguments.optim, arguments.warmup_steps, arguments.logging_strategy = False, "sgd", 0, "epoch"
     data = [{"input_ids": [2, *range(5, 6 + index), 3], "labels": index % 3} for index in range(16)]
-    trainer = Trainer(model, arguments, collator_for(model), train_dataset=data, compute_loss_func=mean_cross_entropy)
+    trainer = Trainer(model, arguments, padded_batches(model), train_dataset=data, compute_loss_func=mean_cross_entropy)
     trainer.train()
     return trainer.state.log_history[0]["loss"], model.classifier.weight.detach().clone()
 

@@ -1,7 +1,6 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from transformers import (
     RobertaPreLayerNormConfig,
 )
 
-from include.training import packing, scoring
+from include.training import scoring
 from include.training.errors import TrainingError
-from include.training.hardware import bfloat16_is_quick
+from include.training.fast import probing
 from include.training.model import build_classifier, load_classifier
 from include.training.scoring import score
 from tests.unit.training_models import CONFIGS, SIZES, rows, save_bert, save_tokenizer
@@ -112,25 +111,16 @@ def _is_quick(yes: bool) -> Callable[[str], bool]:
     return lambda device: yes
 
 
-@pytest.fixture
-def frozen_where_possible(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor without bfloat16 emulates its products, but has no order of its own for the weights."""
-    if not bfloat16_is_quick("cpu"):
-        monkeypatch.setattr(scoring, "frozen", lambda model, wanted: nullcontext())
-
-
-@pytest.mark.usefixtures("frozen_where_possible")
 def test_labels_are_those_of_float32(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [text for text, _ in rows(400, seed=4)]
-    monkeypatch.setattr(packing, "bfloat16_is_quick", _is_quick(True))
+    monkeypatch.setattr(probing, "bfloat16_is_quick", _is_quick(True))
     found = score(str(saved), texts)
-    monkeypatch.setattr(packing, "bfloat16_is_quick", _is_quick(False))
+    monkeypatch.setattr(probing, "bfloat16_is_quick", _is_quick(False))
     exact = score(str(saved), texts)
     assert found.predicted == exact.predicted
     np.testing.assert_allclose(found.probabilities, exact.probabilities, atol=0.02)
 
 
-@pytest.mark.usefixtures("frozen_where_possible")
 def test_near_ties_are_decided_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The two best labels differ by less than what rounding takes off, so only a second look can tell them apart."""
     torch.manual_seed(0)
@@ -142,13 +132,13 @@ def test_near_ties_are_decided_in_float32(tmp_path: Path, monkeypatch: pytest.Mo
     model.save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     texts = [text for text, _ in rows(300, seed=4)]
-    monkeypatch.setattr(packing, "bfloat16_is_quick", _is_quick(False))
+    monkeypatch.setattr(probing, "bfloat16_is_quick", _is_quick(False))
     lead = np.diff(np.log(score(str(tmp_path), texts).probabilities.astype(np.float64)))
     model.classifier.bias.data[1] -= float(np.median(lead))  # half of the texts on either side
     model.save_pretrained(tmp_path)
     labels = {}
     for quick, rounding in ((False, 0.0), (True, 0.0), (True, scoring.ROUNDING)):
-        monkeypatch.setattr(packing, "bfloat16_is_quick", _is_quick(quick))
+        monkeypatch.setattr(probing, "bfloat16_is_quick", _is_quick(quick))
         monkeypatch.setattr(scoring, "ROUNDING", rounding)
         labels[quick, rounding] = score(str(tmp_path), texts).predicted
     exact, hasty, careful = labels.values()
@@ -180,7 +170,7 @@ def test_a_model_that_only_resembles_bert_answers_as_plain_transformers_has_it(
     model.save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     texts = [text for text, _ in rows(20, seed=4)]
-    monkeypatch.setattr(packing, "bfloat16_is_quick", _is_quick(quick))
+    monkeypatch.setattr(probing, "bfloat16_is_quick", _is_quick(quick))
     found = score(str(tmp_path), texts)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     with torch.inference_mode():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from include.training.vocabulary import Vocabulary
+from include.training.fast.vocabulary import Vocabulary
 from tests.unit.training_models import CONFIGS
 
 

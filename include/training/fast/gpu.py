@@ -1,4 +1,4 @@
-"""What makes training quicker than packed batches alone do; the weights and their names stay as they are."""
+"""What makes training on the GPU quicker than packed batches alone do; weights and their names stay as they are."""
 # ruff: noqa: TID253 - tensors are all this module is about; import it inside functions
 
 import logging
@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import layer_norm
 
-from include.training.dropout import QuickDropout
-from include.training.packing import encoder_of
+from include.training.layout import encoder_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +25,7 @@ class BFloat16LayerNorm(torch.nn.LayerNorm):
             return layer_norm(hidden.bfloat16(), list(self.normalized_shape), weight, bias, self.eps)
 
 
-def accelerate_on_cpu(model: Any) -> None:
-    """Prepares a classifier for training on the CPU."""
-    for module in model.modules():
-        if type(module) is torch.nn.Dropout:
-            module.__class__ = QuickDropout
-
-
-def accelerate_on_gpu(model: Any, tokens: int) -> str:
+def accelerate(model: Any, tokens: int) -> str:
     """Prepares a classifier for training in bfloat16 on a GPU.
 
     Args:

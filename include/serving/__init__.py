@@ -1,0 +1,1 @@
+"""The model server: answers with the champion, keeps what it said, and takes corrections."""

@@ -1,0 +1,175 @@
+"""What the server said, as Parquet in ``predictions/<model>/date=…/``: written once a second, beside the answering."""
+# ruff: noqa: TID253 - Parquet is what this module is about
+
+import hashlib
+import io
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Literal
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from include import lake
+
+logger = logging.getLogger(__name__)
+
+LogTexts = Literal["full", "hash", "off"]
+MOST_ROWS = 200_000  # that are kept while the bucket does not answer; the oldest go first
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("at", pa.timestamp("us", tz="UTC")),
+        ("version", pa.string()),
+        ("role", pa.string()),  # champion
+        ("text", pa.string()),
+        ("text_hash", pa.string()),
+        ("cut", pa.bool_()),
+        ("label", pa.string()),
+        ("probability", pa.float32()),
+        ("probabilities", pa.map_(pa.string(), pa.float32())),
+        ("latency_ms", pa.float32()),
+        ("caller_id", pa.string()),
+    ]
+)
+"""Of every file; its folder names the model and the day (UTC)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """One request's answers; all sequences have one entry per text."""
+
+    model: str
+    version: str
+    at: datetime
+    ids: list[str]
+    texts: list[str]
+    cut: list[bool]
+    labels: list[str]  # of the columns
+    probabilities: NDArray[np.float32]  # (texts, labels)
+    latency_ms: float
+    caller_ids: list[str | None]
+    role: str = "champion"
+
+
+def new_id(at: datetime) -> str:
+    """A prediction's id; its day says in which folder the prediction lies."""
+    return f"{at:%Y%m%d}-{uuid4().hex}"
+
+
+def folder(model: str, day: str) -> str:
+    """Where a day's files lie; a day is YYYY-MM-DD."""
+    return lake.predictions(model, f"date={day}/")
+
+
+def text_hash(text: str) -> str:
+    """By which a text is known where the text itself is not kept."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class PredictionLog:
+    """Keeps answers until they are written. Adding never waits and never fails.
+
+    Args:
+        texts: whether rows have the text, its hash alone, or neither.
+        seconds: between two writes; what a server loses at most that is killed.
+    """
+
+    def __init__(self, texts: LogTexts, seconds: float = 1.0) -> None:
+        self.lost_rows = 0
+        self._texts, self._seconds = texts, seconds
+        self._waiting: deque[Said] = deque()
+        self._rows = 0
+        self._changing = threading.Lock()
+        self._writing = threading.Lock()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
+        self._thread.start()
+
+    def add(self, said: Said) -> None:
+        """Queues a request's answers."""
+        with self._changing:
+            self._waiting.append(said)
+            self._rows += len(said.ids)
+            while self._rows > MOST_ROWS:
+                gone = self._waiting.popleft()
+                self._rows -= len(gone.ids)
+                self.lost_rows += len(gone.ids)
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that are not written yet."""
+        return self._rows
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._ending.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ending.wait(self._seconds):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        with self._writing:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        with self._changing:
+            taken, rows = list(self._waiting), self._rows
+            self._waiting.clear()
+            self._rows = 0
+        if not taken:
+            return
+        try:
+            written = 0
+            for (model, day), group in groupby(sorted(taken, key=_place), key=_place):
+                found = list(group)
+                uri = f"{folder(model, day)}{int(time.time() * 1000)}-{uuid4().hex[:8]}.parquet"
+                sink = io.BytesIO()
+                parquet.write_table(self._table(found), sink, compression="zstd")
+                lake.write_bytes(uri, sink.getvalue())
+                written += len(found)
+                for one in found:
+                    taken.remove(one)
+                    rows -= len(one.ids)
+        except Exception as error:
+            logger.warning("%d predictions wait to be logged: %s", rows, error)
+            with self._changing:
+                self._waiting.extendleft(reversed(taken))
+                self._rows += rows
+
+    def _table(self, group: list[Said]) -> pa.Table:
+        full, hashed = self._texts == "full", self._texts in ("full", "hash")
+        columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+        for said in group:
+            best = said.probabilities.argmax(-1)
+            for row, index in enumerate(best):
+                text = said.texts[row]
+                columns["id"].append(said.ids[row])
+                columns["at"].append(said.at)
+                columns["version"].append(said.version)
+                columns["role"].append(said.role)
+                columns["text"].append(text if full else None)
+                columns["text_hash"].append(text_hash(text) if hashed else None)
+                columns["cut"].append(said.cut[row])
+                columns["label"].append(said.labels[index])
+                columns["probability"].append(float(said.probabilities[row, index]))
+                columns["probabilities"].append(list(zip(said.labels, said.probabilities[row].tolist(), strict=True)))
+                columns["latency_ms"].append(said.latency_ms)
+                columns["caller_id"].append(said.caller_ids[row])
+        return pa.Table.from_pydict(columns, schema=SCHEMA)
+
+
+def _place(said: Said) -> tuple[str, str]:
+    return said.model, f"{said.at.astimezone(UTC):%Y-%m-%d}"

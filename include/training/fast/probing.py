@@ -1,0 +1,85 @@
+"""Trying a model out before it is trusted to answer in another way than its authors wrote."""
+# ruff: noqa: TID253 - tensors are all this module is about; import it inside functions
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from include.training.batches import Collator, Row, padded_batches
+from include.training.fast.hardware import bfloat16_is_quick
+from include.training.layout import position_limit
+
+logger = logging.getLogger(__name__)
+
+LENGTHS = (5, 2, 7, 96)  # tokens: two short ones beside each other, and one that no kernel for short texts takes
+
+
+def difference(model: Any, one: Collator, other: Collator) -> float:
+    """How far a model's logits and gradients lie apart in two kinds of batches, as a share of the largest number.
+
+    Dropout is off for what is compared. With it, as in training, one more step is tried, which has to give numbers.
+
+    Args:
+        model: On the CPU; its gradients are cleared.
+        one: Collates the probe texts.
+        other: Likewise.
+
+    Raises:
+        ValueError: in training a gradient is no number.
+    """
+    rows = _rows(model)
+    with _mode(model, training=False):
+        (found, gradients), (expected, others) = _answers(model, one(rows)), _answers(model, other(rows))
+    with _mode(model, training=True), torch.random.fork_rng(devices=()):
+        _, trained = _answers(model, one(rows))
+    if not trained.isfinite().all():
+        raise ValueError("a step of training gives gradients that are no numbers")
+    return max(_apart(found, expected), _apart(gradients, others))
+
+
+def computes_in_bfloat16(model: Any, device: str) -> bool:
+    """Whether a type of device is quick at bfloat16, and the model, still on the CPU, gets through a step in it.
+
+    Some do not, as transformers has them: DeBERTa's first edition has a constant that is too large for it.
+    """
+    if not bfloat16_is_quick(device):
+        return False
+    try:
+        with _mode(model, training=False), torch.autocast("cpu", torch.bfloat16):
+            _, gradients = _answers(model, padded_batches(model)(_rows(model)))
+    except (RuntimeError, ValueError, TypeError) as error:
+        logger.info("float32, because %s does not run in bfloat16: %s", type(model).__name__, error)
+        return False
+    return bool(gradients.isfinite().all())
+
+
+def _answers(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and the word vectors' gradient, to which that of every layer contributes."""
+    with torch.enable_grad():
+        logits = model(**batch).logits.float()
+        weight = model.get_input_embeddings().weight
+        (gradient,) = torch.autograd.grad(logits.square().sum(), weight)
+    return logits.detach(), gradient
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).abs().max() / other.abs().max().clamp(min=1e-12))
+
+
+def _rows(model: Any) -> list[Row]:
+    """From the middle of the vocabulary, where no special tokens lie; the words repeat."""
+    middle, limit = model.get_input_embeddings().num_embeddings // 2, position_limit(model)
+    return [{"input_ids": [middle - place % 8 for place in range(min(length, limit))]} for length in LENGTHS]
+
+
+@contextmanager
+def _mode(model: Any, *, training: bool) -> Iterator[None]:
+    before = model.training
+    model.train(training)
+    try:
+        yield
+    finally:
+        model.train(before)

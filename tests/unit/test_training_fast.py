@@ -1,0 +1,122 @@
+"""What speed code does to models; that the whole trainer gives the same without it is in test_training_run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from include.training.batches import PaddedBatches
+from include.training.fast import hardware, packing, prepare, probing
+from include.training.fast.gpu import BFloat16LayerNorm, accelerate
+from include.training.fast.packing import PackedBatches
+from include.training.fast.sampling import WINDOW, SortedInWindows
+from tests.unit.test_training_packing import ROWS, classifier
+
+
+def test_layer_norms_in_bfloat16_answer_as_before_and_keep_their_weights_names(tmp_path: Path) -> None:
+    model = classifier("bert", tmp_path).eval()
+    batch = PaddedBatches(0)(ROWS)
+    batch.pop("labels")
+    before, names = model(**batch).logits, list(model.state_dict())
+    # The GPU's preparation computes on the CPU too, only not quicker; what compiling does is not seen here.
+    assert accelerate(model, tokens=1000) == "eager"
+    assert sum(type(module) is BFloat16LayerNorm for module in model.modules()) == 5
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model(**batch).logits.float(), before, atol=0.03, rtol=0)
+    assert list(model.state_dict()) == names
+
+
+def test_each_machine_gets_the_batches_that_suit_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prepare(classifier("bert", tmp_path), "cpu").batches == "sorted"
+    monkeypatch.setattr(probing, "bfloat16_is_quick", lambda device: True)
+    packed = prepare(classifier("bert", tmp_path), "cuda")
+    assert (packed.batches, packed.bfloat16) == ("packed", True)
+    monkeypatch.setattr(probing, "bfloat16_is_quick", lambda device: False)
+    old_card = prepare(classifier("bert", tmp_path), "cuda")
+    assert (old_card.batches, old_card.bfloat16) == ("sorted", False)
+
+
+def test_the_switch_leaves_a_model_as_transformers_has_it(
+    tmp_path: Path, set_env: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_env(BERT_FAST="false")
+    monkeypatch.setattr(probing, "bfloat16_is_quick", lambda device: True)
+    model = classifier("bert", tmp_path)
+    plain = prepare(model, "cuda")
+    assert (plain.batches, plain.bfloat16, plain.layers) == ("padded", False, "eager")
+    assert model.config._attn_implementation != packing.ATTENTION
+
+
+def test_every_row_comes_once_an_epoch_in_batches_of_like_lengths() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 70 * 8 + 3)
+    order = SortedInWindows(lengths, batch_size=8, seed=1)
+    rows = list(order)
+    assert sorted(rows) == list(range(len(lengths)))
+    batches = [lengths[rows[at : at + 8]] for at in range(0, len(rows), 8)]
+    assert len(batches[-1]) == 3, "the one that is not whole comes last"
+    padded = sum(len(batch) * batch.max() for batch in batches)
+    assert padded < 1.15 * lengths.sum()
+    means = [batch.mean() for batch in batches[:WINDOW]]
+    assert means != sorted(means), "long and short batches come mixed"
+
+
+def test_the_order_is_that_of_seed_and_epoch() -> None:
+    lengths = np.arange(500)
+
+    def drawn(seed: int, epoch: int) -> list[int]:
+        order = SortedInWindows(lengths, batch_size=8, seed=seed)
+        order.set_epoch(epoch)
+        return list(order)
+
+    assert drawn(1, 2) == drawn(1, 2)
+    assert drawn(1, 2) != drawn(1, 3)
+    assert drawn(1, 2) != drawn(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda found: found * 1.01, "another answer"),
+        (lambda found: found.detach() + 0 * found, "no gradient"),
+    ],
+    ids=["logits", "gradients"],
+)
+def test_the_probe_sees_what_a_kernel_does_wrong(change: object, what: str, tmp_path: Path) -> None:
+    model = classifier("bert", tmp_path)
+    padded = PaddedBatches(0)
+
+    def wrong(rows: object) -> object:
+        handle.append(model.classifier.register_forward_hook(lambda module, inputs, found: change(found)))  # type: ignore[operator]
+        return padded(rows)  # type: ignore[arg-type]
+
+    def right(rows: object) -> object:
+        while handle:
+            handle.pop().remove()
+        return padded(rows)  # type: ignore[arg-type]
+
+    handle: list[torch.utils.hooks.RemovableHandle] = []
+    assert probing.difference(model, padded, padded) == 0
+    assert probing.difference(model, wrong, right) > packing.PROBE_TOLERANCE, what  # type: ignore[arg-type]
+
+
+def test_a_step_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
+    model = classifier("bert", tmp_path)
+    model.classifier.register_forward_hook(
+        lambda module, inputs, found: found * float("nan") if module.training else found
+    )
+    with pytest.raises(ValueError, match="no numbers"):
+        probing.difference(model, PaddedBatches(0), PaddedBatches(0))
+
+
+def test_a_model_that_packs_was_probed_with_a_long_text(tmp_path: Path) -> None:
+    seen = []
+    model = classifier("bert", tmp_path)
+    model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True)
+    assert isinstance(packing.packed_batches(model), PackedBatches)
+    assert max(one.get("max_length_q", 0) for one in seen) == 40, "all positions that this small model has"
+
+
+def test_memory_that_is_freed_is_kept() -> None:
+    hardware.keep_freed_memory()  # must do nothing worse than nothing, wherever this runs
