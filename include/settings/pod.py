@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from include.settings.credentials import is_credential
+from include.settings.detection import is_credential
 from include.settings.types import Names, Quantity, TrackingUri, split
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_settings import NoDecode
 
-from include.settings.credentials import LOGIN
+from include.settings.detection import LOGIN
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 """An amount of bytes as Kubernetes writes it: ``16Gi``."""
