@@ -161,10 +161,11 @@ simulate-promotion: setup ## simulates the gates' decisions for minutes and writ
 test: setup ## runs all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
-check: setup ## lints, checks the format and the types, and looks for known vulnerabilities
+check: setup ## lints, checks the format, the types and who imports whom, and looks for known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	$(BIN)/python -m dev.audit
 
 audit: setup ## looks all pinned packages up in the database of known vulnerabilities; fails if it cannot be asked

@@ -23,6 +23,7 @@ from include.settings import settings
 
 @dag(
     dag_id="bert_model_training_pipeline",
+    description="From uploaded rows to the champion, or an answer why not.",
     schedule=[INCOMING],
     start_date=START,
     catchup=False,

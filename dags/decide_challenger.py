@@ -1,25 +1,19 @@
 """A person decides about a challenger that waits: `make approve` and `make reject` for where there is no shell."""
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.decorators import dag, task
 from airflow.exceptions import AirflowFailException
 from airflow.models.param import Param
 
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import NAME, REASON, STARTED_BY_HAND
 from include.settings import settings
 
 
 @dag(
     dag_id="decide_challenger",
-    schedule=None,
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    dagrun_timeout=timedelta(hours=1),
-    default_args=TASK_DEFAULTS,
+    description="A person approves or rejects a challenger that waits.",
+    **STARTED_BY_HAND,
     params={
         "run_id": Param(
             None,
@@ -29,8 +23,8 @@ from include.settings import settings
         ),
         "version": Param(None, type=["null", "string"], pattern=r"^[0-9]+$", title="Version", description="The same."),
         "decision": Param(type="string", enum=["approve", "reject"], title="Decision"),
-        "name": Param(type="string", minLength=1, title="Your name", description="Kept in the ledger"),
-        "reason": Param(type="string", minLength=1, title="Reason", description="Why; kept in the ledger"),
+        "name": NAME,
+        "reason": REASON,
         "force": Param(
             False,
             type="boolean",
@@ -38,7 +32,6 @@ from include.settings import settings
             description="Promote it though a gate fails by now: champion or golden rows may have changed since.",
         ),
     },
-    tags=["bert", "admin"],
     doc_md="""
 With `BERT_PROMOTION=manual` a challenger that passes the gates waits for a person, and its run ends with the outcome
 `awaiting_approval` and a report. This carries out the answer. *approve*: it becomes the champion; if the champion or
@@ -57,7 +50,7 @@ def decide_challenger() -> None:
         from include.registry.promotion import PromotionRefused
 
         try:
-            told = decisions.decide(
+            told = decisions.carry_out(
                 settings().model_name,
                 params["decision"],
                 run_id=params["run_id"],

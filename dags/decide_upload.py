@@ -1,25 +1,19 @@
 """A person decides about a run's rows: `make readmit` and `make establish` for where there is no shell."""
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.decorators import dag, task
 from airflow.exceptions import AirflowFailException
 from airflow.models.param import Param
 
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import NAME, REASON, STARTED_BY_HAND
 from include.settings import settings
 
 
 @dag(
     dag_id="decide_upload",
-    schedule=None,
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    dagrun_timeout=timedelta(hours=1),
-    default_args=TASK_DEFAULTS,
+    description="A person decides about a run's rows: corrections, rows set aside, golden rows.",
+    **STARTED_BY_HAND,
     params={
         "run_id": Param(type="string", minLength=1, title="Run", description="The run that took the upload in"),
         "decision": Param(
@@ -29,12 +23,9 @@ from include.settings import settings
             description="approve_corrections: what waits for approval is right. readmit: take back what was set aside. "
             "establish: the golden rows that came with the upload judge from now on.",
         ),
-        "name": Param(
-            type="string", minLength=1, title="Your name", description="Kept with the rows, and in the ledger"
-        ),
-        "reason": Param(type="string", minLength=1, title="Reason", description="Why; likewise"),
+        "name": NAME,
+        "reason": REASON,
     },
-    tags=["bert", "admin"],
     doc_md="""
 *approve_corrections*: a file that changes many golden labels waits until somebody says that the new labels are right;
 with this it joins the next run, which is started. *readmit*: rows that were set aside, as those of a challenger that

@@ -9,6 +9,7 @@ from include.orchestration.defaults import START, TASK_DEFAULTS
 
 @dag(
     dag_id="lake_cleanup",
+    description="Deletes what is old and not referred to any more from the bucket and the warehouse.",
     schedule="@daily",
     start_date=START,
     catchup=False,

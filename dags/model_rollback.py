@@ -1,27 +1,21 @@
 """Makes an earlier model the champion again: `make rollback` for where there is no shell."""
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.decorators import dag, task
 from airflow.exceptions import AirflowFailException
 from airflow.models.param import Param
 
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import REASON, STARTED_BY_HAND
 from include.settings import settings
 
 
 @dag(
     dag_id="model_rollback",
-    schedule=None,
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    dagrun_timeout=timedelta(hours=1),
-    default_args=TASK_DEFAULTS,
+    description="Makes an earlier version the champion again, once it has been loaded and has answered.",
+    **STARTED_BY_HAND,
     params={
-        "reason": Param(type="string", minLength=1, title="Reason", description="Why; kept in the ledger"),
+        "reason": REASON,
         "to_version": Param(
             None,
             type=["null", "string"],
@@ -44,7 +38,6 @@ from include.settings import settings
             description="In an emergency: the alias moves without the target being loaded first. The ledger says so.",
         ),
     },
-    tags=["bert", "admin"],
     doc_md="""
 Started by hand, or by whoever watches the model. The target is loaded and answers all golden rows before the alias
 `champion` moves; if it does not serve, the champion stays. The run's note says what is given up: how many rows each of

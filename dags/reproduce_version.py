@@ -7,20 +7,15 @@ from airflow.decorators import dag, task
 from airflow.exceptions import AirflowFailException
 from airflow.models.param import Param
 
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import STARTED_BY_HAND
 from include.orchestration.training_task import provide_training_pool, training_task
 from include.settings import settings
 
 
 @dag(
     dag_id="reproduce_version",
-    schedule=None,
-    start_date=START,
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    dagrun_timeout=timedelta(days=2),
-    default_args=TASK_DEFAULTS,
+    description="Trains a registered version again and says whether it is the same.",
+    **(STARTED_BY_HAND | {"dagrun_timeout": timedelta(days=2)}),
     params={
         "version": Param(
             type="string",
@@ -29,7 +24,6 @@ from include.settings import settings
             description="Of the registered model; it is trained again as its job says, and nothing else changes.",
         ),
     },
-    tags=["bert", "admin"],
     doc_md="""
 Started by hand only. Trains a registered version again from what its job names, in a job of its own, and compares: the
 same weights where machine and versions are the same, else metrics within a tolerance. The note says which it was, and

@@ -13,6 +13,7 @@ from include.orchestration.upload_sensor import upload_sensor
 
 @dag(
     dag_id="s3_upload_listener",
+    description="Waits for uploads, claims each exactly once, and tells the training pipeline.",
     schedule="@continuous",
     start_date=START,
     catchup=False,

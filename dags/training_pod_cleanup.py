@@ -10,6 +10,7 @@ from include.settings import settings
 
 @dag(
     dag_id="training_pod_cleanup",
+    description="Deletes training pods that nobody waits for.",
     schedule=timedelta(minutes=5),
     start_date=START,
     catchup=False,

@@ -45,7 +45,7 @@ def weekly_etl(schedule: str, names: list[str]) -> None:
 
     @dag(
         dag_id=curate.dag_id_of(schedule),
-        schedule="@weekly" if schedule == WEEKLY else schedule,
+        schedule=("@weekly" if schedule == WEEKLY else schedule) if names else None,  # no sources, nothing to be done
         start_date=START,
         catchup=False,
         max_active_runs=1,
@@ -110,7 +110,7 @@ def weekly_etl(schedule: str, names: list[str]) -> None:
         preprocess_data(sightings) >> merge >> export >> report
         if schedule == WEEKLY:
             road = road_to_production(dataset_uri="{{ ti.xcom_pull(task_ids='build_dataset')['dataset_uri'] }}")
-            export >> build_dataset() >> road.train
+            export >> build_dataset() >> road.group
             road.decide >> report
 
     etl()

@@ -274,7 +274,7 @@ def _print_addresses(stack: Stack, *, with_airflow: bool) -> None:
 
 
 def _print_settings(stack: Stack) -> None:
-    console.print("\nSettings in force, beside the defaults of include/settings.py:")
+    console.print("\nSettings in force, beside the defaults of include/settings:")
     for line in chosen.described(stack.state, stack.env):
         console.print(f"  {line}", markup=False, soft_wrap=True)
     if kept := next(iter(stack.state.settings or {}), None):

@@ -8,7 +8,7 @@ from airflow.cli.cli_parser import get_parser
 from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
 from werkzeug.security import generate_password_hash
 
-from include.orchestration import roles
+from include.orchestration import create_trainer_role
 
 COMMANDS = (
     ["db", "migrate"],
@@ -29,7 +29,7 @@ def main() -> None:
         # Everybody knows this password, and each request would spend a sixth of a second on the usual hash.
         admin.password = generate_password_hash("admin", method="pbkdf2:sha256:1")
         builder.sm.update_user(admin)
-    roles.main()
+    create_trainer_role.main()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dev.environment import callers_settings, defaults
 from dev.processes import StartError
 from dev.state import REPOSITORY, State
-from include.settings import is_credential
+from include.settings.detection import is_credential
 
 
 def choose(state: State, overrides: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import IO, Any
 from detect_secrets.core.scan import scan_line
 from detect_secrets.settings import transient_settings
 
-from include.settings import is_credential
+from include.settings.detection import is_credential
 
 FORBIDDEN = re.compile(
     r"""(^|/)(

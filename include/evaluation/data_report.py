@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from include.evaluation.evaluate import FileAccount
+from include.evaluation.evaluate import ShownFile
 from include.evaluation.report import environment
 
 LONGEST_CELL = 500  # characters shown of a text
@@ -51,7 +51,7 @@ def write_data_report(
     reason: str,
     model_name: str,
     run_id: str,
-    files: Sequence[FileAccount],
+    files: Sequence[ShownFile],
     warnings: Sequence[str] = (),
     examples: Iterable[Rejected] = (),
 ) -> Path:

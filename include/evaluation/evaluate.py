@@ -58,7 +58,7 @@ class Renamed:
         return [self.mapping.get(label, label) for label in self.scores.predicted]
 
 
-class FileAccount(BaseModel):
+class ShownFile(BaseModel):
     """Where the rows of one uploaded file went; the same fields as in a run's ``run.json``."""
 
     model_config = ConfigDict(frozen=True)
@@ -95,7 +95,7 @@ class Context(BaseModel):
     label_mapping: dict[str, str] = {}  # old names, and the new ones that they count as
     best_epoch: int | None = None
     history: list[dict[str, float]] = []
-    files: list[FileAccount] = []
+    files: list[ShownFile] = []
     warnings: list[str] = []  # about all files' rows together
 
 

@@ -31,7 +31,7 @@ DAG_ID = "decide_challenger"
 VERBS = {"approve": "promote", "reject": "reject"}
 
 
-def decide(
+def carry_out(
     model_name: str,
     decision: str,
     *,
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         print(
-            decide(
+            carry_out(
                 options.model,
                 options.decision,
                 run_id=options.run,

@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+from airflow.models.param import Param
+
 from include.orchestration.notes import note_failure
 from include.orchestration.params import refuse_wrong_request
 
@@ -23,3 +25,18 @@ TASK_DEFAULTS: dict[str, Any] = {
     "on_failure_callback": note_failure,
     "pre_execute": refuse_wrong_request,
 }
+
+STARTED_BY_HAND: dict[str, Any] = {
+    "schedule": None,
+    "start_date": START,
+    "catchup": False,
+    "max_active_runs": 1,
+    "is_paused_upon_creation": False,
+    "dagrun_timeout": timedelta(hours=1),
+    "default_args": TASK_DEFAULTS,
+    "tags": ["bert", "admin"],
+}
+"""The arguments of a DAG that a person starts."""
+
+NAME = Param(type="string", minLength=1, title="Your name", description="Who says so; kept in the ledger")
+REASON = Param(type="string", minLength=1, title="Reason", description="Why; kept in the ledger")

@@ -153,7 +153,7 @@ def _report(dag_id: str, plan: Plan, intake: Intake, outcome: str, reason: str) 
     """
     from include.datasets.rejected import examples
     from include.evaluation.data_report import Rejected, write_data_report
-    from include.evaluation.evaluate import FileAccount as Shown
+    from include.evaluation.evaluate import ShownFile
     from include.registry import mlflow_runs
 
     uri = lake.report(dag_id, plan.run_id, "report.html")
@@ -164,7 +164,7 @@ def _report(dag_id: str, plan: Plan, intake: Intake, outcome: str, reason: str) 
             reason=reason,
             model_name=plan.model_name,
             run_id=f"{dag_id} {plan.run_id}",
-            files=[Shown(**file.model_dump(include=set(Shown.model_fields))) for file in intake.files],
+            files=[ShownFile(**file.model_dump(include=set(ShownFile.model_fields))) for file in intake.files],
             warnings=intake.warnings,
             examples=[Rejected(**row) for row in examples(intake.files)],
         )

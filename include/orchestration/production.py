@@ -44,10 +44,10 @@ def road_to_production(
 def _evaluate(result_uri: str, dag_run: Any = None) -> dict[str, Any]:
     from include.orchestration import promotion_steps
 
-    return promotion_steps.evaluate(dag_run, result_uri)
+    return promotion_steps.evaluate_challenger(dag_run, result_uri)
 
 
 def _decide(evaluation: dict[str, Any], dag_run: Any = None) -> dict[str, Any]:
     from include.orchestration import promotion_steps
 
-    return promotion_steps.decide(dag_run, evaluation)
+    return promotion_steps.settle_challenger(dag_run, evaluation)

@@ -19,8 +19,7 @@ from include.datasets import golden, snapshots
 from include.datasets.checks import text_keys
 from include.datasets.intake import Intake, Plan
 from include.evaluation.answers import write_answers
-from include.evaluation.evaluate import Context, Evaluation, FileAccount
-from include.evaluation.evaluate import evaluate as evaluate_models
+from include.evaluation.evaluate import Context, Evaluation, ShownFile, evaluate
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import write_report
 from include.orchestration import awaiting, golden_rows, handover, settling
@@ -42,7 +41,7 @@ logger = logging.getLogger(__name__)
 MOST_EVALUATIONS = 3  # against a champion that changes meanwhile
 
 
-def evaluate(dag_run: DagRun, result_uri: str, *, anew: bool = False) -> dict[str, Any]:
+def evaluate_challenger(dag_run: DagRun, result_uri: str, *, anew: bool = False) -> dict[str, Any]:
     """Scores challenger and champion on the golden set, and writes the report. Returns where it lies and the verdict.
 
     A job that has been decided on keeps its evaluation, unless this one is to be made ``anew``. If the setting
@@ -90,7 +89,7 @@ def _promotion(dag_run: DagRun) -> Literal["automatic", "manual"]:
     return "manual" if "manual" in asked else "automatic"
 
 
-def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
+def settle_challenger(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     """Registers the challenger and promotes or rejects it. Returns its version and the outcome.
 
     If the champion has changed since it was compared with, by a rollback for example, the challenger is evaluated anew;
@@ -103,7 +102,7 @@ def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
             return _decide(dag_run, evaluated)
         except promotion.ChampionChanged as error:
             logger.warning("%s", error)
-            evaluated = evaluate(dag_run, evaluated["result_uri"], anew=True)
+            evaluated = evaluate_challenger(dag_run, evaluated["result_uri"], anew=True)
     raise AirflowException(
         f"the champion has changed during each of {MOST_EVALUATIONS} evaluations; what keeps moving the alias champion "
         "is in the promotion ledger. This task is tried again; nothing was decided"
@@ -111,7 +110,7 @@ def decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
-    """``decide`` against the champion that the challenger was evaluated with. Raises ChampionChanged."""
+    """``settle_challenger`` against the champion that the challenger was evaluated with. Raises ChampionChanged."""
     evaluation = Evaluation.model_validate_json(lake.read_bytes(evaluated["evaluation_uri"]))
     result = Result.model_validate(lake.read_json(evaluated["result_uri"]))
     plan, context = pinned_plan(dag_run.run_id), evaluation.context
@@ -178,7 +177,7 @@ def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "
     engine = settling.warehouse()
     champion = standing.champion(plan.model_name, engine).champion
     anchor = lineage.anchor(plan.model_name, engine) if champion else None
-    return evaluate_models(
+    return evaluate(
         list(judging["text"]),
         list(judging["label"]),
         result.model_uri,
@@ -200,9 +199,7 @@ def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "
             label_mapping=plan.label_mapping,
             best_epoch=result.best_epoch,
             history=result.history,
-            files=[
-                FileAccount(**file.model_dump(include=set(FileAccount.model_fields))) for file in _intake(plan).files
-            ],
+            files=[ShownFile(**file.model_dump(include=set(ShownFile.model_fields))) for file in _intake(plan).files],
             warnings=_intake(plan).warnings,
         ),
     )

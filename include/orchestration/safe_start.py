@@ -17,7 +17,7 @@ from airflow.configuration import conf
 from pydantic import ValidationError
 from werkzeug.security import check_password_hash
 
-from include.settings import Place, faults, is_set_for_airflow
+from include.settings import Deployment, faults, is_set_for_airflow
 
 WELL_KNOWN_KEYS = {
     # Fernet keys
@@ -34,6 +34,7 @@ WELL_KNOWN_KEYS = {
 # The webserver's on a developer's machine: the project's name, and six digits of a hash of its folder's path.
 CLI_SECRET_KEY = re.compile(r"bert-on-astro(_[0-9a-f]{6})?")
 SHORTEST_SECRET_KEY = 16  # characters
+NOTHING_SETS_IT = " since nothing sets it (on a developer's machine set it to local)"
 DEFAULT_LOGINS = (("admin", "admin"), ("airflow", "airflow"))
 
 _NEW_FERNET_KEY = "python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
@@ -72,7 +73,7 @@ def alerts_about_settings() -> list[Any]:
 
 def _environment() -> str:
     try:
-        return Place().environment
+        return Deployment().environment
     except ValidationError as error:
         raise SystemExit(f"Airflow does not start. BERT_ENVIRONMENT: {error.errors()[0]['msg']}.") from error
 
@@ -80,7 +81,7 @@ def _environment() -> str:
 def _refuse(faults: list[str]) -> None:
     if faults:
         lines = "".join(f"\n  - {fault}" for fault in faults)
-        unset = "" if Place().model_fields_set else " since nothing sets it (on a developer's machine set it to local)"
+        unset = "" if Deployment().model_fields_set else NOTHING_SETS_IT
         raise SystemExit(f"Airflow does not start: BERT_ENVIRONMENT is {_environment()}{unset}, and{lines}")
 
 

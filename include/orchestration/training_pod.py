@@ -12,7 +12,8 @@ from airflow.providers.cncf.kubernetes.utils.container import get_container_stat
 from airflow.providers.cncf.kubernetes.utils.pod_manager import detect_pod_terminate_early_issues
 from kubernetes.client import models as k8s
 
-from include.settings import Pod, settings
+from include.settings import settings
+from include.settings.pod import Pod
 
 CONTAINER = "trainer"
 COMMAND = ["python", "-m", "include.training"]  # as in include/training/Dockerfile

@@ -8,7 +8,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from include.settings import ServingSettings, settings
+from include.settings import settings
+from include.settings.serving import ServingSettings
 
 logger = logging.getLogger("include.serving")
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 
-from include.settings import ServingSettings
+from include.settings.serving import ServingSettings
 
 OPEN = ("/ping", "/health", "/live", "/ready", "/v2/health/live", "/v2/health/ready")
 """Paths for probes: they say nothing of texts and answers."""

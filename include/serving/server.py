@@ -17,7 +17,7 @@ from include.serving.follower import Follower
 from include.serving.metrics import Metrics
 from include.serving.prediction_log import PredictionLog, Said, new_id
 from include.serving.wire import FeedbackRequest
-from include.settings import ServingSettings
+from include.settings.serving import ServingSettings
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ CHECKPOINT_SECONDS = 300.0
 UPLOAD_SHARE = 0.1  # of the time may go into uploads: epochs of seconds are cheaper to repeat than to keep
 
 
-class Pace(TrainerCallback):  # type: ignore[misc]
+class StepControl(TrainerCallback):  # type: ignore[misc]
     """Logs every few seconds, saves every few minutes, evaluates and saves after each epoch, stops when asked.
 
     Args:

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from include.training.batches import padded_batches
-from include.training.data import tokenize
 from include.training.fast import Prepared, prepare_to_score
 from include.training.fast.hardware import device_type, keep_freed_memory
 from include.training.model import load_classifier, quieten_transformers
+from include.training.token_store import tokenize
 
 MOST_TOKENS = 2048  # per batch
 # What bfloat16 takes the difference of two logits off by, as a share of the best one: 2.4 % at most on a small random

@@ -24,9 +24,8 @@ from transformers import (
 from include import lake
 from include.settings import settings
 from include.training import history, provenance, tracking
-from include.training.callbacks import CheckpointUpload, Pace, Progress
+from include.training.callbacks import CheckpointUpload, Progress, StepControl
 from include.training.checkpoints import Checkpoints
-from include.training.data import Dataset, tokenize
 from include.training.errors import Stopped, TrainingError
 from include.training.fast import prepare
 from include.training.fast.hardware import device_type
@@ -38,6 +37,7 @@ from include.training.model import build_classifier, quieten_transformers
 from include.training.processes import Processes
 from include.training.sources import fetch_base_model
 from include.training.stopping import StopRequest
+from include.training.token_store import Dataset, tokenize
 from include.training.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -193,18 +193,18 @@ class _Run:
 
     def train(self, callbacks: list[TrainerCallback], stop: StopRequest) -> TrainerState:
         """Trains from the newest checkpoint, or from the start, to the end; the last state."""
-        pace = Pace(stop, self.job.hyperparameters.early_stopping_patience, self.processes)
+        control = StepControl(stop, self.job.hyperparameters.early_stopping_patience, self.processes)
         trainer = self._trainer()
         trainer.remove_callback(PrinterCallback)
-        # In this order: a step's pace is decided, then told, then what was saved is sent.
-        for callback in (pace, *callbacks):
+        # In this order: what follows a step is decided, then told, then what was saved is sent.
+        for callback in (control, *callbacks):
             trainer.add_callback(callback)
         state = self.restored()
         if not self.finished(state):
             with stop.deferred():
                 trainer.train(resume_from_checkpoint=str(self.checkpoints.local(state.global_step)) if state else None)
             state = trainer.state
-        if signum := stop.signum or pace.stopping:
+        if signum := stop.signum or control.stopping:
             raise Stopped(signum)
         if state is None or not self.finished(state):
             raise TrainingError("training ended before its last step; run the job again to resume it")

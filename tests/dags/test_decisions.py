@@ -184,12 +184,12 @@ class Road:
     def decide(self, run_id: str, conf: dict[str, Any] | None, result_uri: str) -> dict[str, Any]:
         run = SimpleNamespace(dag_id=PIPELINE, run_id=run_id, conf=conf, run_type="dataset_triggered")
         self.last = (run, result_uri)
-        return promotion_steps.decide(run, promotion_steps.evaluate(run, result_uri))
+        return promotion_steps.settle_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
 
     def repeat(self) -> dict[str, Any]:
         """The last run's two tasks are cleared."""
         run, result_uri = self.last
-        return promotion_steps.decide(run, promotion_steps.evaluate(run, result_uri))
+        return promotion_steps.settle_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
 
     def outcome(self, run_id: str) -> str:
         return str(lake.read_json(lake.report(PIPELINE, run_id, "run.json"))["outcome"])
@@ -206,7 +206,7 @@ class Road:
         return found.version if found else None
 
     def answer(self, decision: str, run_id: str, **said: Any) -> str:
-        return decisions.decide(self.registry.name, decision, run_id=run_id, **(ADA | said))
+        return decisions.carry_out(self.registry.name, decision, run_id=run_id, **(ADA | said))
 
     def golden(self) -> golden.GoldenSet:
         found = golden.read(self.registry.name)
@@ -300,7 +300,7 @@ def test_who_rejects_sets_the_rows_aside_and_nothing_is_built_on_them(road: Road
     first = road.run()
     sweeping._sweep_staging(timedelta(0))
     assert lake.exists(lake.staging(first, "plan.json")), "a decision needs it"
-    told = decisions.decide(road.registry.name, "reject", version="1", name="Ada", reason="the labels are odd.")
+    told = decisions.carry_out(road.registry.name, "reject", version="1", name="Ada", reason="the labels are odd.")
     assert "version 1 is rejected by Ada: the labels are odd. Its rows are set aside; make readmit" in told
     assert (road.outcome(first), road.states(first), road.champion()) == ("rejected", ["set aside"], None)
     sweeping._sweep_staging(timedelta(0))
@@ -493,17 +493,17 @@ def test_a_decision_that_alone_is_repeated_takes_its_released_upload_again_unles
     run_id = road.run(until="dataset")
     dataset_uri = lake.dataset(lake.read_json(lake.staging(run_id, "dataset.json"))["dataset_id"])
     run = SimpleNamespace(dag_id=PIPELINE, run_id=run_id, conf=None, run_type="dataset_triggered")
-    evaluated = promotion_steps.evaluate(run, road.train({"dataset_uri": dataset_uri}, "right"))
+    evaluated = promotion_steps.evaluate_challenger(run, road.train({"dataset_uri": dataset_uri}, "right"))
     (source,) = pinned_plan(run_id).sources
     reconciling.release_abandoned(OVER)  # the run has failed after its evaluation
     assert lifecycle.read(source.batch_id).state is State.RELEASED
     if taken:
         assert claims.take(source.batch_id, "another")
         with pytest.raises(AirflowFailException, match=r"is taken by run another now.*Its rows are not lost"):
-            promotion_steps.decide(run, evaluated)
+            promotion_steps.settle_challenger(run, evaluated)
         assert road.champion() is None
     else:
-        assert promotion_steps.decide(run, evaluated) == {"version": "1", "outcome": "promoted"}
+        assert promotion_steps.settle_challenger(run, evaluated) == {"version": "1", "outcome": "promoted"}
         assert road.states(run_id) == ["used"]
 
 

@@ -25,6 +25,7 @@ def test_every_file_imports_and_holds_the_dag_it_is_named_after(bag: Any, backen
 def test_every_dag_has_what_an_operator_of_it_needs(bag: Any) -> None:
     for dag in bag.dags.values():
         assert dag.doc_md, dag.dag_id
+        assert dag.description, dag.dag_id
         assert dag.tags, dag.dag_id
         assert dag.catchup is False, dag.dag_id
         assert dag.max_active_runs == 1 or "wait_for_turn" in dag.task_ids, dag.dag_id

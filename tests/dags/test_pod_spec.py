@@ -14,7 +14,8 @@ import pytest
 from kubernetes.client import ApiClient, V1ObjectMeta, V1Pod, V1PodStatus
 
 from include.orchestration.training_task import training_task
-from include.settings import Pod, PodSettings, Settings, settings
+from include.settings import Settings, settings
+from include.settings.pod import Pod, PodSettings
 
 IMAGE = "registry.example.com/trainer@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 RUN_ID = "dataset_triggered__2026-11-20T10:00:00.123456+00:00"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from include.settings import PodSettings, Settings
+from include.settings import Settings
+from include.settings.pod import PodSettings
 
 REPOSITORY = Path(__file__).parents[2]
 FILE = REPOSITORY / "deployment.yaml"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from include.evaluation.evaluate import Context, Evaluation, FileAccount, PersonsDecision, assess, hash_rows
+from include.evaluation.evaluate import Context, Evaluation, PersonsDecision, ShownFile, assess, hash_rows
 from include.evaluation.gates import Thresholds
 from include.evaluation.metrics import find_flips, measure, most_confused
 from include.evaluation.report import write_report
@@ -52,7 +52,7 @@ def evaluation(classes: int, rows: int, champion_lacks: int = 0, texts: list[str
             model_name="m",
             history=HISTORY,
             best_epoch=2,
-            files=[FileAccount(key="incoming/ü+%.csv", rows_in=12, used=9, rejected=3, by_rule={"empty_text": 3})],
+            files=[ShownFile(key="incoming/ü+%.csv", rows_in=12, used=9, rejected=3, by_rule={"empty_text": 3})],
         ),
     )
 
@@ -228,7 +228,7 @@ def test_the_same_evaluation_gives_the_same_page(tmp_path: Path) -> None:
 
 def test_the_report_shows_warnings_and_why_a_file_could_not_be_read(tmp_path: Path) -> None:
     found = evaluation(classes=3, rows=60)
-    file = FileAccount(
+    file = ShownFile(
         key="incoming/<b>.csv", rows_in=1, used=0, rejected=1, reason="it is a <PDF>", warnings=["read as Mac Roman"]
     )
     context = found.context.model_copy(update={"files": [file], "warnings": ["'Login' and 'login' look <alike>"]})

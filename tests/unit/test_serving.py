@@ -29,7 +29,8 @@ from include.serving.app import build
 from include.serving.batcher import Batcher, QueueFull
 from include.serving.engine import Tokens
 from include.serving.server import ModelServer
-from include.settings import ServingSettings, settings
+from include.settings import settings
+from include.settings.serving import ServingSettings
 from include.training.scoring import score
 from tests.unit.registry_services import MlflowServer, Registry
 

@@ -33,7 +33,7 @@ def said(monkeypatch: pytest.MonkeyPatch):
         ({"BERT_EPOCH": "3"}, "BERT_EPOCH is no setting; did you mean BERT_EPOCHS?"),
         ({"BERT_TXT_COLUMN": "q"}, "BERT_TXT_COLUMN is no setting; did you mean BERT_TEXT_COLUMN?"),
         ({"BERT_POD_GPU": "1"}, "BERT_POD_GPU is no setting; did you mean BERT_POD_GPUS?"),
-        ({"BERT_XYZZY": "1"}, "BERT_XYZZY is no setting; include/settings.py has them all"),
+        ({"BERT_XYZZY": "1"}, "BERT_XYZZY is no setting; include/settings has them all"),
         ({"BERT_EPOCHS": "four"}, "BERT_EPOCHS: it should be a valid integer"),
         ({"bert_epochs": "0"}, r"BERT_EPOCHS: it should be greater than or equal to 1 \(the default is 4\)"),
         ({"BERT_MIN_ACCURACY": "70"}, r"BERT_MIN_ACCURACY: .*less than or equal to 1 \(absolute floor"),

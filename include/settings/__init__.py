@@ -9,220 +9,22 @@ allowed, and ends with 1 if there are any.
 """
 
 import difflib
-import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from include import renaming
-
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)?$")]
-"""An amount of bytes as Kubernetes writes it: ``16Gi``."""
-
-Names = Annotated[tuple[str, ...], NoDecode]
-"""Comma-separated in the environment, or a JSON list if a name has a comma."""
-
-SECRET_NAME = re.compile(
-    r"SECRET|PASSWORD|PASSWD|(_|^)(PASS|PWD)$|TOKEN(_|$)|CREDENTIAL|WEBHOOK|(ACCESS|API|FERNET|PRIVATE)_KEY"
-)
-"""Of a variable."""
-
-SECRET_FIELD = re.compile(r'"(password|token|secret|private_key|client-key-data)"\s*:\s*"[^"]')
-"""Of a connection or a key that is written as JSON."""
-
-LOGIN = re.compile(r"://[^/\s]*@")
-"""Of an URL: what stands between ``//`` and ``@``."""
+from include.settings.pod import PodSettings
+from include.settings.serving import ServingSettings
+from include.settings.types import Names, TrackingUri, split
 
 
-def _without_login(uri: str) -> str:
-    if LOGIN.search(uri):
-        raise ValueError("looks like a credential: a login belongs into MLFLOW_TRACKING_USERNAME and _PASSWORD")
-    return uri
-
-
-TrackingUri = Annotated[str, AfterValidator(_without_login)]
-"""MLflow's address, which everyone who may read a job sees."""
-
-
-def _split(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        try:
-            return tuple(json.loads(value))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"it begins like a JSON list and is none ({error})") from error
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-class Pod(BaseModel):
-    """The pod that a job is trained in."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    # Where it runs.
-    image: str = Field("", description="the trainer's image, by tag or digest; the kubernetes backend needs it")
-    image_pull_secrets: Names = Field((), description="names of Kubernetes secrets, comma-separated")
-    kubernetes_conn_id: str = Field(
-        "kubernetes_default",
-        description="Airflow connection to the cluster; if there is none of this name: Airflow's own cluster",
-    )
-    namespace: str = Field("", description="empty: the connection's, else Airflow's own, else default")
-    service_account: str = Field("", description="for workload identity; empty: the namespace's default")
-    automount_token: bool = Field(False, description="give the pod a token for the Kubernetes API; training needs none")
-    node_selector: dict[str, str] = Field(
-        {}, description='for example {"node.kubernetes.io/instance-type": "g6.xlarge"}'
-    )
-    tolerations: list[dict[str, Any]] = Field(
-        [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        description="taints that the pod may run on",
-    )
-    priority_class: str = Field("", description="name of a PriorityClass; a higher one is not preempted")
-    labels: dict[str, str] = Field({}, description='more labels, for example {"kueue.x-k8s.io/queue-name": "training"}')
-    annotations: dict[str, str] = Field(
-        {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
-        description="more annotations; the default keeps autoscalers from moving a pod at work",
-    )
-
-    # What it gets. Requests equal limits, so it is evicted last.
-    gpus: int = Field(1, ge=0, description="0: trains on the CPU")
-    gpu_resource: str = Field("nvidia.com/gpu", description="what a GPU is called on the cluster")
-    cpu: float = Field(4, gt=0, description="cores")
-    memory: Quantity = Field("16Gi", description="includes shared_memory")
-    shared_memory: Quantity = Field("2Gi", description="/dev/shm, for data loaders and NCCL")
-    scratch: Quantity = Field("20Gi", description="the only place on disk the pod can write to")
-    run_as_user: int = Field(50000, ge=1, description="user id; the image's")
-
-    # What it knows. Credentials come from Kubernetes secrets or from workload identity, never from here.
-    env_secrets: Names = Field((), description="names of Kubernetes secrets whose keys become environment variables")
-    env: dict[str, str] = Field({}, description="more environment variables; win over those that Airflow has itself")
-    mlflow_tracking_uri: TrackingUri = Field("", description="MLflow's address as the pod sees it, if it is another")
-
-    # How long things take, in seconds.
-    startup_seconds: int = Field(
-        900,
-        ge=1,
-        description="until the pod must run: a new node, a large image or a queue take minutes; a scheduling gate's "
-        "time (Kueue) does not count",
-    )
-    grace_seconds: int = Field(120, ge=1, description="for the last checkpoint when the pod is asked to stop")
-    lost_seconds: int = Field(300, ge=1, description="how long each try waits for a silent node or Kubernetes API")
-    disruptions: int = Field(10, ge=0, description="how many evicted, preempted or lost pods each try replaces")
-    deadline_seconds: int = Field(86_400, ge=1, description="after this the pod is stopped, whoever has forgotten it")
-    poll_seconds: float = Field(5, gt=0, description="how often the pod's status is read")
-    log_seconds: float = Field(10, gt=0, description="how often the pod's log is copied to the task's")
-
-    _split_names = field_validator("image_pull_secrets", "env_secrets", mode="before")(_split)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The pod's variables: of Airflow's own those that say where things are, and ``env``.
-
-        Raises ValueError if one of them looks like a credential: everyone who may see pods sees these.
-        """
-        found = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)} | self.env
-        for name, value in found.items():
-            if is_credential(name, value):
-                raise ValueError(f"{name} looks like a credential: it belongs into a secret (BERT_POD_ENV_SECRETS)")
-        return found
-
-
-PASSED_ON = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "MLFLOW_S3_ENDPOINT_URL",
-    "HF_ENDPOINT",
-    "HF_HUB_OFFLINE",
-)
-"""What a pod gets of Airflow's environment; ``BERT_BUCKET`` comes to it. No name that carries a secret."""
-
-
-def is_credential(name: str, value: str) -> bool:
-    """Whether a variable looks like one that carries a secret; a path to a file that holds one does not."""
-    is_path = value.startswith("/") and (name.endswith("_FILE") or name == "GOOGLE_APPLICATION_CREDENTIALS")
-    return bool((SECRET_NAME.search(name.upper()) and not is_path) or LOGIN.search(value) or SECRET_FIELD.search(value))
-
-
-class PodSettings(Pod, BaseSettings):
-    """Every model's pod, from the environment: ``BERT_POD_`` and the field's name; dicts and lists are JSON there."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="BERT_POD_", frozen=True, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True
-    )
-
-    overrides: dict[str, dict[str, Any]] = Field(
-        {}, description='other values for a model: {"my-model": {"gpus": 4, "memory": "64Gi"}}'
-    )
-
-    @model_validator(mode="after")
-    def _check_overrides(self) -> Self:
-        for model in self.overrides:
-            try:
-                self.of(model)
-            except ValidationError as error:
-                told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-                raise ValueError(f"BERT_POD_OVERRIDES: overrides of {model}: {told}") from error
-        return self
-
-    def of(self, model_name: str) -> Pod:
-        """A model's pod."""
-        return Pod(**(self.model_dump(exclude={"overrides"}) | self.overrides.get(model_name, {})))
-
-
-class ServingSettings(BaseSettings):
-    """The model server's: ``BERT_SERVING_`` and the field's name."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="BERT_SERVING_", frozen=True, populate_by_name=True, env_ignore_empty=True, hide_input_in_errors=True
-    )
-
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
-    port: int = Field(
-        8000,
-        ge=0,
-        le=65_535,
-        validation_alias=AliasChoices("BERT_SERVING_PORT", "PORT"),
-        description="to listen on; PORT, as platforms give it, will do, and the option --port wins",
-    )
-    models: Names = Field((), description="registered models to serve, comma-separated; empty: BERT_MODEL_NAME")
-    cache: str = Field("", description="folder for champions' files; empty: one in the system's temporary folder")
-    look_seconds: float = Field(2.0, gt=0, le=10, description="pause between two looks at the alias champion")
-    batch_tokens: int = Field(2_048, ge=16, description="tokens that are answered at a time")
-    queue_tokens: int = Field(65_536, ge=16, description="beyond so many waiting tokens requests get 429")
-    most_texts: int = Field(256, ge=1, description="of one request")
-    most_kib: int = Field(1_024, ge=1, description="of one request's body")
-    open: bool = Field(False, description="answer anyone, without a token, elsewhere than on a developer's machine")
-    requests_per_minute: int = Field(0, ge=0, description="of one token, or of all callers without one; 0: any number")
-    log_texts: Literal["full", "hash", "off"] = Field(
-        "full", validation_alias="BERT_LOG_TEXTS", description="whether the prediction log has texts, hashes or neither"
-    )
-    log_seconds: float = Field(1.0, gt=0, le=60, description="pause between two writes of the prediction log")
-    tokens: SecretStr = Field(
-        SecretStr(""), validation_alias="SERVING_TOKENS", description="who may ask: tokens, comma-separated"
-    )
-
-    _split_names = field_validator("models", mode="before")(_split)
-
-
-class Place(BaseSettings):
+class Deployment(BaseSettings):
     """What Airflow asks before it starts; apart from the rest, which may be wrong without stopping it."""
 
     model_config = SettingsConfigDict(
@@ -236,7 +38,7 @@ class Place(BaseSettings):
     )
 
 
-class Settings(Place):
+class Settings(Deployment):
     """All settings with their defaults; a wrong value stops the start with the variable's name and what is allowed."""
 
     # Where things lie.
@@ -354,7 +156,7 @@ class Settings(Place):
     min_class_rows: int = Field(10, ge=1, description="classes with fewer golden rows are not gated")
 
     _split_names = field_validator("labels", "admitted_labels", "base_model_buckets", "alert_emails", mode="before")(
-        _split
+        split
     )
 
     _parse_mapping = field_validator("label_mapping", mode="before")(renaming.parse)
@@ -412,7 +214,7 @@ def _unknown_names() -> Iterator[str]:
         short = upper.removeprefix("BERT_")
         if value and short != upper and short not in known and upper not in NOT_SETTINGS:
             near = difflib.get_close_matches(short, known, n=1)
-            hint = f"did you mean BERT_{near[0]}?" if near else "include/settings.py has them all"
+            hint = f"did you mean BERT_{near[0]}?" if near else "include/settings has them all"
             yield f"{name} is no setting; {hint}"
 
 
@@ -439,7 +241,3 @@ def _variable(model: type[BaseSettings], field: str) -> str:
     if isinstance(alias, str):
         return alias
     return f"{model.model_config['env_prefix']}{field}".upper()
-
-
-if __name__ == "__main__":
-    sys.exit("\n".join(faults()) or 0)  # to stderr, with 1, if there are any

@@ -9,11 +9,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from include import lake
-from include.training import data
+from include.training import token_store
 from include.training.base_models import PACKAGED, Package
-from include.training.data import Dataset
 from include.training.errors import TrainingError
 from include.training.sources import fetch_base_model, newest_revision
+from include.training.token_store import Dataset
 from tests.unit.training_models import VOCABULARY, rows, save_dataset, save_tokenizer
 
 GOOD = [("a card", "card"), ("a fee", "fee")]
@@ -108,7 +108,7 @@ def test_a_packaged_model_is_the_packages_and_one_that_is_not_installed_is_named
 def test_rows_are_the_tokens_of_the_texts_however_many_pieces_they_are_read_in(
     tmp_path: Path, work: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "PIECE", 7)
+    monkeypatch.setattr(token_store, "PIECE", 7)
     pairs = rows(30)
     read, _ = Dataset(save_dataset(tmp_path, pairs, GOOD_TOPICS), work).rows(tokenizer, 9)
     expected = [tokenizer(text, truncation=True, max_length=9)["input_ids"] for text, _ in pairs]

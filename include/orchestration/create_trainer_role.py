@@ -1,4 +1,4 @@
-"""Makes the role Trainer where Airflow keeps its own users: ``python -m include.orchestration.roles``.
+"""Makes the role Trainer where Airflow keeps its own users: ``python -m include.orchestration.create_trainer_role``.
 
 Airflow's roles go from Viewer, who may start nothing, to User, who may start, edit and delete everything. Trainer is
 what lies between, and is given together with Viewer: it trains, and it cannot roll back.

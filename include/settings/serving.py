@@ -1,0 +1,43 @@
+"""The settings of the model server: ``BERT_SERVING_`` and the field's name."""
+
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from include.settings.types import Names, split
+
+
+class ServingSettings(BaseSettings):
+    """The model server's: ``BERT_SERVING_`` and the field's name."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BERT_SERVING_", frozen=True, populate_by_name=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65_535,
+        validation_alias=AliasChoices("BERT_SERVING_PORT", "PORT"),
+        description="to listen on; PORT, as platforms give it, will do, and the option --port wins",
+    )
+    models: Names = Field((), description="registered models to serve, comma-separated; empty: BERT_MODEL_NAME")
+    cache: str = Field("", description="folder for champions' files; empty: one in the system's temporary folder")
+    look_seconds: float = Field(2.0, gt=0, le=10, description="pause between two looks at the alias champion")
+    batch_tokens: int = Field(2_048, ge=16, description="tokens that are answered at a time")
+    queue_tokens: int = Field(65_536, ge=16, description="beyond so many waiting tokens requests get 429")
+    most_texts: int = Field(256, ge=1, description="of one request")
+    most_kib: int = Field(1_024, ge=1, description="of one request's body")
+    open: bool = Field(False, description="answer anyone, without a token, elsewhere than on a developer's machine")
+    requests_per_minute: int = Field(0, ge=0, description="of one token, or of all callers without one; 0: any number")
+    log_texts: Literal["full", "hash", "off"] = Field(
+        "full", validation_alias="BERT_LOG_TEXTS", description="whether the prediction log has texts, hashes or neither"
+    )
+    log_seconds: float = Field(1.0, gt=0, le=60, description="pause between two writes of the prediction log")
+    tokens: SecretStr = Field(
+        SecretStr(""), validation_alias="SERVING_TOKENS", description="who may ask: tokens, comma-separated"
+    )
+
+    _split_names = field_validator("models", mode="before")(split)
