@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -50,6 +50,9 @@ setup: .venv/installed ## makes .venv with everything pinned
 demo: setup ## uploads seven files to a fresh stack and shows what happens [DATA= TEXT= LABEL= TEST=]
 	$(BIN)/python -m dev demo $${DATA:+--data="$$DATA"} $${TEXT:+--text="$$TEXT"} $${LABEL:+--label="$$LABEL"} \
 	  $${TEST:+--test="$$TEST"}
+
+demo-week: setup ## two weeks of the weekly ETL, from FTP, SFTP, HTTP and SQL to models and reports
+	$(BIN)/python -m dev demo-week
 
 up: setup ## starts the local stack and leaves it running [STACK=demo: with the demo's data]
 	$(BIN)/python -m dev up $(STATE)

@@ -226,6 +226,13 @@ def demo(arguments: argparse.Namespace) -> int:
     )
 
 
+def demo_week(arguments: argparse.Namespace) -> int:
+    """Runs two weeks of the weekly ETL on a fresh stack, from real FTP, SFTP, HTTP and SQL servers, and checks them."""
+    from dev.week import demo_week as tell
+
+    return tell(arguments.state, console)
+
+
 def cases(arguments: argparse.Namespace) -> int:
     """Takes a folder's files in as uploads would be, and compares what comes of them with its expected.json."""
     from dev import cases as folder_of_cases
@@ -303,12 +310,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     decisions = (rollback, approve, reject, readmit, establish)
     commands_of_a_stack = (up, down, status, logs, env, upload, rejected, *decisions, reproduce, export)
-    for function in (*commands_of_a_stack, demo, cases, docker_check):
+    for function in (*commands_of_a_stack, demo, demo_week, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
         )
         command.set_defaults(run=function)
-        state = DEMO_STATE if function is demo else DEFAULT_STATE
+        state = {demo: DEMO_STATE, demo_week: DEMO_STATE.with_name("week")}.get(function, DEFAULT_STATE)
         command.add_argument("--state", type=Path, default=state, help="the stack's folder (%(default)s)")
         if function is up:
             command.add_argument("--services-only", action="store_true", help="no Airflow: start that otherwise")

@@ -88,6 +88,16 @@ def feedback(model_name: str, name: str = "") -> str:
     return f"{root()}/feedback/{model_name}/{name}"
 
 
+def raw(source: str, week: str = "", name: str = "") -> str:
+    """Files as the weekly ETL fetched them, unchanged; without a week the folder of all weeks."""
+    return f"{root()}/raw/{source}/{week}/{name}" if week else f"{root()}/raw/{source}/"
+
+
+def weekly_predictions(model_name: str, week: str) -> str:
+    """What a model has answered of a week's texts without a label."""
+    return f"{root()}/predictions/{model_name}/week={week}/weekly_etl.parquet"
+
+
 def job(job_id: str, name: str = "") -> str:
     """The trainer's only way in and out."""
     return f"{root()}/jobs/{job_id}/{name}"
@@ -101,6 +111,11 @@ def model(model_name: str, version: str, name: str = "") -> str:
 def report(dag_id: str, run_id: str, name: str = "") -> str:
     """A run's HTML and PNG files."""
     return f"{root()}/reports/{dag_id}/{slug(run_id)}/{name}"
+
+
+def week_facts(dag_id: str, week: str = "") -> str:
+    """What is known of a week of an ETL; without a week the folder of all weeks."""
+    return f"{root()}/reports/{dag_id}/weeks/" + (f"{week}.json" if week else "")
 
 
 def slug(run_id: str) -> str:

@@ -38,6 +38,7 @@ class SpoolJob(BaseModel):
     target: Path
     text_column: str = ""
     label_column: str = ""
+    labelled: bool = True  # else the label column is the text's, and says nothing
     max_characters: int
     part: Part = WHOLE
 
@@ -83,7 +84,7 @@ def spool(job: SpoolJob) -> Spooled:
             pa.ipc.new_file(str(job.target), CHECKED) as writer,
         ):
             for frame in ahead(table.frames):
-                checked = check_frame(frame, job.max_characters)
+                checked = check_frame(frame if job.labelled else frame.assign(label="none"), job.max_characters)
                 rows += len(checked)
                 writer.write_table(checked)
         if not rows and job.part == WHOLE:

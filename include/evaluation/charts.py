@@ -89,6 +89,45 @@ def intervals(comparisons: list[Comparison], margin: float, png: Path) -> str:
         return _save(figure, png)
 
 
+def two_mixes(names: list[str], now: list[int], before: list[int] | None, png: Path, *, upright: bool = False) -> str:
+    """Draws shares of this week, and of the week before beside them; writes the PNG and returns the SVG."""
+    mixes = [("this week", BLUE, now)] + ([("last week", ORANGE, before)] if before and sum(before) else [])
+    with _style():
+        figure = _figure(10, 3.2 if upright else 1.2 + 0.3 * len(names))
+        axes = figure.subplots()
+        thick = 0.8 / len(mixes)
+        for number, (title, colour, counts) in enumerate(mixes):
+            shares = [100 * count / max(sum(counts), 1) for count in counts]
+            places = [at + thick * (number - (len(mixes) - 1) / 2) for at in range(len(names))]
+            draw = axes.bar if upright else axes.barh
+            draw(places, shares, thick, color=colour, label=title)
+        short = [name if len(name) <= 40 else f"{name[:39]}…" for name in names]
+        if upright:
+            axes.set_xticks(range(len(names)), short)
+            axes.set_ylabel("% of texts")
+        else:
+            axes.set_yticks(range(len(names)), short)
+            axes.invert_yaxis()
+            axes.set_xlabel("% of texts")
+        axes.legend(loc="best")
+        return _save(figure, png)
+
+
+def weeks(names: list[str], series: dict[str, list[int]], png: Path) -> str:
+    """Draws counts by week; writes the PNG and returns the SVG."""
+    with _style():
+        figure = _figure(10, 3)
+        axes = figure.subplots()
+        for (title, counts), colour in zip(series.items(), (GREEN, RED, BLUE, ORANGE), strict=False):
+            axes.plot(range(len(names)), counts, color=colour, marker="o", markersize=4, linewidth=2, label=title)
+        axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 12 else 0)
+        axes.set_ylabel("texts")
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", color=INK, alpha=0.15)
+        axes.legend(loc="best")
+        return _save(figure, png)
+
+
 @contextmanager
 def _style() -> Iterator[None]:
     import matplotlib

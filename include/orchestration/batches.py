@@ -43,6 +43,8 @@ BATCHES = sa.Table(
 )
 ROWS_AT_ONCE = 500
 PIPELINE = "bert_model_training_pipeline"
+TRAINING_DAGS = (PIPELINE, "weekly_etl")
+"""Whose runs take batches and write how they ended."""
 
 
 def record(batch_ids: Iterable[str]) -> None:

@@ -12,7 +12,9 @@ START = datetime(2025, 1, 1)
 
 AWS = "aws_default"
 WAREHOUSE = "warehouse"
+SCHEMA = "public"  # of the warehouse's tables
 GPU_POOL = "gpu"
+MERGE_POOL = "warehouse_merge"
 
 TASK_DEFAULTS: dict[str, Any] = {
     "owner": "ml-platform",

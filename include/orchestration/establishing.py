@@ -15,8 +15,6 @@ from sqlalchemy.engine import Engine
 from include import lake
 from include.datasets import golden
 from include.orchestration import settling
-from include.orchestration.batches import PIPELINE
-from include.orchestration.outcome import of_run
 from include.registry import ledger, models
 from include.registry.ledger import Entry
 from include.settings import settings
@@ -83,7 +81,7 @@ def _origin(run_id: str) -> str:
     if lake.exists(staged):
         facts = lake.read_json(staged)
         return str(facts.get("golden_origin", facts["dataset_id"]))
-    report = of_run(PIPELINE, run_id)  # lasts longer
+    report = settling.report_of(run_id)  # lasts longer
     dataset_id = report.get("dataset_id")
     if not dataset_id:
         raise NothingToEstablish(f"the run {run_id} has made no dataset, or there is no such run: check its id")

@@ -19,6 +19,7 @@ from airflow.utils.state import State
 from astro.sql.operators.load_file import LoadFileOperator
 
 from include import lake
+from include.orchestration import curating
 from include.orchestration.defaults import WAREHOUSE
 
 if TYPE_CHECKING:
@@ -74,13 +75,12 @@ def drop_of_ended_runs() -> int:
     """Drops the tables of runs that are over; returns how many."""
     engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
     # Before the runs: a table that is made meanwhile is not in the list.
-    tables = [name for name in sa.inspect(engine).get_table_names() if name.startswith(PREFIX)]
+    tables = [name for name in sa.inspect(engine).get_table_names() if name.startswith((PREFIX, curating.ETL_PREFIX))]
     with create_session() as session:
-        running = [
-            run_id for (run_id,) in session.query(DagRun.run_id).filter(DagRun.state.in_(State.unfinished_dr_states))
-        ]
+        running = session.query(DagRun.dag_id, DagRun.run_id).filter(DagRun.state.in_(State.unfinished_dr_states)).all()
     # Older versions had one table for all runs.
-    keep = {table_name(run_id) for run_id in running} | ({PREFIX} if running else set())
+    keep = {table_name(run_id) for _, run_id in running} | ({PREFIX} if running else set())
+    keep |= {curating.table_name(kind, *run) for run in running for kind in curating.KINDS}
     dropped = [name for name in tables if name not in keep]
     for name in dropped:
         _drop(engine, name)

@@ -62,6 +62,12 @@ def training_params() -> dict[str, Param]:
     }
 
 
+def etl_params() -> dict[str, Param]:
+    """Params of ``weekly_etl``: those of training that do not say which files are read, and how."""
+    params = training_params()
+    return {name: params[name] for name in params if name not in ("dataset_uri", "text_column", "label_column")}
+
+
 def _column(title: str, default: str, setting: str, usual: str) -> Param:
     return Param(
         default or None,

@@ -23,6 +23,7 @@ from include.evaluation.evaluate import Context, Evaluation, ShownFile, evaluate
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import write_report
 from include.orchestration import awaiting, golden_rows, handover, settling
+from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
 from include.registry import approvals, ledger, lineage, mlflow_runs, models, promotion, standing
@@ -234,7 +235,8 @@ def _superseded(plan: Plan, evaluation: Evaluation, actor: str) -> str:
 
 def _start_over(dag_run: DagRun, plan: Plan, result: Result, reason: str) -> None:
     """Gives the run's rows to a run that builds on the new champion, started with what this one was told."""
-    told = dag_run.run_type == DagRunType.DATASET_TRIGGERED  # then the listener tells of its batches again
+    # Then the listener tells of its batches again.
+    told = dag_run.run_type == DagRunType.DATASET_TRIGGERED or dag_run.dag_id != PIPELINE
     intake = _intake(plan)
     if told or settling.batch_ids(plan):
         because = Because.SUPERSEDED if told else Because.WAITS

@@ -108,10 +108,11 @@ def _finish(promoted: Entry, reason: str) -> None:
         return
     plan, intake = staged
     settling.publish_newcomers(plan, intake)
-    if not outcome.of_run(PIPELINE, run_id):
+    dag_id = promoted.actor.removeprefix("dag:") if promoted.actor.startswith("dag:") else PIPELINE
+    if not outcome.of_run(dag_id, run_id):
         facts = {"model_version": promoted.version, "champion_version": promoted.version}
         facts |= {"dataset_id": promoted.dataset_id, "job_id": promoted.job_id}
-        outcome.conclude_again(PIPELINE, plan, intake, "promoted", f"version {promoted.version}: {reason}", **facts)
+        outcome.conclude_again(dag_id, plan, intake, "promoted", f"version {promoted.version}: {reason}", **facts)
 
 
 def _staged(run_id: str) -> tuple[Plan, Intake] | None:

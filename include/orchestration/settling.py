@@ -15,7 +15,7 @@ from include.datasets import newcomers
 from include.datasets.intake import Intake, Plan, Source
 from include.datasets.judging import UNAPPROVED
 from include.orchestration import batches, golden_rows
-from include.orchestration.batches import PIPELINE
+from include.orchestration.batches import TRAINING_DAGS
 from include.orchestration.defaults import WAREHOUSE
 from include.settings import settings
 from include.uploads import lifecycle, open_batches
@@ -198,15 +198,20 @@ def readmit(run_id: str, reason: str, *, approve: bool = False) -> list[str]:
 
 def _left_unapproved(run_id: str) -> set[str]:
     """The earlier batches of which rows waited for a person's word when a run ended, by its report."""
-    uri = lake.report(PIPELINE, run_id, "run.json")
-    report = lake.read_json(uri) if lake.exists(uri) else {}
+    report = report_of(run_id)
     found = {file["batch_id"] for file in report.get("files", []) if UNAPPROVED in file.get("waits_for", [])}
     return found - {*report.get("batches", [])}
 
 
 def _batches_of(run_ids: Iterable[str]) -> list[str]:
     """The batches that these runs had last, by their reports."""
-    reports = [lake.report(PIPELINE, run_id, "run.json") for run_id in run_ids]
-    named = {name for uri in reports if lake.exists(uri) for name in lake.read_json(uri).get("batches", [])}
+    ids = set(run_ids)
+    named = {name for run_id in ids for name in report_of(run_id).get("batches", [])}
     found = sorted(name for name in named if read_batch(name) is not None)
-    return [name for name in found if lifecycle.read(name).run_id in set(run_ids)]
+    return [name for name in found if lifecycle.read(name).run_id in ids]
+
+
+def report_of(run_id: str) -> dict[str, Any]:
+    """How a run ended, whichever DAG's it was; empty if nobody knows."""
+    uris = [lake.report(dag_id, run_id, "run.json") for dag_id in TRAINING_DAGS]
+    return next((lake.read_json(uri) for uri in uris if lake.exists(uri)), {})

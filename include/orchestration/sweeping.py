@@ -16,7 +16,7 @@ from include import lake
 from include.datasets import newcomers
 from include.lake import Stored
 from include.orchestration import handover
-from include.orchestration.batches import PIPELINE
+from include.orchestration.batches import TRAINING_DAGS
 from include.orchestration.settling import warehouse
 from include.registry import approvals, ledger, lineage, models
 from include.settings import settings
@@ -26,7 +26,6 @@ from include.uploads.expiry import delete_all, expire_claims, older
 logger = logging.getLogger(__name__)
 
 DATASETS_LOCK = "datasets"
-TRAINING_DAGS = (PIPELINE,)
 
 
 def sweep() -> dict[str, int]:
@@ -120,5 +119,6 @@ def _runs_that_await() -> set[str]:
 
 def _unfinished_runs() -> list[str]:
     with create_session() as session:
-        found = session.query(DagRun.run_id).filter(DagRun.state.in_(State.unfinished_dr_states))
-        return [run_id for (run_id,) in found.filter(DagRun.dag_id.in_(TRAINING_DAGS))]
+        found = session.query(DagRun.dag_id, DagRun.run_id).filter(DagRun.state.in_(State.unfinished_dr_states))
+        runs = found.filter(DagRun.dag_id.in_(TRAINING_DAGS)).all()
+    return [name for dag_id, run_id in runs for name in (run_id, f"{dag_id} {run_id}")]  # etl_steps.staging_of

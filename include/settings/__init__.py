@@ -89,6 +89,10 @@ class Settings(Deployment):
     jobs_days: float = Field(30.0, ge=0, description="training jobs that no model version comes from,")
     datasets_days: float = Field(90.0, ge=0, description="and datasets that no model version was trained on")
 
+    # The weekly ETL.
+    sources: str = Field("include/ingestion/sources.yaml", description="the YAML file that lists its sources")
+    alert_emails: Names = Field((), description="who gets a mail when weekly_etl fails, comma-separated")
+
     # The data contract.
     text_column: str = Field("", description="name of the text column; empty: found by name")
     label_column: str = Field("", description="name of the label column; empty: found by name")
@@ -151,7 +155,9 @@ class Settings(Deployment):
     )
     min_class_rows: int = Field(10, ge=1, description="classes with fewer golden rows are not gated")
 
-    _split_names = field_validator("labels", "admitted_labels", "base_model_buckets", mode="before")(split)
+    _split_names = field_validator("labels", "admitted_labels", "base_model_buckets", "alert_emails", mode="before")(
+        split
+    )
 
     _parse_mapping = field_validator("label_mapping", mode="before")(renaming.parse)
     _check_mapping = field_validator("label_mapping")(renaming.check)

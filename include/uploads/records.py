@@ -66,6 +66,7 @@ class Batch(BaseModel):
 
     batch_id: str
     files: list[ClaimedFile]
+    origin: str = "upload"
 
 
 def read_batch(batch_id: str) -> Batch | None:

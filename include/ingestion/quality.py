@@ -1,0 +1,241 @@
+"""The rules of ``preprocess_data``: which curated texts are left out, and which are mended, with a reason each.
+
+Each rule can be switched off in the list of sources. Rows come part by part; only the signatures of texts, by which
+near-duplicates are known, are kept from part to part.
+"""
+
+import re
+import statistics
+import unicodedata
+from collections import Counter
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from xxhash import xxh3_64_intdigest
+
+from include.datasets.checks import normalise
+from include.ingestion.sources import Quality
+
+PLACEHOLDERS = frozenset(
+    """n/a|na|n.a.|none|null|nil|nan|undefined|unknown|tbd|x|xx|xxx|test|asdf|[empty]|(empty)|#n/a|#ref!|#value!|no text
+|not available|not applicable|no message|no content|lorem ipsum|leer|keine|kein text""".replace("\n", "").split("|")
+)
+SAMPLE = 5_000  # texts by which usual lengths are known
+FEWEST_FOR_LENGTHS = 100
+FAR_OUT = 4.0  # robust deviations
+FEWEST_WORDS = 3
+SHORTEST_FOR_LANGUAGE = 20  # characters: of shorter texts no library tells the language
+SURE_OF_LANGUAGE = 0.98
+SHINGLE_CHARACTERS = 5
+PERMUTATIONS, BANDS = 128, 32
+
+_SIGNATURE = re.compile(
+    r"(?im)^\s*(?:--\s*$|best regards|kind regards|warm regards|regards,|sincerely|yours truly|many thanks,?\s*$|"
+    r"cheers,|mit freundlichen gr(?:ü|ue)(?:ß|ss)en|viele gr(?:ü|ue)(?:ß|ss)e|sent from my |get outlook for |"
+    r"gesendet von |von meinem \w+ gesendet)"
+)
+_QUOTED = re.compile(
+    r"(?im)^\s*(?:on .{5,120} wrote:|am .{5,120} schrieb.*:|-{2,}\s*(?:original message|forwarded message|"
+    r"urspr(?:ü|ue)ngliche nachricht)\s*-{2,}|begin forwarded message:)"
+)
+_QUOTE_LINES = re.compile(r"(?m)^\s*>.*\n?")
+_NOTICE = re.compile(
+    r"(?is)(?:^|\n)\s*(?:(?:this|the information (?:in|contained in) this) (?:e-?mail|message|communication)\b"
+    r"[^\n]{0,200}(?:confidential|privileged|intended (?:solely|only))"
+    r"|diese (?:e-?mail|nachricht)[^\n]{0,120}vertraulich"
+    r"|please consider the environment before printing|to unsubscribe\b|unsubscribe from this list"
+    r"|you (?:are receiving|received) this (?:e-?mail|message) because|confidentiality notice).*"
+)
+_ONLY_AUTOMATIC = re.compile(
+    r"(?is)\s*(?:(?:automatic reply|auto-?reply|out of office|abwesenheitsnotiz|automatische antwort)\b.*"
+    r"|i am (?:currently )?out of (?:the )?office\b.*|(?:mail delivery failed|undeliverable|delivery status "
+    r"notification)\b.*|do not reply to this (?:e-?mail|message)\b.{0,80})"
+)
+
+
+class Row(NamedTuple):
+    """A curated text as it is read from and written to the warehouse."""
+
+    text_hash: str
+    text: str
+    label: str
+    source: str
+    seen_at: str
+    trust: int
+    copies: int
+
+
+class Broken(NamedTuple):
+    """A text that is left out, and why."""
+
+    row: Row
+    rule: str
+    reason: str
+
+
+class Cleaner:
+    """Applies the rules to one part of a week's rows after the other.
+
+    Attributes:
+        left_out: how many rows each rule has left out.
+        mended: how many rows each rule has mended.
+        examples: a few texts of each rule, before and after.
+    """
+
+    def __init__(self, quality: Quality, lengths: list[int]) -> None:
+        """``lengths`` are those of a sample of the texts, in characters."""
+        self.quality = quality
+        self.left_out: Counter[str] = Counter()
+        self.mended: Counter[str] = Counter()
+        self.examples: dict[str, list[tuple[str, str]]] = {}
+        self.shortest, self.longest = usual_lengths(lengths) if quality.length else (0, 0)
+        self._near = _NearDuplicates(quality.similarity) if quality.near_duplicates else None
+
+    def clean(self, rows: list[Row]) -> tuple[list[Row], list[Broken]]:
+        """The rows that stay, mended, and those that are left out."""
+        kept, broken = [], []
+        for row in rows:
+            text = self._mend(row.text)
+            found = self._fault(text, row)
+            if found:
+                self.left_out[found[0]] += 1
+                self._show(found[0], row.text, found[1])
+                broken.append(Broken(row, *found))
+            else:
+                kept.append(row if text == row.text else row._replace(text=text, text_hash=hash_of(text)))
+        return kept, broken
+
+    def _mend(self, text: str) -> str:
+        for rule, mend in (("encoding", mend_encoding), ("boilerplate", without_boilerplate)):
+            if getattr(self.quality, rule) and (better := mend(text)) != text:
+                self.mended[rule] += 1
+                self._show(f"{rule}: mended", text, better)
+                text = better
+        return text
+
+    def _fault(self, text: str, row: Row) -> tuple[str, str] | None:
+        quality = self.quality
+        if quality.boilerplate and (not text.strip() or _ONLY_AUTOMATIC.fullmatch(text)):
+            return "boilerplate", "nothing but an automatic answer, a signature or a quoted message"
+        if quality.missing and is_missing(text):
+            return "missing", "a placeholder, or no word at all"
+        if quality.length and self.longest and not self.shortest <= len(text) <= self.longest:
+            return "length", f"{len(text)} characters, and usual are {self.shortest} to {self.longest}"
+        if quality.languages and (language := other_language(text, quality.languages)):
+            return "language", f"looks like {language!r}, and wanted are {', '.join(quality.languages)}"
+        if self._near and (other := self._near.seen(text, row.label)):
+            return "near_duplicate", f"almost the same as {other[:200]!r}"
+        return None
+
+    def _show(self, rule: str, before: str, after: str) -> None:
+        shown = self.examples.setdefault(rule, [])
+        if len(shown) < 3:
+            shown.append((before[:300], after[:300]))
+
+
+def hash_of(text: str) -> str:
+    """A text's hash: of its normalised form, as the upload path's ``text_keys``."""
+    return f"{xxh3_64_intdigest(normalise(text).encode()):016x}"
+
+
+def is_missing(text: str) -> bool:
+    """Whether a text says nothing: a placeholder, or signs without any letter or digit."""
+    plain = normalise(text)
+    return plain in PLACEHOLDERS or not any(unicodedata.category(character)[0] in "LN" for character in plain)
+
+
+def mend_encoding(text: str) -> str:
+    """A text that was decoded wrongly, as it was meant: ``fÃ¼r`` is ``für``. Others stay as they are."""
+    import ftfy
+
+    if text.isascii():
+        return text
+    # Nothing but mojibake: quotes, widths and ligatures are the writer's own.
+    mended: str = ftfy.fix_encoding(text)
+    return mended
+
+
+def without_boilerplate(text: str) -> str:
+    """A message without what mail programs and lawyers put below it; a text of one line stays as it is."""
+    if "\n" not in text:
+        return text
+    shorter = _NOTICE.sub("", text)
+    for pattern in (_QUOTED, _SIGNATURE):
+        if (found := pattern.search(shorter)) and shorter[: found.start()].strip():
+            shorter = shorter[: found.start()]
+    shorter = _QUOTE_LINES.sub("", shorter)
+    return shorter.strip() if shorter != text else text
+
+
+def usual_lengths(lengths: list[int]) -> tuple[int, int]:
+    """The shortest and longest usual length, from the logarithms' median and deviation; (0, 0) if too few are known."""
+    import math
+
+    if len(lengths) < FEWEST_FOR_LENGTHS:
+        return 0, 0
+    logs = [math.log(length + 1) for length in lengths]
+    middle = statistics.median(logs)
+    spread = 1.4826 * statistics.median(abs(one - middle) for one in logs)
+    spread = max(spread, 0.25)  # texts that are all as long as each other
+    return math.floor(math.exp(middle - FAR_OUT * spread)) - 1, math.ceil(math.exp(middle + FAR_OUT * spread))
+
+
+@lru_cache(maxsize=1)
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_pickled_model(MODEL_FILE, norm_probs=True)
+
+
+def other_language(text: str, wanted: tuple[str, ...]) -> str:
+    """The language of a text if that is surely none of those wanted; empty if it is, or if nobody can tell."""
+    words = re.sub(r"\S*[@/\d]\S*|[^\w\s]", " ", text)
+    plain = [word for word in words.split() if not word[0].isupper()]  # names are of any language
+    words = " ".join(plain) if len(plain) >= FEWEST_WORDS else words
+    if len(words.strip()) < SHORTEST_FOR_LANGUAGE:
+        return ""
+    language, probability = _identifier().classify(words)
+    return str(language) if language not in wanted and probability >= SURE_OF_LANGUAGE else ""
+
+
+class _NearDuplicates:
+    """Knows the texts that it has seen by MinHash; one that is almost one of them, with the same label, is told."""
+
+    def __init__(self, similarity: float) -> None:
+        from rensa import RMinHashLSH
+
+        self.similarity = similarity
+        self.index = RMinHashLSH(threshold=similarity, num_perm=PERMUTATIONS, num_bands=BANDS)
+        self.known: list[tuple[str, str]] = []
+
+    def seen(self, text: str, label: str) -> str:
+        """A text seen before that this one almost is; empty if there is none, and then it is known from now on."""
+        from rensa import RMinHash
+
+        plain = normalise(text)
+        if len(plain) < 2 * SHINGLE_CHARACTERS:
+            return ""
+        signature = RMinHash(num_perm=PERMUTATIONS, seed=42)
+        signature.update(list(_shingles(plain)))
+        for place in self.index.query(signature):
+            other, its_label = self.known[int(place)]
+            # A contradiction is the merge's to settle, and numbers make different questions of the same words.
+            if its_label == label and _numbers(other) == _numbers(plain) and _alike(other, plain) >= self.similarity:
+                return other
+        self.index.insert(len(self.known), signature)
+        self.known.append((plain, label))
+        return ""
+
+
+def _shingles(plain: str) -> set[str]:
+    return {plain[at : at + SHINGLE_CHARACTERS] for at in range(max(1, len(plain) - SHINGLE_CHARACTERS + 1))}
+
+
+def _numbers(plain: str) -> list[str]:
+    return re.findall(r"\d+", plain)
+
+
+def _alike(one: str, other: str) -> float:
+    """The share of short pieces that two texts have in common."""
+    first, second = _shingles(one), _shingles(other)
+    return len(first & second) / len(first | second)

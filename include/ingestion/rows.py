@@ -1,0 +1,83 @@
+"""Rows of databases and APIs as lines of JSON in which every value is text: no later step guesses at a type."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+
+def as_text(value: Any) -> str | None:
+    """A value as text, the same whatever driver it came from; None stays None.
+
+    Dates are ISO 8601, numbers keep all digits, bytes that are UTF-8 are that text, documents and lists are JSON, and
+    MongoDB's ObjectId and Decimal128 are what they print.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode("utf-8", "surrogateescape").encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping | list | tuple | set):
+        return json.dumps(_plain(value), ensure_ascii=False)
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, bool | int | float) else as_text(value)
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path, cursor: str = "") -> tuple[int, Any]:
+    """Writes rows as lines of JSON; returns how many, and the greatest value of the field ``cursor``, if it is named.
+
+    Raises ValueError if a row lacks the cursor: it would be fetched again and again, or never.
+    """
+    count, newest = 0, None
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps({name: as_text(value) for name, value in row.items()}, ensure_ascii=False) + "\n")
+            count += 1
+            if cursor:
+                if (value := row.get(cursor)) is None:
+                    raise ValueError(f"row {count} has no value in the cursor column {cursor!r}")
+                newest = value if newest is None else max(newest, value)
+    return count, newest
+
+
+def dump_cursor(value: Any) -> Any:
+    """A cursor's value as JSON that says its type; see ``load_cursor``."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, datetime):
+        return {"datetime": value.isoformat()}
+    if isinstance(value, date):
+        return {"date": value.isoformat()}
+    return {type(value).__name__: str(value)}
+
+
+def load_cursor(value: Any) -> Any:
+    """A cursor's value as ``dump_cursor`` was given it."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, text),) = value.items()
+    if kind == "ObjectId":
+        from bson import ObjectId
+
+        return ObjectId(text)
+    known: dict[str, Callable[[str], Any]] = {
+        "datetime": datetime.fromisoformat,
+        "date": date.fromisoformat,
+        "Decimal": Decimal,
+        "float": float,
+    }
+    return known.get(kind, str)(text)

@@ -1,0 +1,303 @@
+"""What the weekly ETL reads: a typed list of sources in one YAML file, checked while the DAG file is parsed.
+
+``python -m include.ingestion.sources [file]`` says what is wrong with a list, and ends with 1 if anything is.
+"""
+
+import difflib
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from include.settings import settings
+
+PROJECT = Path(__file__).parents[2]
+WEEKLY = "weekly"
+Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "xlsx"]
+
+
+class SourceError(ValueError):
+    """The list of sources is wrong; the message names source, field and what was probably meant."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Columns(_Model):
+    """Names of the columns; empty: found by the usual names, as in an upload."""
+
+    text: str = ""
+    label: str = ""
+
+
+class Paging(_Model):
+    """How a REST API hands out its pages."""
+
+    by: Literal["next_link", "link_header", "page", "offset", "cursor"]
+    field: str = Field(
+        "", description="next_link, cursor: where the answer has it, dotted; page, offset: the parameter"
+    )
+    parameter: str = Field("", description="cursor: the parameter that takes it")
+    first: int = Field(1, ge=0, description="page: number of the first page")
+    size: int = Field(100, ge=1, description="page, offset: rows of a page")
+    size_parameter: str = Field("", description="the parameter that asks for that many")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        needed = {"next_link": ["field"], "page": ["field"], "offset": ["field"], "cursor": ["field", "parameter"]}
+        for name in needed.get(self.by, []):
+            if not getattr(self, name):
+                raise ValueError(f"paging by {self.by} needs {name!r}")
+        return self
+
+
+class _Source(_Model):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="names the folder in raw/ and the map index")
+    schedule: str = Field(WEEKLY, description="weekly, or a cron expression: such sources get a DAG of their own")
+    labelled: bool = Field(True, description="false: its texts are given to the champion for predictions")
+    trust: int = Field(0, description="where labels contradict: the greater, the more it counts")
+    columns: Columns = Columns()
+    format: Format | None = Field(None, description="where the files' names do not say it")
+    settled_seconds: float = Field(60, ge=0, description="a file that changed less than this ago may still grow")
+    attempts: int = Field(5, ge=1, description="how often a broken transfer is resumed before the task fails")
+
+    by_curl: ClassVar[bool] = False
+    """Whether the shell script fetches it."""
+
+    @model_validator(mode="after")
+    def _unlabelled_text(self) -> Self:
+        if not self.labelled and not self.columns.text:
+            raise ValueError("a source without labels has to name its text column (columns: {text: …})")
+        return self
+
+
+class _Files(_Source):
+    """Files that lie in a folder: new is what has another name, size or time of change."""
+
+    path: str = Field(min_length=1)
+    pattern: str = Field("*", description="of file names, as a shell reads it; ** in the folders below, too")
+
+
+class Folder(_Files):
+    """A folder that is mounted on the workers."""
+
+    kind: Literal["folder"]
+
+
+class Ftp(_Files):
+    """An FTP server, or with ``kind: ftps`` one with explicit TLS."""
+
+    kind: Literal["ftp", "ftps"]
+    connection: str
+
+    by_curl = True
+
+
+class Sftp(_Files):
+    """An SFTP server; its host key is checked as the Airflow connection says."""
+
+    kind: Literal["sftp"]
+    connection: str
+
+
+class S3(_Files):
+    """A bucket, maybe another account's: ``path`` is ``bucket/prefix``; new is what has another ETag."""
+
+    kind: Literal["s3"]
+    connection: str = "aws_default"
+
+
+class Http(_Source):
+    """Files at URLs; new is what has another ETag, or another time of change and size."""
+
+    kind: Literal["http"]
+    connection: str
+    paths: tuple[str, ...] = Field(min_length=1)
+    auth: Literal["", "basic", "bearer", "header"] = Field(
+        "", description="from the connection: login and password; its password as token; its extra's headers"
+    )
+
+    by_curl = True
+
+
+class Rest(_Source):
+    """A REST API that answers JSON; with a ``cursor`` only records that are newer than the newest so far."""
+
+    kind: Literal["rest"]
+    connection: str
+    path: str
+    records: str = Field("", description="where in the answer the list of records is, dotted; empty: it is the answer")
+    params: dict[str, str] = {}
+    paging: Paging | None = None
+    auth: Literal["", "basic", "bearer", "header"] = ""
+    cursor: str = Field("", description="the field that grows with each record")
+    since: str = Field("", description="the parameter that asks for records after a cursor")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.cursor) != bool(self.since):
+            raise ValueError("cursor and since belong together: the field, and the parameter that takes its value")
+        return self
+
+
+class Sql(_Source):
+    """A table or a query of any database that has an Airflow connection; with a ``cursor`` only newer rows."""
+
+    kind: Literal["sql"]
+    connection: str
+    table: str = ""
+    query: str = ""
+    cursor: str = Field("", description="a column that grows with each new row: a time of change, or a number")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.table) == bool(self.query):
+            raise ValueError("give either 'table' or 'query'")
+        return self
+
+
+class Mongo(_Source):
+    """A MongoDB collection; with a ``cursor`` (often ``_id``) only newer documents."""
+
+    kind: Literal["mongo"]
+    connection: str
+    database: str
+    collection: str
+    filter: dict[str, Any] = {}
+    cursor: str = ""
+
+
+Source = Annotated[Folder | Ftp | Sftp | S3 | Http | Rest | Sql | Mongo, Field(discriminator="kind")]
+KINDS: dict[str, type[_Source]] = {
+    kind: model
+    for model in (Folder, Ftp, Sftp, S3, Http, Rest, Sql, Mongo)
+    for kind in get_args(model.model_fields["kind"].annotation)
+}
+
+
+class Quality(_Model):
+    """The rules of ``preprocess_data``; ``false`` switches one off."""
+
+    missing: bool = True
+    encoding: bool = True
+    boilerplate: bool = True
+    length: bool = True
+    languages: tuple[str, ...] = Field((), description="ISO 639-1 codes; empty: the rule is off")
+    near_duplicates: bool = True
+    similarity: float = Field(0.85, gt=0, le=1, description="of two texts' word pairs, from which on they count as one")
+
+
+class Week(_Model):
+    """All that the file says."""
+
+    sources: tuple[Source, ...] = ()
+    conflicts: Literal["newest", "majority", "trusted"] = Field(
+        "newest", description="which label a text has that came with several"
+    )
+    quality: Quality = Quality()
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Self:
+        names = [source.name for source in self.sources]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two sources are called {name!r}")
+        return self
+
+    def source(self, name: str) -> Source:
+        """The source of a name. Raises SourceError with the nearest if there is none."""
+        for source in self.sources:
+            if source.name == name:
+                return source
+        raise SourceError(f"there is no source {name!r}{_nearest(name, [source.name for source in self.sources])}")
+
+    def schedules(self) -> dict[str, list[str]]:
+        """The names of the sources by their schedule; the weekly one is always there."""
+        found: dict[str, list[str]] = {WEEKLY: []}
+        for source in self.sources:
+            found.setdefault(source.schedule, []).append(source.name)
+        return found
+
+
+def read(path: Path) -> Week:
+    """What a file says. Raises SourceError with a sentence for each thing that is wrong with it."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise SourceError(f"there is no {path} (BERT_SOURCES)") from error
+    except yaml.YAMLError as error:
+        raise SourceError(f"{path.name} is no YAML: {error}") from error
+    try:
+        week = Week.model_validate(content or {})
+        _check_schedules(week)
+    except ValidationError as error:
+        told = "; ".join(dict.fromkeys(_told(one, content) for one in error.errors()))
+        raise SourceError(f"{path.name}: {told}") from error
+    return week
+
+
+@lru_cache(maxsize=1)
+def week() -> Week:
+    """What the project's file says: ``BERT_SOURCES``, below the project's folder unless it is an absolute path."""
+    return read(PROJECT / settings().sources)
+
+
+def _check_schedules(week: Week) -> None:
+    from croniter import croniter
+
+    for source in week.sources:
+        if source.schedule != WEEKLY and not croniter.is_valid(source.schedule):
+            raise SourceError(
+                f"source {source.name!r}: schedule {source.schedule!r} is neither 'weekly' nor a cron expression, as "
+                "'0 22 * * *' for every day at 22:00"
+            )
+
+
+def _told(error: Any, content: Any) -> str:
+    """One error of pydantic's in words: which source, which field, what was probably meant."""
+    place, known = list(error["loc"]), list(Week.model_fields)
+    where, fields = "", place
+    if place[:1] == ["sources"] and len(place) > 1:
+        at = place[1]
+        entry = content["sources"][at]
+        name = entry.get("name") if isinstance(entry, dict) else None
+        where = f"source {name!r}: " if name else f"source number {at + 1}: "
+        kind = entry.get("kind") if isinstance(entry, dict) else None
+        fields = [part for part in place[2:] if part != kind]
+        known = list(KINDS[kind].model_fields) if kind in KINDS else []
+        if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            given = f"{kind!r} is none" if kind else "it is missing"
+            return f"{where}field 'kind': {given}{_nearest(str(kind or ''), list(KINDS))}; there are {', '.join(KINDS)}"
+    field = ".".join(map(str, fields))
+    if error["type"] == "extra_forbidden":
+        parents: dict[str, type[_Model]] = {"columns": Columns, "paging": Paging, "quality": Quality}
+        parent = parents.get(fields[0]) if len(fields) > 1 else None
+        known = list(parent.model_fields) if parent else known
+        return f"{where}field {field!r} is unknown{_nearest(str(fields[-1]), known)}"
+    said = error["msg"].removeprefix("Value error, ")
+    said = "it is missing" if error["type"] == "missing" else said
+    return f"{where}field {field!r}: {said}" if field else f"{where}{said}"
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit code."""
+    try:
+        found = read(Path(arguments[0]) if arguments else PROJECT / settings().sources)
+    except SourceError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{len(found.sources)} sources: {', '.join(source.name for source in found.sources) or 'none yet'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

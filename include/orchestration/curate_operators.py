@@ -1,0 +1,126 @@
+"""The Astro SDK's operators of ``weekly_etl``, with what the SDK has no word for."""
+
+import hashlib
+import re
+from typing import Any
+
+from airflow.exceptions import AirflowSkipException
+from astro.sql.operators.export_to_file import ExportToFileOperator
+from astro.sql.operators.merge import MergeOperator
+
+from include.ingestion import sources
+
+ETL_DOC = """
+Fetches what is new at the sources that `BERT_SOURCES` lists (FTP, SFTP, HTTP, S3, SQL, REST, MongoDB, folders) into
+`raw/<source>/<week>/`, judges and cleans it, and merges it into the warehouse's table `training_examples`. What is new
+or has another label there becomes a batch that this run trains on; the model is judged like any other. The run's
+report lies in `reports/weekly_etl/`. A source with a schedule of its own has a DAG of its own, which hands its batch to
+`bert_model_training_pipeline`. docs/etl.md has the rest.
+"""
+COLUMNS = ["text_hash", "text", "label", "source", "first_seen", "last_seen", "label_version"]
+"""Of ``training_examples``, those that a merge writes."""
+
+
+def etl_table(kind: str, dag_id: str, run_id: str) -> str:
+    """A template's word for a run's table."""
+    from include.orchestration import curating
+
+    return curating.table_name(kind, dag_id, run_id)
+
+
+def staged(dag_run: Any, name: str) -> str:
+    """A template's word for where a run stages an object."""
+    from include import lake
+    from include.orchestration import etl_steps
+
+    return lake.staging(etl_steps.staging_of(dag_run), name)
+
+
+def dag_id_of(schedule: str) -> str:
+    """The DAG of a schedule: ``weekly_etl``, and ``weekly_etl_0_22_any_any_any`` for every day at 22:00."""
+    if schedule == sources.WEEKLY:
+        return "weekly_etl"
+    return f"weekly_etl_{re.sub(r'[^A-Za-z0-9]+', '_', schedule.replace('*', 'any')).strip('_')}"
+
+
+class MergeExamples(MergeOperator):
+    """``aql.merge`` of what was settled from a week's sightings; entering those comes first."""
+
+    def __init__(self, *, names: list[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.names = names
+
+    def execute(self, context: Any) -> Any:
+        """Settles and merges; returns the merged table."""
+        from include.orchestration import curating, etl_steps
+
+        run, changes = context["dag_run"], self.source_table.name
+        curated = curating.table_name("curated", run.dag_id, run.run_id)
+        if curating.has_table(changes) and not curating.has_table(curated):
+            raise AirflowSkipException("the run's tables are gone: clear it from read_files on")
+        curating.settle(curated, changes, etl_steps.week_of(run), self.names, sources.week().conflicts)
+        merged = super().execute(context)
+        etl_steps.keep(run, merge=curating.changes_of(changes), rule=sources.week().conflicts)
+        return merged
+
+
+class ExportExamples(ExportToFileOperator):
+    """``aql.export_file`` of rows that are new or changed since the last export, in parts; then they are a batch.
+
+    The batch is this run's own if ``trains``; else the listener tells the training pipeline of it.
+    """
+
+    def __init__(self, *, trains: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.trains = trains
+
+    def execute(self, context: Any) -> Any:
+        """Exports and seals; returns the batch's id and number of rows. Skips what follows if there are none."""
+        from include import lake
+        from include.orchestration import batches, curating, etl_steps, fetching
+        from include.uploads import claims, sealing
+
+        run, table = context["dag_run"], self.input_data.name
+        before = lake.staging(etl_steps.staging_of(run), "batch.json")
+        count = curating.prepare_export(table)
+        if not count and not lake.exists(before):
+            etl_steps.keep(run, export={"rows": 0})
+            raise AirflowSkipException("nothing is new or changed since the last export: nothing to train on")
+        if count:
+            digest = _export(table, self.output_file.path)
+            until = fetching.until_of(run)
+            batch_id = claims.batch_id_of(f"{until:%Y%m%dT%H%M%S}", f"{run.dag_id} {run.run_id} {digest}")
+            key = f"{run.dag_id}/{etl_steps.week_of(run)}.parquet"
+            owner = run.run_id if self.trains else ""
+            sealing.seal(batch_id, key, self.output_file.path, origin=run.dag_id, run_id=owner)
+            batches.record([batch_id])
+            lake.write_json(before, {"batch_id": batch_id, "rows": count})
+            curating.enter_export(table)
+        found = lake.read_json(before)
+        etl_steps.keep(run, export=found)
+        return found
+
+
+def _export(table: str, uri: str) -> str:
+    """Writes a table as Parquet, part by part; returns a hash of its rows."""
+    import tempfile
+    from pathlib import Path
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from include import lake
+    from include.orchestration import curating
+
+    names = ("text_hash", "text", "label", "source")
+    schema = pa.schema([(name, pa.string()) for name in names[1:]])
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "export.parquet"
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for some in curating.rows_of(table, names):
+                digest.update("".join(f"{row[0]} {row[2]}\n" for row in some).encode())
+                columns = list(zip(*some, strict=True))[1:]
+                writer.write_table(pa.table([pa.array(one, pa.string()) for one in columns], schema=schema))
+        lake.upload_file(path, uri)
+    return digest.hexdigest()

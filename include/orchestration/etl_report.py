@@ -1,0 +1,126 @@
+"""The weekly report: what came, what was kept, what was learnt, and how that is beside the weeks before."""
+# Only imported inside tasks.
+
+import logging
+import tempfile
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from airflow.models import DagRun
+
+from include import lake
+from include.evaluation.week_report import write_week_report
+from include.ingestion import sources
+from include.ingestion.exploring import EDGES, Exploration, distance, explore
+from include.markdown import plain
+from include.orchestration import curating, etl_predictions, etl_steps, notes, outcome
+
+logger = logging.getLogger(__name__)
+
+MOST_EXPLORED = 200_000  # texts: by hash, so any of them
+RULES = ("missing", "encoding", "boilerplate", "length", "languages", "near_duplicates")
+NAMES = {"languages": "language", "near_duplicates": "near_duplicate"}
+
+
+def generate(dag_run: DagRun) -> dict[str, Any]:
+    """Writes the week's page, pictures and facts; drops the run's tables; returns the page's URI."""
+    found = facts(dag_run)
+    known = lake.week_facts(dag_run.dag_id)
+    earlier = [uri for uri in lake.find(known) if uri.rsplit("/", 1)[-1] < f"{found['week']}.json"]
+    history = [lake.read_json(uri) for uri in earlier]
+    before = history[-1]["explored"] if history else None
+    found["label_drift"] = distance(before["labels"], found["explored"]["labels"]) if before else None
+    found["length_drift"] = _length_drift(before, found["explored"]) if before else None
+    uri = lake.report(dag_run.dag_id, dag_run.run_id, "week.html")
+    with tempfile.TemporaryDirectory() as folder:
+        write_week_report(found, history, Path(folder))
+        lake.upload(Path(folder), uri.rsplit("/", 1)[0])
+    lake.write_json(lake.week_facts(dag_run.dag_id, found["week"]), found)
+    if not found["model"]:
+        notes.set_note(dag_run.dag_id, dag_run.run_id, f"**{found['week']}** — {plain(found['sentence'])} {plain(uri)}")
+    curating.drop(dag_run.dag_id, dag_run.run_id)
+    logger.info("%s: %s", found["week"], found["sentence"])
+    return {"report_uri": uri, "week": found["week"]}
+
+
+def facts(dag_run: DagRun) -> dict[str, Any]:
+    """All that is known of a run's week."""
+    kept = etl_steps.facts_of(dag_run)
+    kept = _nothing(etl_steps.week_of(dag_run)) | kept
+    if kept["quality"]:
+        kept["quality"] = _quality(kept["quality"])
+    model = _model(dag_run)
+    kept |= {
+        "dag_id": dag_run.dag_id,
+        "run_id": dag_run.run_id,
+        "model": model,
+        "explored": _explored(dag_run).model_dump(),
+        "length_names": [f"{edge}+" for edge in EDGES],
+        "predictions": etl_predictions.predict(kept.get("unlabelled_uri", ""), kept["week"]),
+    }
+    merge, rows = kept["merge"], sum(file["rows_in"] for file in kept["files"])
+    kept["headline"] = model["outcome"].replace("_", " ").capitalize() if model else "Nothing trained"
+    kept["sentence"] = (
+        f"{len(kept['files'])} files with {rows} rows came; {merge.get('new', 0)} texts are new, "
+        f"{merge.get('changed', 0)} have another label."
+    )
+    return kept
+
+
+def _nothing(week: str) -> dict[str, Any]:
+    """What is known of a week in which no task has found anything."""
+    merged = {"new": 0, "changed": 0, "known": 0, "contradicted": 0, "contradictions": []}
+    return {"week": week, "files": [], "landed": [], "merge": merged, "rule": "", "quality": {}, "predictions": None}
+
+
+def _explored(dag_run: DagRun) -> Exploration:
+    """The week's texts in numbers; of a run that is repeated after its tables were dropped, what was known."""
+    curated, raw = (curating.table_name(kind, dag_run.dag_id, dag_run.run_id) for kind in ("curated", "raw"))
+    if not curating.has_table(curated):
+        known = lake.week_facts(dag_run.dag_id, etl_steps.week_of(dag_run))
+        return Exploration(**lake.read_json(known)["explored"]) if lake.exists(known) else Exploration()
+    rows = chain.from_iterable(curating.rows_of(curated, ("text_hash", "text", "label", "source")))
+    extras = (
+        extra for _, extra in chain.from_iterable(curating.rows_of(raw, ("text_hash", "extra")))
+    )  # fmt: skip
+    texts = ((text, label, source) for _, text, label, source in islice(rows, MOST_EXPLORED))
+    return explore(texts, islice(extras, 10_000))
+
+
+def _length_drift(before: dict[str, Any], now: dict[str, Any]) -> float | None:
+    return distance(dict(enumerate(before["lengths"])), dict(enumerate(now["lengths"])))
+
+
+def _quality(kept: dict[str, Any]) -> dict[str, Any]:
+    """Each rule's line: on or off, what it has left out and mended, and an example."""
+    quality = sources.week().quality
+    rules = []
+    for field in RULES:
+        name = NAMES.get(field, field)
+        example = kept["examples"].get(name) or kept["examples"].get(f"{name}: mended")
+        rules.append(
+            {
+                "name": name,
+                "on": bool(getattr(quality, field)),
+                "left_out": kept["left_out"].get(name, 0),
+                "mended": kept["mended"].get(name, 0),
+                "example": example[0] if example else None,
+            }
+        )
+    return kept | {"rules": rules, "before": kept["kept"] + sum(kept["left_out"].values())}
+
+
+def _model(dag_run: DagRun) -> dict[str, Any] | None:
+    """How training ended; None if nothing was trained."""
+    report = outcome.of_run(dag_run.dag_id, dag_run.run_id)
+    if not report:
+        return None
+    return {
+        "outcome": report["outcome"],
+        "reason": report["reason"],
+        "version": report.get("model_version"),
+        "gates": report.get("gates", []),
+        "golden": report.get("golden"),
+        "report": lake.report(dag_run.dag_id, dag_run.run_id, "report.html"),
+    }

@@ -1,0 +1,156 @@
+"""The steps of ``weekly_etl`` between what is fetched and what is trained on."""
+# Only imported inside tasks.
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.exceptions import AirflowSkipException
+from airflow.models import DagRun, Pool
+from airflow.operators.python import get_current_context
+
+from include import lake
+from include.datasets.sorting import REJECTED
+from include.ingestion import landing, sources
+from include.ingestion.quality import SAMPLE, Broken, Cleaner, Row
+from include.ingestion.reading import read_files
+from include.orchestration import curating, fetching, intake_steps
+from include.orchestration.defaults import MERGE_POOL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+FACTS = "etl.json"
+
+
+def list_sources(names: list[str]) -> list[str]:
+    """The sources of a run. Skips it if there are none."""
+    if Pool.get_pool(MERGE_POOL) is None:  # Airflow lets tasks wait for a pool that is not there without a word
+        Pool.create_or_update_pool(MERGE_POOL, slots=1, description="Merges at once", include_deferred=False)
+    if not names:
+        raise AirflowSkipException("no source is listed yet: docs/etl.md says how to list some (BERT_SOURCES)")
+    return names
+
+
+def week_of(dag_run: DagRun) -> str:
+    """The week whose files a run works on."""
+    return landing.week_of(fetching.until_of(dag_run))
+
+
+def read_landed(dag_run: DagRun, names: list[str]) -> dict[str, Any]:
+    """Reads all that has landed of a week, also in earlier runs; returns where good rows lie, and their counts."""
+    week, listed = week_of(dag_run), [sources.week().source(name) for name in names]
+    landed = [(source, file) for source in listed for file in landing.landed(source.name, week)]
+    read = read_files(landed, staging_of(dag_run), quarantine_of(dag_run))
+    facts = {
+        "week": week,
+        "landed": [file.model_dump(mode="json") for _, file in landed],
+        "files": [file.model_dump() for file in read.files],
+        "unlabelled_uri": read.unlabelled_uri,
+        "rejected_uri": read.rejected_uri,
+    }
+    _keep(dag_run, facts)
+    return {
+        "week": week,
+        "raw_uri": read.raw_uri,
+        "files": len(read.files),
+        "rows": sum(file.rows_in for file in read.files),
+        "good": sum(file.good for file in read.files),
+    }
+
+
+def preprocess(table: str) -> dict[str, Any]:
+    """Applies the quality rules to a table of sightings; returns what each rule has left out and mended."""
+    dag_run = get_current_context()["dag_run"]  # the Astro SDK hands a function no context
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    quality = sources.week().quality
+    cleaner = Cleaner(quality, _lengths(table))
+    uri = lake.quarantine(quarantine_of(dag_run), "preprocessed.parquet")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "left_out.parquet"
+        with pq.ParquetWriter(path, REJECTED) as writer:
+
+            def parts() -> Any:
+                for some in curating.rows_of(table, curating.CURATED):
+                    kept, broken = cleaner.clean([Row(*row) for row in some])
+                    if broken:
+                        writer.write_table(pa.Table.from_pylist([_left_out(one) for one in broken], REJECTED))
+                    yield kept
+
+            count = curating.write_rows(curating.table_name("curated", dag_run.dag_id, dag_run.run_id), parts())
+        if cleaner.left_out:
+            lake.upload_file(path, uri)
+    facts = {
+        "kept": count,
+        "left_out": dict(cleaner.left_out),
+        "mended": dict(cleaner.mended),
+        "examples": cleaner.examples,
+        "usual_lengths": [cleaner.shortest, cleaner.longest],
+        "left_out_uri": uri if cleaner.left_out else "",
+    }
+    _keep(dag_run, {"quality": facts})
+    return {name: facts[name] for name in ("kept", "left_out", "mended")}
+
+
+def _lengths(table: str) -> list[int]:
+    """The lengths of some texts: the first by hash, which is any of them."""
+    lengths: list[int] = []
+    for some in curating.rows_of(table, ("text_hash", "text")):
+        lengths += [len(text) for _, text in some]
+        if len(lengths) >= SAMPLE:
+            break
+    return lengths[:SAMPLE]
+
+
+def _left_out(one: Broken) -> dict[str, Any]:
+    row = one.row
+    return {
+        "file": row.source, "row": 0, "text": row.text, "label": row.label, "rule": one.rule, "reason": one.reason
+    }  # fmt: skip
+
+
+def build_dataset(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
+    """Builds the dataset of the champion's rows, this run's batch and whatever else waits, as an upload's run does.
+
+    Skips the rest of the run where an upload's would: too few rows, or none that can be used.
+    """
+    validated = intake_steps.validate(dag_run, {**params, "dataset_uri": None})
+    rows = _accepted(validated["accepted_uri"])
+    return intake_steps.preprocess(rows, dag_run.run_id, validated["accepted_hash"])
+
+
+def _accepted(uri: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    with lake.filesystem(uri).open(uri, "rb") as content:
+        return pd.read_parquet(content)
+
+
+def staging_of(dag_run: DagRun) -> str:
+    """The name under which a run stages files: two DAGs may have runs of the same id."""
+    return f"{dag_run.dag_id} {dag_run.run_id}"
+
+
+def quarantine_of(dag_run: DagRun) -> str:
+    """The folder in quarantine of a run's rejected rows."""
+    return f"{dag_run.dag_id}-{lake.slug(dag_run.run_id)}"
+
+
+def facts_of(dag_run: DagRun) -> dict[str, Any]:
+    """What the run's tasks have found out so far."""
+    uri = lake.staging(staging_of(dag_run), FACTS)
+    return lake.read_json(uri) if lake.exists(uri) else {}
+
+
+def _keep(dag_run: DagRun, facts: dict[str, Any]) -> None:
+    lake.write_json(lake.staging(staging_of(dag_run), FACTS), facts_of(dag_run) | facts)
+
+
+def keep(dag_run: DagRun, **facts: Any) -> None:
+    """Adds to what the run's tasks have found out; they come one after the other."""
+    _keep(dag_run, facts)
