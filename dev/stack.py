@@ -174,6 +174,7 @@ class Stack:
 
     def _start_programs(self, *names: str, report: Report) -> None:
         begun = time.monotonic()
+        report(f"starting {', '.join(names)}")
         for name in names:
             if processes.statuses(self.state)[name] == "STOPPED":
                 processes.start(self.state, name)
