@@ -1,7 +1,6 @@
 """From any source to a curated table, a model and a report, every week."""
 
-# No `from __future__ import annotations` here: @aql.dataframe reads them.
-from datetime import timedelta
+from datetime import timedelta  # and no `from __future__ import annotations`: @aql.dataframe reads them
 from typing import Any
 
 from airflow.decorators import dag, task
@@ -45,6 +44,7 @@ def weekly_etl(schedule: str, names: list[str]) -> None:
 
     @dag(
         dag_id=curate.dag_id_of(schedule),
+        description=__doc__,
         schedule=("@weekly" if schedule == WEEKLY else schedule) if names else None,  # no sources, nothing to be done
         start_date=START,
         catchup=False,
