@@ -242,8 +242,9 @@ class _Pod:
 
     def kill(self) -> None:
         if self.process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            for kill in (os.kill, os.killpg):  # one that has only just begun leads no group yet
+                with suppress(ProcessLookupError):
+                    kill(self.process.pid, signal.SIGKILL)
 
     def _run(self) -> None:
         scratch = tempfile.TemporaryDirectory(prefix="pod-")
