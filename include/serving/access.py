@@ -79,15 +79,17 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body, more = b"", True
+        body, size, more = b"", 0, True
         while more:
             message = await receive()
-            body += message.get("body", b"")
+            size += len(message.get("body", b""))
             more = message.get("more_body", False)
-            if len(body) > self._most:
-                error = f"the body is larger than {self._most // 1024} KiB: send fewer texts at a time"
-                await JSONResponse({"error": error}, 413, {"Connection": "close"})(scope, receive, send)
-                return
+            if size <= self._most:
+                body += message.get("body", b"")
+        if size > self._most:  # read to its end, or the caller would meet a closed connection and no answer
+            error = f"the body is larger than {self._most // 1024} KiB: send fewer texts at a time"
+            await JSONResponse({"error": error}, 413)(scope, receive, send)
+            return
         given = False
 
         async def again() -> MutableMapping[str, Any]:

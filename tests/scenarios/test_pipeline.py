@@ -150,7 +150,8 @@ def find_trainer(stack: Stack) -> psutil.Process | None:
     for process in psutil.process_iter(["cmdline"]):
         with contextlib.suppress(psutil.Error):
             ours = process.environ().get("AIRFLOW_HOME") == str(stack.state.airflow_home)
-            if ours and "include.training" in (process.info["cmdline"] or []):
+            # One argument or many: a process that gives itself a title has it in one.
+            if ours and "include.training" in " ".join(process.info["cmdline"] or []):
                 return process
     return None
 

@@ -192,7 +192,7 @@ def test_an_interrupted_up_stops_everything(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[Stack]:
-    """PostgreSQL, S3 and MLflow, for an Airflow that somebody else runs."""
+    """All but Airflow, for one that somebody else runs."""
     with tempfile.TemporaryDirectory(prefix="stack-") as folder:
         services = Stack(Path(folder), services_only=True)
         with services.running():
@@ -201,7 +201,7 @@ def services() -> Iterator[Stack]:
 
 
 def test_services_alone_come_with_what_an_airflow_beside_them_needs(services: Stack) -> None:
-    assert set(services.statuses()) == {"postgres", "s3", "mlflow"}
+    assert set(services.statuses()) == {"postgres", "s3", "mlflow", "serving"}
     assert not services.up()
     assert stat.S_IMODE(services.state.airflow_env.stat().st_mode) == 0o600
     given = dict(line.split("=", 1) for line in services.state.airflow_env.read_text().splitlines())
