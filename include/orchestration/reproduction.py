@@ -8,7 +8,6 @@ import argparse
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -16,12 +15,12 @@ from pydantic import BaseModel
 
 from include import lake
 from include.orchestration import settling
+from include.orchestration.trainer_process import PROJECT
 from include.registry import ledger, models
 from include.settings import settings
 from include.training import provenance
 from include.training.job import Job, Result
 
-PROJECT = Path(__file__).parents[2]
 ALL_ENTRIES = 100_000
 
 Document = TypeVar("Document", bound=BaseModel)

@@ -1,7 +1,6 @@
 """One version of a model in memory, and what it answers."""
 # ruff: noqa: TID253 - numbers are what this module is about
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -45,7 +44,6 @@ class Engine:
 
     def __init__(self, model: str, version: str, folder: Path) -> None:
         self.model, self.version = model, version
-        started = time.monotonic()
         try:
             self._scorer = Scorer(str(folder))
             self.labels, self.max_length = self._scorer.labels, self._scorer.max_length
@@ -55,7 +53,6 @@ class Engine:
             raise EngineError(f"{model} version {version} cannot be loaded: {error}") from error
         if not np.isfinite(answers).all():
             raise EngineError(f"{model} version {version} answers with numbers that are none: its weights are damaged")
-        self.loaded_seconds = time.monotonic() - started
 
     def tokenize(self, texts: list[str] | tuple[str, ...]) -> Tokens:
         """Token ids of each text, and whether it was cut. Threads may call it at once."""

@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,7 +30,6 @@ class Follower:
         self.model = model
         self.engine: Engine | None = None
         self.trouble = ""  # why the registry's champion is not what answers; empty if it is
-        self.looked_at = 0.0  # time.time() of the last answer of the registry
         self._folder = cache / model
         self._refused: dict[str, str] = {}  # versions that could not be loaded, and why
 
@@ -45,7 +43,6 @@ class Follower:
         except Exception as error:
             self._say(f"the registry does not answer: {_first_line(error)}")
             return self._from_disk() if self.engine is None else False
-        self.looked_at = time.time()
         if champion is None:
             self._say(f"{self.model} has no champion yet")
             return False
