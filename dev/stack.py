@@ -179,9 +179,10 @@ class Stack:
             if processes.statuses(self.state)[name] == "STOPPED":
                 processes.start(self.state, name)
         checks = services.health_checks(self.state)
-        waiting, seen = set(names), {name: set[int]() for name in names}
+        waiting, seen = list(names), {name: set[int]() for name in names}
         while waiting:
-            for name in sorted(waiting):
+            # In their order: Airflow's other programs are asked about through its webserver, so its log comes first.
+            for name in tuple(waiting):
                 if checks[name]():
                     waiting.remove(name)
                     report(f"{name} is healthy after {time.monotonic() - begun:.0f} s")

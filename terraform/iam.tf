@@ -1,12 +1,14 @@
 # What each side may do follows include/lake.py, folder by folder. tests/unit/test_terraform.py compares them.
 
 locals {
-  airflow_writes  = ["claims", "quarantine", "staging", "datasets", "golden", "waiting", "jobs", "models", "reports", "xcom", "logs"]
+  airflow_writes  = ["claims", "quarantine", "staging", "datasets", "golden", "waiting", "jobs", "models", "reports", "raw", "predictions", "xcom", "logs"]
   airflow_deletes = ["incoming"]                                         # after the claim's copy
   airflow_expires = ["claims", "waiting", "staging", "datasets", "jobs"] # marks of ended batches; what lake_cleanup finds old; rows that joined
   trainer_reads   = ["jobs", "datasets", "models"]                       # a model can be the base of the next
   trainer_writes  = ["jobs/*", "datasets/*/tokens/*"]
   trainer_deletes = ["jobs"] # old checkpoints
+  server_reads    = ["models"]
+  server_writes   = ["predictions", "feedback"]
   encrypted       = var.kms_key_arn == null ? [] : [var.kms_key_arn]
 }
 
@@ -78,6 +80,32 @@ data "aws_iam_policy_document" "trainer" {
   }
 }
 
+data "aws_iam_policy_document" "server" {
+  statement {
+    sid       = "List"
+    actions   = ["s3:ListBucket", "s3:GetBucketLocation"]
+    resources = [aws_s3_bucket.lake.arn]
+  }
+  statement {
+    sid       = "Read" # no text that anybody uploaded
+    actions   = ["s3:GetObject"]
+    resources = [for folder in local.server_reads : "${aws_s3_bucket.lake.arn}/${folder}/*"]
+  }
+  statement {
+    sid       = "Write"
+    actions   = ["s3:PutObject", "s3:AbortMultipartUpload"]
+    resources = [for folder in local.server_writes : "${aws_s3_bucket.lake.arn}/${folder}/*"]
+  }
+  dynamic "statement" {
+    for_each = local.encrypted
+    content {
+      sid       = "Encrypt"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = [statement.value]
+    }
+  }
+}
+
 resource "aws_iam_policy" "airflow" {
   name   = "${var.name}-airflow"
   policy = data.aws_iam_policy_document.airflow.json
@@ -86,6 +114,11 @@ resource "aws_iam_policy" "airflow" {
 resource "aws_iam_policy" "trainer" {
   name   = "${var.name}-trainer"
   policy = data.aws_iam_policy_document.trainer.json
+}
+
+resource "aws_iam_policy" "server" {
+  name   = "${var.name}-server"
+  policy = data.aws_iam_policy_document.server.json
 }
 
 resource "aws_iam_role" "airflow" {

@@ -18,6 +18,11 @@ output "trainer_policy_arn" {
   value       = aws_iam_policy.trainer.arn
 }
 
+output "server_policy_arn" {
+  description = "For the role of the model server's pods"
+  value       = aws_iam_policy.server.arn
+}
+
 output "uploads_queue_url" {
   description = "BERT_UPLOADS_QUEUE_URL: where each upload becomes a message"
   value       = aws_sqs_queue.uploads.url

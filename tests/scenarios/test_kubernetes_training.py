@@ -223,7 +223,7 @@ def test_evicted_and_preempted_it_resumes_and_what_ends_while_nobody_looks_is_pi
 
 
 def test_a_try_replaces_so_many_evicted_pods_and_no_more(attempt: Any, cluster: Cluster) -> None:
-    task = attempt(3, disruptions=1).start()
+    task = attempt(3, epochs=1000, disruptions=1).start()
     cluster.evict(only(cluster))
     task.resume_with_another_pod()
     cluster.evict(only(cluster))
@@ -234,7 +234,7 @@ def test_a_try_replaces_so_many_evicted_pods_and_no_more(attempt: Any, cluster: 
 
 
 def test_a_killed_task_deletes_its_pod(attempt: Any, cluster: Cluster) -> None:
-    task = attempt(3).start()
+    task = attempt(3, epochs=1000).start()
     task.operator.on_kill()
     wait(lambda: not cluster.pods, 20)
     assert "is gone" in task.watch()["message"]
@@ -249,11 +249,11 @@ def test_a_job_that_cannot_be_trained_says_why(attempt: Any, cluster: Cluster, d
 
 
 def test_a_pod_that_was_left_behind_is_replaced(attempt: Any, cluster: Cluster) -> None:
-    attempt(6).start()
+    attempt(6, epochs=1000).start()
     left_behind = cluster.pods[0]["metadata"]["uid"]
     cluster.out_of_memory(only(cluster))
     wait(lambda: cluster.pods[0]["status"]["phase"] == "Failed")
-    task = attempt(6).start()
+    task = attempt(6, epochs=1000).start()
     assert cluster.pods[0]["metadata"]["uid"] != left_behind
     task.operator.on_kill()
 
@@ -290,14 +290,14 @@ def test_a_missing_secret_is_named(attempt: Any, cluster: Cluster) -> None:
 
 
 def test_out_of_memory_names_the_limit_and_the_setting(attempt: Any, cluster: Cluster) -> None:
-    task = attempt(8, memory="3Gi").start()
+    task = attempt(8, epochs=1000, memory="3Gi").start()
     cluster.out_of_memory(only(cluster))
     with pytest.raises(AirflowException, match=r"its limit is 3Gi. Raise BERT_POD_MEMORY"):
         task.resume(task.watch())
 
 
 def test_a_lost_node_is_waited_for_and_never_gets_a_second_pod(attempt: Any, cluster: Cluster) -> None:
-    short = {"lost_seconds": 2, "grace_seconds": 1}
+    short = {"epochs": 1000, "lost_seconds": 2, "grace_seconds": 1}
     task = attempt(9, **short).start()
     name = only(cluster)
     cluster.lose_node(name)
@@ -312,7 +312,7 @@ def test_a_lost_node_is_waited_for_and_never_gets_a_second_pod(attempt: Any, clu
 
 
 def test_a_pod_that_vanished_without_a_result_is_a_case_for_a_retry(attempt: Any, cluster: Cluster) -> None:
-    task = attempt(10).start()
+    task = attempt(10, epochs=1000).start()
     name = only(cluster)
     cluster.evict(name)
     cluster.collect(name)
@@ -321,10 +321,10 @@ def test_a_pod_that_vanished_without_a_result_is_a_case_for_a_retry(attempt: Any
 
 
 def test_the_pod_of_a_later_try_is_not_touched_by_an_earlier_one(attempt: Any, cluster: Cluster) -> None:
-    slow = attempt(11).start()
+    slow = attempt(11, epochs=1000).start()
     cluster.evict(only(cluster))
     event = slow.watch()
-    attempt(11, run_id="another run").start()
+    attempt(11, epochs=1000, run_id="another run").start()
     with pytest.raises(TaskDeferred):
         slow.resume(event)
     assert len(cluster.pods) == 1
