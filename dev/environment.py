@@ -145,7 +145,9 @@ def _airflow(state: State, chosen: Mapping[str, str]) -> dict[str, str]:
             "base_url": f"http://localhost:{ports.airflow}",
             "secret_key": secrets.webserver_key,
             "workers": 1,
-            "web_server_master_timeout": 600,  # the first start of a busy machine
+            # The first start on a busy machine: gunicorn would end a worker that still imports, again and again.
+            "web_server_master_timeout": 600,
+            "web_server_worker_timeout": 600,
             "warn_deployment_exposure": False,
         },
         "api": {"auth_backends": "airflow.api.auth.backend.basic_auth,airflow.api.auth.backend.session"},
