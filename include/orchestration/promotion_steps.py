@@ -22,7 +22,7 @@ from include.evaluation.answers import write_answers
 from include.evaluation.evaluate import Context, Evaluation, ShownFile, evaluate
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import write_report
-from include.orchestration import awaiting, golden_rows, handover, settling
+from include.orchestration import awaiting, golden_rows, handover, serving_trial, settling
 from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
@@ -171,13 +171,13 @@ def judging_rows(plan: Plan, dataset_uri: str) -> "pd.DataFrame":
 
 
 def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "manual"]) -> Evaluation:
-    """Scores a run's challenger, the champion and the anchor on the golden rows of now, and judges it."""
+    """Scores a run's challenger, the champion and the anchor on the golden rows of now, tries it, and judges it."""
     job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
     judging = judging_rows(plan, job.dataset_uri)
     engine = settling.warehouse()
     champion = standing.champion(plan.model_name, engine).champion
     anchor = lineage.anchor(plan.model_name, engine) if champion else None
-    return evaluate(
+    evaluation = evaluate(
         list(judging["text"]),
         list(judging["label"]),
         result.model_uri,
@@ -203,6 +203,7 @@ def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "
             warnings=_intake(plan).warnings,
         ),
     )
+    return serving_trial.with_trial(evaluation, result.model_uri, list(judging["text"]))
 
 
 def _dataset_id(dataset_uri: str) -> str:

@@ -36,6 +36,9 @@ class ServingSettings(BaseSettings):
         "full", validation_alias="BERT_LOG_TEXTS", description="whether the prediction log has texts, hashes or neither"
     )
     log_seconds: float = Field(1.0, gt=0, le=60, description="pause between two writes of the prediction log")
+    memory_mib: int = Field(4_096, ge=0, description="a model that takes more is not promoted; 0: any may")
+    load_seconds: float = Field(120.0, gt=0, description="nor is one that takes longer to load and to answer first")
+    answer_seconds: float = Field(2.0, gt=0, description="nor one that takes longer for one text")
     tokens: SecretStr = Field(
         SecretStr(""), validation_alias="SERVING_TOKENS", description="who may ask: tokens, comma-separated"
     )
