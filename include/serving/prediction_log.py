@@ -7,7 +7,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 LogTexts = Literal["full", "hash", "off"]
 Role = Literal["champion", "canary", "shadow"]
 Source = Literal["server", "batch", "weekly_etl"]
+READERS = 16  # files that are read at a time: a server writes one a second
 MOST_ROWS = 200_000  # that are kept while the bucket does not answer; the oldest go first
 
 SCHEMA = pa.schema(
@@ -64,6 +66,11 @@ class Said:
     caller_ids: list[str | None]
     role: Role = "champion"
     source: Source = "server"
+
+    @property
+    def predicted(self) -> list[str]:
+        """The most probable label of each text."""
+        return [self.labels[index] for index in self.probabilities.argmax(-1)]
 
 
 def new_id(at: datetime) -> str:
@@ -177,6 +184,29 @@ def as_table(said: Iterable[Said], texts: LogTexts) -> pa.Table:
             columns["latency_ms"].append(one.latency_ms)
             columns["caller_id"].append(one.caller_ids[row])
     return pa.Table.from_pydict(columns, schema=SCHEMA)
+
+
+def read(model: str, days: Iterable[str]) -> Iterator[pa.Table]:
+    """The log of some days (YYYY-MM-DD), a table for each file, without the probabilities."""
+    yield from read_files(uri for day in days for uri in lake.find(folder(model, day)))
+
+
+def read_files(uris: Iterable[str]) -> Iterator[pa.Table]:
+    """Files of the log, likewise; what an older one has no column for is empty. An empty table comes first."""
+    names = [name for name in SCHEMA.names if name != "probabilities"]
+    schema = pa.schema([SCHEMA.field(name) for name in names])
+    yield schema.empty_table()
+
+    def one(uri: str) -> pa.Table:
+        table = parquet.read_table(io.BytesIO(lake.read_bytes(uri)))
+        columns = [
+            table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+            for field in schema
+        ]
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        yield from readers.map(one, uris)
 
 
 def _place(said: Said) -> tuple[str, str]:
