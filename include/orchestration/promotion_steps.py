@@ -22,7 +22,7 @@ from include.evaluation.answers import write_answers
 from include.evaluation.evaluate import Context, Evaluation, ShownFile, evaluate
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import write_report
-from include.orchestration import awaiting, golden_rows, handover, serving_trial, settling
+from include.orchestration import awaiting, canaries, golden_rows, handover, serving_trial, settling
 from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
@@ -79,7 +79,9 @@ def write_card(evaluation: Evaluation, version: str) -> None:
     job_id = evaluation.context.job_id
     job = Job.model_validate(lake.read_json(lake.job(job_id, "job.json")))
     result = Result.model_validate(lake.read_json(lake.job(job_id, "result.json")))
-    card = model_card(job, result, evaluation, version)
+    config = lake.read_json(f"{result.model_uri.rstrip('/')}/config.json")
+    mean_pooled = config.get("model_type") == "mean-pooled-classifier"
+    card = model_card(job, result, evaluation, version, mean_pooled=mean_pooled)
     lake.write_bytes(lake.model(job.model_name, version, "README.md"), card.encode())
 
 
@@ -264,6 +266,7 @@ def _drop_table(plan: Plan) -> None:
 def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Result, version: str, outcome: str) -> None:
     if outcome == "promoted":
         golden_rows.follow_champion(plan.model_name, f"version {version} was promoted", promoted=True)
+        canaries.begin(plan.model_name, version)
     state = {"rejected": State.SET_ASIDE, "awaiting_approval": State.AWAITING}.get(outcome, State.USED)
     because = Because.NONE
     if _waits(evaluation, outcome):
