@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-page soak reproduce export simulate-promotion test check audit sbom format lock image server-image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,6 +14,7 @@ ENGINE ?= docker
 ASTRO ?= astro dev
 ASTRO_WAIT ?= 10m
 IMAGE ?= bert-trainer
+SERVER_IMAGE ?= bert-server
 
 # Folders of wheels given to pip are good for uv too.
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -133,6 +134,9 @@ bench-reading: setup ## compares other readers with ours on cases and on many ro
 bench-serving: setup ## measures the model server beside mlflow models serve and FastAPI, to .local/serving.json, an hour
 	$(BIN)/python -m dev.bench.serving
 
+soak: setup ## 30,000 requests to the model server while it, MLflow and S3 are killed and champions change
+	$(BIN)/python -m dev.soak
+
 bench-page: setup ## writes docs/benchmarks.md again from docs/benchmarks/*.json
 	$(BIN)/python -m dev.bench page
 
@@ -182,6 +186,9 @@ format: setup ## formats the code
 
 image: ## builds the trainer's image for GPUs, or with CPU=1 without [IMAGE=name:tag ENGINE=podman]
 	$(ENGINE) build -f include/training/Dockerfile -t $(IMAGE) $(if $(CPU),$(IMAGE_TORCH)) .
+
+server-image: ## builds the model server's image [SERVER_IMAGE=name:tag ENGINE=podman]
+	$(ENGINE) build -f include/serving/Dockerfile -t $(SERVER_IMAGE) $(if $(filter --no-cache,$(IMAGE_TORCH)),$(IMAGE_TORCH)) .
 
 # The pinned torch is forgotten first: preferring it, uv would take the CUDA build and all its packages.
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --python-version 3.11

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
@@ -200,7 +200,7 @@ def _about(server: ModelServer) -> APIRouter:
     async def ready(response: Response) -> dict[str, Any]:
         return _readiness(server, response)
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         server.metrics.waiting_tokens.set(server.batcher.waiting_tokens)
         server.metrics.log_waiting.set(server.log.waiting_rows)
