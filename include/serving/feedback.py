@@ -108,14 +108,16 @@ def send_back(model: str, name: str, until: date) -> list[Sent]:
     ``name`` is the file's; repeated with it, nothing goes twice, and what an earlier call left unfinished is finished.
     Returns the files of this call.
     """
-    pins = {uri.rsplit("/", 1)[-1].removesuffix(".json"): uri for uri in lake.find(lake.feedback(model, "sent/"))}
-    pinned = {key: lake.read_json(uri)["corrections"] for key, uri in pins.items() if "." not in key}
+    there = lake.find(lake.feedback(model, "sent/"))
+    done = {_name(uri, ".done.json") for uri in there if uri.endswith(".done.json")}
+    pins = [uri for uri in there if uri.endswith(".json") and not uri.endswith(".done.json")]
+    pinned = {_name(uri, ".json"): lake.read_json(uri)["corrections"] for uri in pins}
     gone = {uri for uris in pinned.values() for uri in uris}
     found = [uri for uri in lake.find(lake.feedback(model)) if (day := _day(model, uri)) and day <= until]
     if name not in pinned and (mine := [uri for uri in found if uri not in gone]):
         lake.create_json(lake.feedback(model, f"sent/{name}.json"), {"corrections": mine})
         pinned[name] = mine
-    return [_send(model, one, uris) for one, uris in sorted(pinned.items()) if f"{one}.done" not in pins]
+    return [_send(model, one, uris) for one, uris in sorted(pinned.items()) if one not in done]
 
 
 def _send(model: str, name: str, uris: list[str]) -> Sent:
@@ -181,6 +183,10 @@ def _said(model: str, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         for rows in prediction_log.read(model, [day]):
             found |= {row["id"]: row for row in rows.filter(wanted).to_pylist()}
     return found
+
+
+def _name(uri: str, suffix: str) -> str:
+    return uri.rsplit("/", 1)[-1].removesuffix(suffix)
 
 
 def _day(model: str, uri: str) -> date | None:
