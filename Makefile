@@ -32,7 +32,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
+GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION ROUNDS REQUESTS
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -131,8 +131,10 @@ bench-reading: setup ## compares other readers with ours on cases and on many ro
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .local/bench-packages $(READERS)
 	$(BIN)/python -m dev.bench reading $${DIR:+--cases="$$DIR"} $${ROWS:+--rows="$$ROWS"}
 
-bench-serving: setup ## measures the model server beside mlflow models serve and FastAPI, to .local/serving.json, an hour
-	$(BIN)/python -m dev.bench.serving
+ENGINES := onnx==1.20.0 ml_dtypes==0.5.4 onnxruntime==1.32.0 openvino==2026.4.1 openvino-telemetry==2025.2.0 flatbuffers==25.12.19
+bench-serving: setup ## measures the model server beside mlflow models serve, FastAPI and ONNX Runtime, an hour [ROUNDS= REQUESTS=]
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .local/bench-engines $(ENGINES)
+	PYTHONPATH=.local/bench-engines $(BIN)/python -m dev.bench.serving $${ROUNDS:+--rounds="$$ROUNDS"} $${REQUESTS:+--requests="$$REQUESTS"}
 
 soak: setup ## 30,000 requests to the model server while it, MLflow and S3 are killed and champions change
 	$(BIN)/python -m dev.soak
