@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-page reproduce export simulate-promotion simulate-drift test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -157,6 +157,9 @@ astro:
 
 simulate-promotion: setup ## simulates the gates' decisions for minutes and writes docs/promotion.md, with a picture
 	$(BIN)/python -m dev.simulate
+
+simulate-drift: setup ## simulates years of traffic and drifts, trains a model for it, and writes docs/monitoring.md [DATA= TEST=]
+	$(BIN)/python -m dev.drift $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"}
 
 test: setup ## runs all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
