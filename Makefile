@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-page reproduce export simulate-promotion test check docs audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -167,6 +167,10 @@ check: setup ## lints, checks the format, the types and who imports whom, and lo
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	$(BIN)/python -m dev.audit
+
+docs: setup ## writes the pages as a small site to .local/site; a broken link fails
+	$(BIN)/mkdocs build --strict --quiet
+	@echo 'file://$(CURDIR)/.local/site/index.html'
 
 audit: setup ## looks all pinned packages up in the database of known vulnerabilities; fails if it cannot be asked
 	BERT_AUDIT=required $(BIN)/python -m dev.audit
