@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -28,6 +29,7 @@ REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NOT_RUN = {
     "astro": "needs Docker and Astronomer's CLI, which is no Python package",
+    "base64": "of the reader's machine",
     "aws": "needs an account, or a stack that is up",
     "docker": "needs Docker",
     "eksctl": "needs an AWS account",
@@ -42,6 +44,7 @@ NOT_RUN = {
     "terraform": "needs an AWS account; terraform/ has tests of its own",
 }
 SHELL = {"cat", "cd", "echo", "eval", "export", "git", "kill", "mkdir", "printf", "rm", "sed", "test", "umask"}
+MLFLOW_ROUTES = Path(str(find_spec("mlflow").origin)).parent / "server" / "auth" / "routes.py"  # type: ignore[union-attr]
 MADE_BY_READERS = {"terraform/trust.json", "terraform/terraform.tfvars"}
 
 
@@ -104,7 +107,9 @@ def parsed(where: str, script: str, *, in_block: bool = True) -> Iterator[Comman
 
 
 def _command(where: str, words: list[str]) -> Command:
-    given, rest = {}, list(words)
+    given, rest = {}, [] if words[0] in ("for", "done", "fi") else list(words)
+    while rest and rest[0] in ("do", "then", "else", "if", "while"):
+        rest.pop(0)
     while rest and re.match(r"[A-Za-z_]\w*=", rest[0]):
         name, value = rest.pop(0).split("=", 1)
         given[name] = value
@@ -241,12 +246,14 @@ def of_pytest(words: list[str]) -> list[str]:
 
 
 def of_curl(words: list[str]) -> list[str]:
-    """An address of the local stack leads to something that is there."""
+    """An address leads to something that is there: in our server, among our DAGs, or in MLflow's API of users."""
     found = []
     for url in (word for word in words if word.startswith("http")):
         path = "/" + url.split("/", 3)[3]
         if dag := re.search(r"/dags/(\w+)/", path):
             found += paths_missing([f"dags/{dag[1]}.py"])
+        elif mlflow := re.match(r"/api/[23]\.0(/mlflow/.*)", path):
+            found += [] if mlflow[1] in MLFLOW_ROUTES.read_text() else [f"MLflow has no {path}"]
         elif f'"{path}"' not in (REPOSITORY / "include/serving/app.py").read_text():
             found.append(f"the server has no {path}")
     return found
@@ -283,6 +290,16 @@ def test_blocks_are_whole() -> None:
             assert list(yaml.safe_load_all(text))
         for _, text in blocks(page, "json"):
             json.loads(text)
+
+
+def test_manifests_are_what_kubernetes_takes() -> None:
+    documents = [
+        one for _, text in blocks(REPOSITORY / "docs/kubernetes.md", "yaml") for one in yaml.safe_load_all(text)
+    ]
+    own = [one for one in documents if one["apiVersion"] in ("v1", "rbac.authorization.k8s.io/v1")]
+    assert {one["kind"] for one in own} == {"Namespace", "ServiceAccount", "Role", "RoleBinding", "Secret"}
+    for one in own:
+        kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_settings_and_paths_are_there() -> None:
@@ -326,6 +343,21 @@ def test_make_help_names_every_target() -> None:
     done = subprocess.run(["make", "-C", str(REPOSITORY), "help"], capture_output=True, text=True, check=True)
     for target in re.findall(r"^([a-z-]+):.* ## ", (REPOSITORY / "Makefile").read_text(), re.M):
         assert f"  make {target} " in done.stdout
+
+
+def test_the_door_to_airflow_3_has_every_file_that_needs_airflow_2_or_the_astro_sdk() -> None:
+    text = (REPOSITORY / "docs/dependencies.md").read_text()
+    sdk, database = (
+        text.split(f"**{heading}**", 1)[1] for heading in ("The Astro SDK", "The metadata database, or its models,")
+    )
+    for told, needs in (
+        (sdk.split("**The metadata")[0], r"^\s*from astro[. ]"),
+        (database.split("**Flask**")[0], r"create_session|^\s*from airflow\.models import (?!Param\b)"),
+    ):
+        files = [*REPOSITORY.glob("dags/*.py"), *REPOSITORY.glob("include/**/*.py")]
+        found = {one for one in files if re.search(needs, one.read_text(), re.M)}
+        named = {REPOSITORY / name for name in re.findall(r"`((?:dags|include)/[\w/]+\.py)`", told)}
+        assert named == found, "docs/dependencies.md is to name the files that this finds"
 
 
 def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
