@@ -46,7 +46,7 @@ def environment(state: State, overrides: Mapping[str, str] | None = None) -> dic
 
 
 def airflow_env(environment: Mapping[str, str]) -> dict[str, str]:
-    """Of a stack's environment what an Airflow needs that is not one of its programs: as in a ``.env`` file."""
+    """The part of a stack's environment that somebody else's Airflow needs, as its ``.env`` file has it."""
     prefixes = (*CLIENT_PREFIXES, "AIRFLOW")
     return {
         name: value

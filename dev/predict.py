@@ -42,7 +42,7 @@ def texts_of(file: Path, column: str) -> Iterator[list[str]]:
 
 
 def _separator(file: Path) -> str:
-    """By which the header is divided; a comma if it is one column."""
+    """The separator of the header's cells; a comma if there is one column."""
     with file.open(encoding="utf-8-sig", errors="replace") as lines:
         header = lines.readline()
     return max(",;\t|", key=header.count)
