@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-etl bench-serving bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -129,6 +129,9 @@ READERS := clevercsv==0.8.5 duckdb==2.0.1 openpyxl==3.1.5 zstandard==0.25.0
 bench-reading: setup ## compares other readers with ours on cases and on many rows [ROWS=5000000 DIR=folder]
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .local/bench-packages $(READERS)
 	$(BIN)/python -m dev.bench reading $${DIR:+--cases="$$DIR"} $${ROWS:+--rows="$$ROWS"}
+
+bench-etl: setup ## compares the weekly ETL's way into the warehouse with pandas' and COPY [ROWS=5000000]
+	$(BIN)/python -m dev.bench etl $${ROWS:+--rows="$$ROWS"}
 
 bench-serving: setup ## measures the model server beside mlflow models serve and FastAPI, to .local/serving.json, an hour
 	$(BIN)/python -m dev.bench.serving

@@ -9,20 +9,26 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import psutil
 from setproctitle import setproctitle
+
+if TYPE_CHECKING:
+    from include.orchestration.training_notebook import Notebook
 
 PROJECT = Path(__file__).parents[2]
 LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ ")
 
 
 class TrainerProcess:
-    """One run of the trainer's command, ``python -m include.training``, in a process and session of its own."""
+    """One run of the trainer's command, ``python -m include.training``, in a process and session of its own.
 
-    def __init__(self, job_uri: str) -> None:
-        self.job_uri = job_uri
+    With a ``notebook`` that trains the job.
+    """
+
+    def __init__(self, job_uri: str, notebook: "Notebook | None" = None) -> None:
+        self.job_uri, self.notebook = job_uri, notebook
         self._process: psutil.Process | None = None
 
     def run(self, tell: Callable[[str], None]) -> tuple[int, str]:
@@ -38,7 +44,7 @@ class TrainerProcess:
         # Not multiprocessing's: an executor's workers are daemons, and those must not have children in its books.
         pid = os.fork()
         if pid == 0:
-            _train(self.job_uri, reading, writing)
+            _train(self.job_uri, self.notebook, reading, writing)
         self._process = psutil.Process(pid)
         os.close(writing)
         line = ""
@@ -75,7 +81,7 @@ def failure(exit_code: int, last_line: str) -> str:
     return f"the trainer could not train the job (exit code {exit_code}): {said.rstrip('.')}. {retry}"
 
 
-def _train(job_uri: str, reading: int, writing: int) -> NoReturn:
+def _train(job_uri: str, notebook: "Notebook | None", reading: int, writing: int) -> NoReturn:
     """The process itself. Nothing of the worker's may act in it: no handler of signals or logs, nothing at its exit."""
     code = 1
     try:
@@ -90,9 +96,12 @@ def _train(job_uri: str, reading: int, writing: int) -> NoReturn:
         os.chdir(PROJECT)
         setproctitle(f"include.training {job_uri}")
         _forget_logging()
-        from include.training.__main__ import main
+        if notebook is not None:
+            code = notebook.run(job_uri)
+        else:
+            from include.training.__main__ import main
 
-        code = main([job_uri, "--stop-with-parent"])
+            code = main([job_uri, "--stop-with-parent"])
     except BaseException:
         traceback.print_exc()
     finally:
