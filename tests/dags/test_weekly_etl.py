@@ -25,14 +25,16 @@ import pytest
 import s3fs
 import sqlalchemy as sa
 import yaml
+from airflow.exceptions import TaskDeferred
 from airflow.models import DagBag, DagRun
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
+from pymongo import MongoClient
 from sqlalchemy.engine import Engine
 
-from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, sftp_server
+from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, mongo_server, sftp_server
 from include import lake
 from include.evaluation import charts
 from include.ingestion import sources
@@ -61,6 +63,7 @@ class Etl:
     engine: Engine
     warehouse: Any  # its server
     bucket: ThreadedMotoServer
+    mongo_port: int
 
     @contextmanager
     def faults(self) -> Iterator[None]:
@@ -106,7 +109,13 @@ class Etl:
              "columns": {"text": "message"}},
         ]  # fmt: skip
         path = self.folder / "sources.yaml"
-        path.write_text(yaml.safe_dump({"sources": listed}))
+        targets = [
+            {"kind": "s3", "uri": "s3://etl/curated"},
+            {"kind": "s3", "uri": "s3://etl/curated", "format": "jsonl"},
+            {"kind": "mongo", "connection": "mongo_there", "database": "desk", "collection": "examples"},
+        ]
+        scripts = ["include/scripts/steps/redact.py"]
+        path.write_text(yaml.safe_dump({"sources": listed, "scripts": scripts, "targets": targets}))
         dag = self.dag()
         for task in dag.tasks:
             arguments = getattr(task, "partial_kwargs", task.__dict__)  # of a mapped one
@@ -190,6 +199,7 @@ def etl(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[E
         ftp_server(tmp_path_factory.mktemp("ftp")) as ftp,
         sftp_server(tmp_path_factory.mktemp("sftp")) as sftp,
         http_server(tmp_path_factory.mktemp("http")) as http,
+        mongo_server() as mongo_port,
         pytest.MonkeyPatch.context() as patch,
     ):
         url, s3_url = sa.engine.make_url(database.get_uri()), "http://{}:{}".format(*bucket.get_host_and_port())
@@ -206,6 +216,7 @@ def etl(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[E
             "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "postgres", **warehouse}),
             "AIRFLOW_CONN_FTP_DESK": f"ftp://{LOGIN}:{ftp.port}/",
             "AIRFLOW_CONN_SFTP_SHOP": f"sftp://{LOGIN}:{sftp.port}/?no_host_key_check=true",
+            "AIRFLOW_CONN_MONGO_THERE": f"mongo://127.0.0.1:{mongo_port}/",
             "AIRFLOW_CONN_HTTP_SITE": f"http://:t0ken@127.0.0.1:{http.port}/",
         }  # fmt: skip
         for name, value in values.items():
@@ -215,7 +226,7 @@ def etl(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[E
         s3fs.S3FileSystem.clear_instance_cache()
         lake.filesystem("s3://etl").mkdirs("etl", exist_ok=True)
         initdb(load_connections=False)
-        yield Etl(folder, ftp, sftp, http, engine, database, bucket)
+        yield Etl(folder, ftp, sftp, http, engine, database, bucket, mongo_port)
         with create_session() as session:
             session.query(DagRun).delete()
     settings.cache_clear()
@@ -254,7 +265,7 @@ def weeks(etl: Etl) -> list[Week]:
     etl.empty()
     etl.write(0, "ftp", "a.csv", numbered("where is my card", "card", 60) | {"n/a": "card", "odd <b>": ""})
     etl.write(0, "sftp", "b.csv", numbered("a refund please", "refund", 60))
-    etl.write(0, "http", "site.jsonl", {"where is my card 1": "refund", "lost card": "card"})
+    etl.write(0, "http", "site.jsonl", {"where is my card 1": "refund", "lost card": "card", "tell a.b@c.de": "card"})
     etl.ftp.write("broken.xlsx", b"no workbook", at=(WEEKS[0] - timedelta(days=1)).timestamp())
     etl.sftp.write("new/texts.csv", "message,when\nwhere is my card,now\nrefund,now\n ,now\nrefund,again\n", at=1.7e9)
     older_predictions(etl)
@@ -289,11 +300,11 @@ def test_a_week_goes_from_its_sources_to_a_model_and_a_report(etl: Etl, weeks: l
     assert first.run.state == "success"
     assert set(first.states().values()) == {"success"}
     expected = {f"where is my card {at}" for at in range(60)} | {f"a refund please {at}" for at in range(60)}
-    assert {row.text for row in first.table} == expected | {"lost card"}
+    assert {row.text for row in first.table} == expected | {"lost card", "tell [e-mail]"}
     champion = models.by_alias("etl-model", "champion")
     assert champion
     report = lake.read_json(lake.report("weekly_etl", first.run.run_id, "run.json"))
-    assert (report["outcome"], report["rows"]["used"]) == ("promoted", 121)
+    assert (report["outcome"], report["rows"]["used"]) == ("promoted", 122)
     (batch_id,) = report["batches"]
     batch = claims.read_batch(batch_id)
     assert batch
@@ -303,7 +314,7 @@ def test_a_week_goes_from_its_sources_to_a_model_and_a_report(etl: Etl, weeks: l
     assert life.number == 2, "from the first moment this run's, and then used: no event starts a second training"
     week = first.facts
     assert week["merge"] | {"contradictions": 0} == {
-        "new": 121, "changed": 0, "known": 0, "contradicted": 1, "contradictions": 0
+        "new": 122, "changed": 0, "known": 0, "contradicted": 1, "contradictions": 0
     }  # fmt: skip
     assert week["quality"]["left_out"] == {"missing": 1}
     by_name = {file["name"]: file for file in week["files"]}
@@ -372,6 +383,23 @@ def test_other_columns_in_a_file_of_the_same_name_are_found_as_in_an_upload(week
     assert {row.text: row.label for row in weeks[1].table}["where is my card 2"] == "delivery"
     assert weeks[1].facts["explored"]["columns"] == {"priority": 2}
     assert weeks[1].facts["label_drift"] > 0
+
+
+def test_curated_rows_are_written_to_the_targets_that_are_set(etl: Etl, weeks: list[Week]) -> None:
+    assert weeks[0].facts["targets"] == [
+        {"where": "s3://etl/curated/training_examples.parquet", "rows": 122},
+        {"where": "s3://etl/curated/training_examples.jsonl", "rows": 122},
+        {"where": "mongo_there: desk.examples", "rows": 122},
+    ]
+    assert [target["rows"] for target in weeks[1].facts["targets"]] == [123, 123, 2], "a collection gets what is new"
+    last = {row.text: (row.label, row.label_version) for row in weeks[4].table}
+    parquet = pd.read_parquet("s3://etl/curated/training_examples.parquet")
+    lines = [json.loads(line) for line in lake.read_bytes("s3://etl/curated/training_examples.jsonl").splitlines()]
+    with MongoClient(f"mongodb://127.0.0.1:{etl.mongo_port}/") as client:
+        documents = list(client["desk"]["examples"].find())
+    for rows in (parquet.to_dict("records"), lines, documents):
+        assert {row["text"]: (row["label"], row["label_version"]) for row in rows} == last
+    assert {document["_id"] for document in documents} == set(parquet["text_hash"])
 
 
 def test_a_week_with_nothing_new_trains_nothing_and_is_reported(weeks: list[Week]) -> None:
@@ -471,7 +499,7 @@ def test_a_source_that_fails_is_tried_again_once_after_five_minutes_and_then_a_m
 def test_a_source_with_a_schedule_of_its_own_gets_a_dag_that_hands_its_batch_to_the_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nightly = {"name": "nightly", "kind": "folder", "path": "/x", "schedule": "0 22 * * *"}
+    nightly = {"name": "nightly", "kind": "folder", "path": str(tmp_path), "schedule": "0 22 * * *", "wait_minutes": 90}
     path = tmp_path / "sources.yaml"
     path.write_text(yaml.safe_dump({"sources": [nightly]}))
     monkeypatch.setenv("BERT_SOURCES", str(path))
@@ -482,6 +510,14 @@ def test_a_source_with_a_schedule_of_its_own_gets_a_dag_that_hands_its_batch_to_
     sources.week.cache_clear()
     assert set(dags) == {"weekly_etl", "weekly_etl_0_22_any_any_any"}
     weekly, nightly_dag = dags["weekly_etl"], dags["weekly_etl_0_22_any_any_any"]
+    sensor = nightly_dag.get_task("wait_for_nightly")
+    assert sensor.downstream_task_ids == {"download_data"}
+    sensor.filepath = f"{tmp_path}/*.csv"
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute({})
+    assert deferred.value.timeout == timedelta(minutes=90)
+    (tmp_path / "a.csv").write_text("text,label")
+    assert sensor.execute({}) is None, "a file is there"
     assert nightly_dag.timetable.summary == "0 22 * * *"
     assert set(weekly.task_ids) - set(nightly_dag.task_ids) == set(TRAINING.split("|"))
     assert (weekly.get_task("export_dataset").trains, nightly_dag.get_task("export_dataset").trains) == (True, False)
