@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -241,8 +242,11 @@ def mongo_server() -> Iterator[int]:
     """A stand-in for MongoDB that speaks its protocol and keeps all in memory; its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
-    command = [sys.executable, "-c", "from nx_27017.nx_27017 import main; main()"]
-    server = subprocess.Popen([*command, "--db", "memory", "-p", str(port)], stderr=subprocess.DEVNULL)
+    folder = tempfile.TemporaryDirectory()
+    # One with a name of its own: it will not start beside another.
+    options = ["--db", "memory", "-p", str(port), "--pid-file", f"{folder.name}/pid"]
+    command = [sys.executable, "-c", "from nx_27017.nx_27017 import main; main()", *options]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):
             try:
@@ -254,3 +258,4 @@ def mongo_server() -> Iterator[int]:
     finally:
         server.terminate()
         server.wait()
+        folder.cleanup()
