@@ -19,6 +19,8 @@ import fsspec
 from include.settings import settings
 
 CREATE_ATTEMPTS = 6
+SPLITS = ("train", "validation")
+"""What a dataset is divided into: each is a Parquet file of its folder."""
 
 
 def root() -> str:
@@ -69,7 +71,7 @@ def staging(run_id: str, name: str = "") -> str:
 
 
 def golden(model_name: str, name: str = "") -> str:
-    """A model's frozen test set."""
+    """The rows that judge a model's versions, and what decides which texts are golden."""
     return f"{root()}/golden/{model_name}/{name}"
 
 
@@ -79,7 +81,7 @@ def waiting(model_name: str, name: str = "") -> str:
 
 
 def predictions(model_name: str, name: str = "") -> str:
-    """What the model server has answered: ``date=YYYY-MM-DD/*.parquet``."""
+    """What models have answered, the server's and the weekly ETL's texts: ``date=YYYY-MM-DD/*.parquet``."""
     return f"{root()}/predictions/{model_name}/{name}"
 
 
@@ -91,11 +93,6 @@ def feedback(model_name: str, name: str = "") -> str:
 def raw(source: str, week: str = "", name: str = "") -> str:
     """Files as the weekly ETL fetched them, unchanged; without a week the folder of all weeks."""
     return f"{root()}/raw/{source}/{week}/{name}" if week else f"{root()}/raw/{source}/"
-
-
-def weekly_predictions(model_name: str, week: str) -> str:
-    """What a model has answered of a week's texts without a label."""
-    return f"{root()}/predictions/{model_name}/week={week}/weekly_etl.parquet"
 
 
 def job(job_id: str, name: str = "") -> str:

@@ -100,7 +100,7 @@ class Known:
 
     @classmethod
     def of(cls, texts: Any, labels: Any, sources: Any = None) -> "Known":
-        """From n texts, which need not be normalised, and their labels and sources."""
+        """Makes them of n texts, which need not be normalised, and their labels and sources."""
         keys = text_keys(texts)
         order = np.argsort(keys, kind="stable")
         where = np.array(sources if sources is not None else [""] * len(keys), object)
@@ -202,7 +202,7 @@ def _repeated(rows: Rows) -> tuple[Numbers, Numbers, Numbers]:
 
 
 def _differs(values: Numbers, starts: Numbers) -> Numbers:
-    """For each group whether its values are not all the same."""
+    """Whether the values of each group differ."""
     if not len(starts):
         return np.array([], bool)
     different: Numbers = np.minimum.reduceat(values, starts) != np.maximum.reduceat(values, starts)
@@ -316,7 +316,7 @@ def most_corrections(golden_rows: int) -> int:
 
 
 def _same(rows: Rows, known: Known) -> Numbers:
-    """For each row (n,) whether its text is known with its label."""
+    """(n,) bool: whether a row's text is known with its label."""
     places = _places(rows.key, known.keys)
     numbers = {name: code for code, name in enumerate(rows.names)}
     labels = np.array([numbers.get(label, -1) for label in known.labels], int)
@@ -333,12 +333,12 @@ def _mark_known(rows: Rows, known: Known) -> None:
 
 
 def _needed(rows: Rows, labels: Labels) -> Numbers:
-    """With how many rows each label joins if it is new."""
+    """How many rows each label needs to join if it is new."""
     return np.array([labels.fewest if name in labels.admitted else labels.needed for name in rows.names], int)
 
 
 def _too_new(rows: Rows, labels: Labels, trained: set[str]) -> Numbers:
-    """For each label whether the model does not know it, and it has too few good rows to join."""
+    """Which labels the model does not know that have too few good rows to join."""
     if not labels.open or labels.model is None:
         return np.zeros(len(rows.names), bool)
     counts, known = np.bincount(rows.label[rows.good], minlength=len(rows.names)), trained | set(labels.model)

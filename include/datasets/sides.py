@@ -66,7 +66,7 @@ class Sides:
         return cls(pd.read_parquet(io.BytesIO(content)))
 
     def to_bytes(self) -> bytes:
-        """As a Parquet file."""
+        """The bytes of a Parquet file of them."""
         buffer = io.BytesIO()
         self.table.to_parquet(buffer, index=False)
         return buffer.getvalue()
@@ -83,7 +83,7 @@ class Sides:
         return found
 
     def decided(self, texts: Any, sides: Any) -> "Sides":
-        """With the sides of n texts more; what is decided already stays."""
+        """These sides and those of n texts more; what is decided already stays."""
         unknown = self.of(texts) < 0
         version = max(NORMALISATIONS)
         keys = NORMALISATIONS[version](texts)[unknown]
@@ -91,7 +91,7 @@ class Sides:
         return self._with(new.astype({"version": np.int16}).drop_duplicates("key"))
 
     def trained(self, texts: Any) -> "Sides":
-        """With n golden texts as training rows: the one step there is."""
+        """These sides with n golden texts turned into training rows: the one step there is."""
         table = self.table.copy()
         for version, keys_of in NORMALISATIONS.items():
             table.loc[(table["version"] == version) & table["key"].isin(keys_of(texts)), "side"] = int(Side.TRAIN)

@@ -1,20 +1,29 @@
 """The trainer as a process of a worker."""
 
 import re
+from typing import TYPE_CHECKING
 
 from include.orchestration.forked import ForkedProcess
+
+if TYPE_CHECKING:
+    from include.orchestration.training_notebook import Notebook
 
 LOG_PREFIX = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ ")
 
 
 class TrainerProcess(ForkedProcess):
-    """One run of the trainer's command, ``python -m include.training``. Asked to stop, it saves a checkpoint."""
+    """One run of the trainer's command, ``python -m include.training``. Asked to stop, it saves a checkpoint.
 
-    def __init__(self, job_uri: str) -> None:
-        self.job_uri = job_uri
+    With a ``notebook`` that trains the job.
+    """
+
+    def __init__(self, job_uri: str, notebook: "Notebook | None" = None) -> None:
+        self.job_uri, self.notebook = job_uri, notebook
         super().__init__(f"include.training {job_uri}", self._train)
 
     def _train(self) -> int:
+        if self.notebook is not None:
+            return self.notebook.run(self.job_uri)
         from include.training.__main__ import main
 
         return main([self.job_uri, "--stop-with-parent"])

@@ -46,7 +46,7 @@ def model_card(
         context=evaluation.context,
         interval=accuracy_interval(evaluation),
         pairs=most_confused(evaluation.challenger.metrics, 3),
-        weakest=sorted(classes, key=lambda score: score.f1)[:3],
+        weakest=[score for score in sorted(classes, key=lambda score: score.f1)[:3] if round(score.f1, 3) < 1],
         thin=_thin(classes),
         ungolden=sorted(set(result.labels) - {score.label for score in classes}),
     )

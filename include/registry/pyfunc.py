@@ -12,6 +12,15 @@ if TYPE_CHECKING:
 TEXT_COLUMN = "text"
 
 
+def text_column(names: Sequence[Any]) -> Any:
+    """Which of a table's columns has the texts: the one that is called ``text``, or the only one. Raises ValueError."""
+    if TEXT_COLUMN in names:
+        return TEXT_COLUMN
+    if len(names) == 1:
+        return names[0]
+    raise ValueError(f"there is no column {TEXT_COLUMN!r} among {', '.join(map(repr, names))}")
+
+
 class TextClassifier:
     """Predicts labels with the model that lies in a local folder."""
 
@@ -50,10 +59,7 @@ def _texts(given: Any) -> list[str]:
     if isinstance(given, str):
         given = [given]
     if isinstance(given, Mapping) or hasattr(given, "columns"):
-        names = list(getattr(given, "columns", given))
-        if TEXT_COLUMN not in names and len(names) != 1:
-            raise ValueError(f"there is no column {TEXT_COLUMN!r} among {', '.join(map(repr, names))}")
-        given = given[TEXT_COLUMN if TEXT_COLUMN in names else names[0]]
+        given = given[text_column(list(getattr(given, "columns", given)))]
         given = [given] if isinstance(given, str) else given
     if given is None:
         raise ValueError("there are no texts: give a text, a list of texts or a DataFrame")

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from include.registry.pyfunc import TEXT_COLUMN, text_column
+
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
-TEXT_COLUMN = "text"
 
 
 class WireError(ValueError):
@@ -202,13 +202,13 @@ def _records(split: Any) -> list[dict[str, Any]]:
 
 
 def _column(rows: list[dict[str, Any]]) -> list[str]:
-    """Of several columns the one named text, of one column that."""
+    """The texts of a table's rows. Raises WireError."""
     if not rows:
         raise WireError("there are no rows")
-    names = list(rows[0])
-    name = TEXT_COLUMN if TEXT_COLUMN in names else names[0] if len(names) == 1 else None
-    if name is None:
-        raise WireError(f"there is no column {TEXT_COLUMN} among {', '.join(map(repr, names))}")
+    try:
+        name = text_column(list(rows[0]))
+    except ValueError as error:
+        raise WireError(str(error)) from None
     return _texts([row.get(name) for row in rows])
 
 

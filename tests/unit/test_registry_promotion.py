@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from include import lake
-from include.registry import ledger, lineage, models, promotion
+from include.registry import ledger, models, promotion, versions
 from include.registry.ledger import Entry
 from include.registry.models import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, hash_labels
 from include.registry.promotion import (
@@ -115,7 +115,7 @@ def test_mlflow_loads_the_champion_by_itself(registry: Registry, mlflow_uri: str
     assert list(found.columns) == ["card", "refund"]
     assert found.iloc[0].sum() == pytest.approx(1, abs=1e-5)
     for given, said in (
-        (pd.DataFrame({"a": ["x"], "b": ["y"]}), "no column 'text' among 'a', 'b'"),
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), "no column text among 'a', 'b'"),
         (["a", None], "row 1 is None, which is no text"),
         (None, "there are no texts"),
     ):
@@ -302,16 +302,16 @@ def test_new_rows_are_added_to_what_the_ledger_knows_of_a_champion_whose_version
     promote(entry, registry.engine)
     lake.write_json(lake.dataset("d1", "manifest.json"), {})
     models._client().delete_model_version(registry.name, version)
-    assert lineage.parent_dataset_id(registry.name, registry.engine) == "d1"
+    assert versions.parent_dataset_id(registry.name, registry.engine) == "d1"
 
 
 def test_before_the_first_champion_rows_that_wait_are_not_counted_twice(registry: Registry) -> None:
     version = registry.train()
-    assert lineage.parent_dataset_id(registry.name, registry.engine) == "d", "an older version used them up"
+    assert versions.parent_dataset_id(registry.name, registry.engine) == "d", "an older version used them up"
     found = models.by_version(registry.name, version)
     assert found
-    models.tag(found, {lineage.ROWS: lineage.RELEASED})
-    assert lineage.parent_dataset_id(registry.name, registry.engine) is None
+    models.tag(found, {versions.ROWS: versions.RELEASED})
+    assert versions.parent_dataset_id(registry.name, registry.engine) is None
 
 
 def test_a_rollback_knows_whose_rows_it_leaves_and_a_second_one_whose_it_returns_to(registry: Registry) -> None:
@@ -328,7 +328,7 @@ def test_a_rollback_knows_whose_rows_it_leaves_and_a_second_one_whose_it_returns
     def moved() -> tuple[set[str], set[str]]:
         last = ledger.last_move(registry.engine, registry.name)
         assert last
-        left, regained = lineage.left_and_regained(registry.engine, last)
+        left, regained = versions.left_and_regained(registry.engine, last)
         return {one.dag_run_id for one in left}, {one.dag_run_id for one in regained}
 
     registry.rollback(to_version=runs[0])
