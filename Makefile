@@ -134,8 +134,8 @@ bench-reading: setup ## compares other readers with ours on cases and on many ro
 bench-serving: setup ## measures the model server beside mlflow models serve and FastAPI, to .local/serving.json, an hour
 	$(BIN)/python -m dev.bench.serving
 
-bench-pieces: setup ## measures what each piece of include/training/fast gains on this CPU, some minutes [DATA=]
-	$(BIN)/python -m dev.bench.pieces $${DATA:+--data="$$DATA"}
+bench-pieces: setup ## measures what each piece of include/training/fast gains on this CPU, some minutes [DATA= TEXTS= SAMPLES=]
+	$(BIN)/python -m dev.bench.pieces $${DATA:+--data="$$DATA"} $${TEXTS:+--texts="$$TEXTS"} $${SAMPLES:+--rounds="$$SAMPLES"}
 
 profile: setup ## shows where the CPU seconds of a training step go, and the MFU, in .local/profile.txt [DATA=]
 	$(BIN)/python -m dev.bench.profile $${DATA:+--data="$$DATA"}
