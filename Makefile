@@ -143,8 +143,8 @@ bench-serving: setup ## measures the model server beside mlflow models serve, Fa
 soak: setup ## 30,000 requests to the model server while it, MLflow and S3 are killed and champions change
 	$(BIN)/python -m dev.soak
 
-bench-pieces: setup ## measures what each piece of include/training/fast gains on this CPU, some minutes [DATA=]
-	$(BIN)/python -m dev.bench.pieces $${DATA:+--data="$$DATA"}
+bench-pieces: setup ## measures what each piece of include/training/fast gains on this CPU, some minutes [DATA= TEXTS= SAMPLES=]
+	$(BIN)/python -m dev.bench.pieces $${DATA:+--data="$$DATA"} $${TEXTS:+--texts="$$TEXTS"} $${SAMPLES:+--rounds="$$SAMPLES"}
 
 profile: setup ## shows where the CPU seconds of a training step go, and the MFU, in .local/profile.txt [DATA=]
 	$(BIN)/python -m dev.bench.profile $${DATA:+--data="$$DATA"}

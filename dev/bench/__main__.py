@@ -47,7 +47,7 @@ def cpu(options: argparse.Namespace) -> None:
             "code": code_hash(),
             "machine": page.machine(),
             "data": bench.texts.source,
-            "mean_tokens": data.mean_tokens(bench.texts.train["text"], bench.ours.model, recipe.max_length),
+            **_rates(bench),
             "baseline": baseline_name(options.script),
             "plan": asdict(plan),
             "recipe": asdict(recipe),
@@ -58,6 +58,17 @@ def cpu(options: argparse.Namespace) -> None:
         path.write_text(json.dumps(found, indent=2) + "\n")
     for name in (name for name in found if "_vs_" in name):
         console.print(f"{name}: {found[name]['ratio']:.2f}", style="bold")
+
+
+def _rates(bench: training.Bench) -> dict[str, Any]:
+    """What the MFU is made of, by a process of its own: torch would make this one large, and with it its children."""
+    lengths = data.token_lengths(bench.texts.train["text"], bench.ours.model, bench.ours.recipe.max_length)
+    command = [sys.executable, "-m", "dev.bench.rates", str(bench.ours.model)]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, input=json.dumps(lengths), capture_output=True, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def compare_quality(options: argparse.Namespace) -> None:

@@ -64,15 +64,15 @@ def read(workload: Path, split: str) -> pd.DataFrame:
     return pd.read_parquet(workload / f"{split}.parquet")
 
 
-def mean_tokens(texts: pd.Series, model: Path, max_length: int) -> float:
-    """Mean length in tokens, special ones included, after cutting."""
+def token_lengths(texts: pd.Series, model: Path, max_length: int) -> list[int]:
+    """Lengths in tokens, special ones included, after cutting."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     encoded = tokenizer.encode_batch(list(texts))
-    return sum(len(text.ids) for text in encoded) / len(encoded)
+    return [len(text.ids) for text in encoded]
 
 
 def _shuffled(rows: pd.DataFrame) -> pd.DataFrame:

