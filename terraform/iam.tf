@@ -6,7 +6,7 @@ locals {
   airflow_expires = ["claims", "waiting", "staging", "datasets", "jobs"] # marks of ended batches; what lake_cleanup finds old; rows that joined
   trainer_reads   = ["jobs", "datasets", "models"]                       # a model can be the base of the next
   trainer_writes  = ["jobs/*", "datasets/*/tokens/*"]
-  trainer_deletes = ["jobs"] # old checkpoints
+  trainer_deletes = ["jobs"]                              # old checkpoints
   server_reads    = ["models", "predictions", "feedback"] # of its own log it gives texts out to be labelled
   server_writes   = ["predictions", "feedback"]
   encrypted       = var.kms_key_arn == null ? [] : [var.kms_key_arn]

@@ -162,7 +162,7 @@ def prepare(folder: Path) -> dict[str, str]:
     return environment
 
 
-def sides(folder: Path, *, onnx: bool) -> dict[str, list[str]]:
+def sides(folder: Path, *, onnx: bool = False) -> dict[str, list[str]]:
     """Each side's command; ``{port}`` is where it is to listen."""
     mlflow = ["mlflow", "models", "serve", "-m", "models:/bert-classifier@champion", "--env-manager", "local"]
     return {

@@ -164,6 +164,7 @@ def _table(asked: Asked, rows: list[dict[str, str]], version: str, answers: dict
         "id": [f"{asked.at:%Y%m%d}-{hashlib.sha256(one).hexdigest()[:32]}" for one in ids],
         "at": [asked.at] * len(rows),
         "version": [version] * len(rows),
+        "source": [ROLE] * len(rows),
         "role": [ROLE] * len(rows),
         "text": [row["text"] for row in rows] if texts == "full" else none,
         "text_hash": [text_hash(row["text"]) for row in rows] if texts != "off" else none,

@@ -5,6 +5,7 @@ It answers with the registry's champion, over HTTP; /docs shows how to ask. Sett
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    # Read when torch is loaded, with the first model. Threads that wait by spinning, as OpenMP's do otherwise, take six
+    # times the processor from each other where cores are shared (docs/serving-benchmarks.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import uvicorn
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 SENT = pa.schema([(name, pa.string()) for name in ("text", "label", "prediction_id", "predicted", "version", "who")])
 SAMPLED_FILES = 400  # of the log, that a sample is drawn from
-ANSWERS = ("champion", "canary")  # what a shadow says is no answer
+IS_ANSWER = pc.field("role") != "shadow"
 
 
 class NothingToLabel(RuntimeError):
@@ -80,7 +80,7 @@ def sample(model: str, size: int, days: int, now: datetime) -> tuple[str, list[T
     files = [uri for day in wanted for uri in lake.find(folder(model, day))]
     dice = random.SystemRandom()
     table = pa.concat_tables(prediction_log.read_files(dice.sample(files, min(len(files), SAMPLED_FILES))))
-    rows = table.filter(pc.field("text").is_valid() & pc.field("role").isin(ANSWERS))
+    rows = table.filter(pc.field("text").is_valid() & IS_ANSWER)
     if not rows.num_rows:
         why = "has no texts (BERT_LOG_TEXTS)" if table.num_rows else "is empty"
         raise NothingToLabel(f"the log of the last {days} days {why}: there is nothing to label")
@@ -179,7 +179,7 @@ def _said(model: str, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         by_day.setdefault(f"{one[:4]}-{one[4:6]}-{one[6:8]}", []).append(one)
     found: dict[str, dict[str, Any]] = {}
     for day, mine in by_day.items():
-        wanted = pc.field("id").isin(mine) & pc.field("role").isin(ANSWERS)
+        wanted = pc.field("id").isin(mine) & IS_ANSWER
         for rows in prediction_log.read(model, [day]):
             found |= {row["id"]: row for row in rows.filter(wanted).to_pylist()}
     return found

@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
         ("at", pa.timestamp("us", tz="UTC")),
         ("version", pa.string()),
         ("source", pa.string()),  # server, batch or weekly_etl; empty in files from before there were several: server
-        ("role", pa.string()),  # champion, canary or shadow: what a shadow says is no answer
+        ("role", pa.string()),  # champion, canary, weekly_etl; or shadow, whose word is no answer
         ("text", pa.string()),
         ("text_hash", pa.string()),
         ("cut", pa.bool_()),

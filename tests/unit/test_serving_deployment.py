@@ -1,7 +1,11 @@
 """What runs the model server elsewhere: manifests that Kubernetes' own schema accepts, a compose file, a dashboard."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +93,27 @@ def test_compose_has_the_server_only_where_it_is_wanted() -> None:
     assert services[0] == {}
     assert services[1]["serving"]["networks"] == ["airflow"]
     assert services[1]["serving"]["ports"] == ["127.0.0.1:${SERVING_PORT:-8000}:8000"]
+
+
+def test_what_the_image_copies_is_all_that_the_server_imports(tmp_path: Path) -> None:
+    dockerfile = (REPOSITORY / "include/serving/Dockerfile").read_text().replace("\\\n", " ")
+    for line in re.findall(r"^COPY (include/.*)$", dockerfile.split("WORKDIR /app")[1], re.MULTILINE):
+        *sources, target = line.split()
+        (tmp_path / target).mkdir(parents=True, exist_ok=True)
+        for path in (path for source in sources for path in REPOSITORY.glob(source)):
+            if path.is_dir():
+                shutil.copytree(path, tmp_path / target, dirs_exist_ok=True)
+            else:
+                shutil.copy(path, tmp_path / target)
+    modules = ["__main__", "app", "server", "engine", "feedback", "trial"]
+    program = "".join(f"import include.serving.{name}\n" for name in modules) + (
+        "import sys\n"
+        "assert 'torch' not in sys.modules, 'a server without a model does without'\n"
+        "import include.training.scoring, include.registry.pyfunc\n"
+        "print(include.serving.__file__)"
+    )
+    environment = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path))
