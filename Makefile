@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-serving bench-pieces bench-page profile gpu-check reproduce export simulate-promotion test check docs audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: $(shell grep -oE '^[a-z-]+:.* ##' $(firstword $(MAKEFILE_LIST)) | cut -d: -f1)
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,6 +14,7 @@ ENGINE ?= docker
 ASTRO ?= astro dev
 ASTRO_WAIT ?= 10m
 IMAGE ?= bert-trainer
+SERVER_IMAGE ?= bert-server
 
 # Folders of wheels given to pip are good for uv too.
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -31,7 +32,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION PROGRAM
+GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION PROGRAM ROUNDS REQUESTS
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -131,8 +132,16 @@ bench-reading: setup ## compares other readers with ours on cases and on many ro
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .local/bench-packages $(READERS)
 	$(BIN)/python -m dev.bench reading $${DIR:+--cases="$$DIR"} $${ROWS:+--rows="$$ROWS"}
 
-bench-serving: setup ## measures the model server beside mlflow models serve and FastAPI, to .local/serving.json, an hour
-	$(BIN)/python -m dev.bench.serving
+bench-etl: setup ## compares the weekly ETL's way into the warehouse with pandas' and COPY [ROWS=5000000]
+	$(BIN)/python -m dev.bench etl $${ROWS:+--rows="$$ROWS"}
+
+ENGINES := onnx==1.20.0 ml_dtypes==0.5.4 onnxruntime==1.32.0 openvino==2026.4.1 openvino-telemetry==2025.2.0 flatbuffers==25.12.19
+bench-serving: setup ## measures the model server beside mlflow models serve, FastAPI and ONNX Runtime, an hour [ROUNDS= REQUESTS=]
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .local/bench-engines $(ENGINES)
+	PYTHONPATH=.local/bench-engines $(BIN)/python -m dev.bench.serving $${ROUNDS:+--rounds="$$ROUNDS"} $${REQUESTS:+--requests="$$REQUESTS"}
+
+soak: setup ## 30,000 requests to the model server while it, MLflow and S3 are killed and champions change
+	$(BIN)/python -m dev.soak
 
 bench-pieces: setup ## measures what each piece of include/training/fast gains on this CPU, some minutes [DATA= TEXTS= SAMPLES=]
 	$(BIN)/python -m dev.bench.pieces $${DATA:+--data="$$DATA"} $${TEXTS:+--texts="$$TEXTS"} $${SAMPLES:+--rounds="$$SAMPLES"}
@@ -169,6 +178,9 @@ astro:
 simulate-promotion: setup ## simulates the gates' decisions for minutes and writes docs/promotion.md, with a picture
 	$(BIN)/python -m dev.simulate
 
+simulate-drift: setup ## simulates years of traffic and drifts, trains a model for it, and writes docs/monitoring.md [DATA= TEST=]
+	$(BIN)/python -m dev.drift $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"}
+
 test: setup ## runs all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
@@ -197,6 +209,9 @@ format: setup ## formats the code
 
 image: ## builds the trainer's image for GPUs, or with CPU=1 without [IMAGE=name:tag ENGINE=podman]
 	$(ENGINE) build -f include/training/Dockerfile -t $(IMAGE) $(if $(CPU),$(IMAGE_TORCH)) .
+
+server-image: ## builds the model server's image [SERVER_IMAGE=name:tag ENGINE=podman]
+	$(ENGINE) build -f include/serving/Dockerfile -t $(SERVER_IMAGE) $(if $(filter --no-cache,$(IMAGE_TORCH)),$(IMAGE_TORCH)) .
 
 # The pinned torch is forgotten first: preferring it, uv would take the CUDA build and all its packages.
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --python-version 3.11

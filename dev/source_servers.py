@@ -1,11 +1,17 @@
-"""Real FTP, SFTP and HTTP servers over a folder each, that break transfers off where a test wants them to."""
+"""Real FTP, SFTP and HTTP servers over a folder each, that break transfers off where a test wants them to; and what
+speaks MongoDB's protocol."""
 
 import asyncio
 import base64
 import json
 import logging
 import os
+import socket
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,10 +52,16 @@ class Host:
 
 
 @contextmanager
-def ftp_server(folder: Path, masquerade: str = "") -> Iterator[Host]:
-    """``masquerade``: the private address that it tells in answer to PASV, as one behind NAT does."""
+def ftp_server(folder: Path, masquerade: str = "", certificate: Path | None = None) -> Iterator[Host]:
+    """A folder by FTP.
+
+    Args:
+        folder: The server's root.
+        masquerade: The private address that it tells in answer to PASV, as one behind NAT does.
+        certificate: PEM file with a certificate and its key: nothing is answered without TLS.
+    """
     from pyftpdlib.authorizers import DummyAuthorizer
-    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.handlers import FTPHandler, TLS_FTPHandler
     from pyftpdlib.ioloop import IOLoop
     from pyftpdlib.servers import FTPServer
 
@@ -69,7 +81,9 @@ def ftp_server(folder: Path, masquerade: str = "") -> Iterator[Host]:
                 raise ConnectionResetError("broken by the test")
             return bytes(self.producer.more())
 
-    class Handler(FTPHandler):  # type: ignore[misc]  # it comes without types
+    base: Any = TLS_FTPHandler if certificate else FTPHandler
+
+    class Handler(base):  # type: ignore[misc]  # it comes without types
         def push_dtp_data(self, data: Any, isproducer: bool = False, file: Any = None, cmd: Any = None) -> None:
             if cmd == "RETR":
                 host.asked.append(Path(file.name).name)
@@ -77,6 +91,8 @@ def ftp_server(folder: Path, masquerade: str = "") -> Iterator[Host]:
             super().push_dtp_data(data, isproducer, file, cmd)
 
     Handler.authorizer, Handler.banner, Handler.use_gmt_times = authorizer, "hello", True
+    if certificate:
+        Handler.certfile, Handler.tls_control_required, Handler.tls_data_required = str(certificate), True, True
     Handler.use_sendfile, Handler.masquerade_address = False, masquerade or None
     server = FTPServer(("127.0.0.1", 0), Handler, ioloop=IOLoop())
     host.port = server.socket.getsockname()[1]
@@ -219,3 +235,27 @@ def http_server(folder: Path) -> Iterator[Host]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def mongo_server() -> Iterator[int]:
+    """A stand-in for MongoDB that speaks its protocol and keeps all in memory; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    folder = tempfile.TemporaryDirectory()
+    # One with a name of its own: it will not start beside another.
+    options = ["--db", "memory", "-p", str(port), "--pid-file", f"{folder.name}/pid"]
+    command = [sys.executable, "-c", "from nx_27017.nx_27017 import main; main()", *options]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+        folder.cleanup()

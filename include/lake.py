@@ -81,7 +81,7 @@ def waiting(model_name: str, name: str = "") -> str:
 
 
 def predictions(model_name: str, name: str = "") -> str:
-    """What the model server has answered: ``date=YYYY-MM-DD/*.parquet``."""
+    """What models have answered, the server's and the weekly ETL's texts: ``date=YYYY-MM-DD/*.parquet``."""
     return f"{root()}/predictions/{model_name}/{name}"
 
 
@@ -93,11 +93,6 @@ def feedback(model_name: str, name: str = "") -> str:
 def raw(source: str, week: str = "", name: str = "") -> str:
     """Files as the weekly ETL fetched them, unchanged; without a week the folder of all weeks."""
     return f"{root()}/raw/{source}/{week}/{name}" if week else f"{root()}/raw/{source}/"
-
-
-def weekly_predictions(model_name: str, week: str) -> str:
-    """What a model has answered of a week's texts without a label."""
-    return f"{root()}/predictions/{model_name}/week={week}/weekly_etl.parquet"
 
 
 def job(job_id: str, name: str = "") -> str:

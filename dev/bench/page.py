@@ -15,8 +15,8 @@ from dev.bench.runs import OTHERS_BUSY
 from dev.state import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-CPU, QUALITY, GPU, READING, PIECES = (
-    DOCS / "benchmarks" / f"{name}.json" for name in ("cpu", "quality", "gpu", "reading", "pieces")
+CPU, QUALITY, GPU, READING, PIECES, ETL = (
+    DOCS / "benchmarks" / f"{name}.json" for name in ("cpu", "quality", "gpu", "reading", "pieces", "etl")
 )
 VERSIONS = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 
@@ -24,7 +24,7 @@ VERSIONS = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 def write() -> Path:
     """Renders the page from the files that are there; its path."""
     page = DOCS / "benchmarks.md"
-    files = (CPU, QUALITY, GPU, READING, PIECES)
+    files = (CPU, QUALITY, GPU, READING, PIECES, ETL)
     page.write_text(render(*(json.loads(path.read_text()) if path.exists() else None for path in files)))
     return page
 
@@ -35,6 +35,7 @@ def render(
     gpu: dict[str, Any] | None,
     reading: dict[str, Any] | None = None,
     pieces: dict[str, Any] | None = None,
+    etl: dict[str, Any] | None = None,
 ) -> str:
     """The page in Markdown.
 
@@ -44,6 +45,7 @@ def render(
         gpu: ``rows``, a list of dicts with equal or different keys, and ``facts``, a dict: card, versions, command.
         reading: ``cases`` and perhaps ``pace``, what `make bench-reading` found.
         pieces: ``rows`` and ``facts`` as in `gpu`: what each piece of the speed code gains.
+        etl: ``rows``, ``samples`` and ``ratios``: what `make bench-etl` found.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -62,6 +64,8 @@ def render(
         gpu_columns=columns(gpu["rows"]) if gpu else [],
         reading=reading,
         pieces=pieces,
+        etl=etl,
+        etl_others=busiest_while_reading(etl) if etl else 0.0,
         case_counts=case_counts(reading["cases"]["cases"]) if reading else {},
         reading_others=busiest_while_reading(reading["pace"]) if reading and reading.get("pace") else 0.0,
         busiest=busiest(cpu) if cpu else 0.0,

@@ -11,6 +11,7 @@ import pandas as pd
 
 from include.datasets.checks import text_keys
 from include.datasets.labels import Vocabulary
+from include.datasets.names import is_feedback
 
 FEWEST_SHARED = 10  # texts; a file that shares fewer with others is not judged by them
 MOST_DIFFERENT = 0.2  # of the texts that a file shares with others
@@ -275,7 +276,13 @@ def _mark_golden(
     """
     same = _same(rows, golden)
     rows.mark(same, "in_golden_set", "the text is in the golden set, which is never trained on")
-    corrections = (_places(rows.key, golden.keys) >= 0) & ~same
+    feedback = [number for number, name in enumerate(rows.files) if is_feedback(name)]
+    rows.mark(
+        (_places(rows.key, golden.keys) >= 0) & np.isin(rows.file, feedback),
+        "in_golden_set",
+        "the text is in the golden set, whose labels feedback does not change: upload a file that corrects it",
+    )
+    corrections = (_places(rows.key, golden.keys) >= 0) & ~same & ~np.isin(rows.file, feedback)
     corrections[np.isin(rows.file, list(approved))] = False
     most = most_corrections(len(golden.keys))
     warnings: dict[int, str] = {}

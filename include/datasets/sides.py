@@ -138,14 +138,18 @@ def thresholds(
     return found
 
 
-def assign(rows: pd.DataFrame, by_label: Mapping[str, Threshold], known: Sides) -> Numbers:
+def assign(
+    rows: pd.DataFrame, by_label: Mapping[str, Threshold], known: Sides, *, trained_only: Numbers | None = None
+) -> Numbers:
     """The side (n,) of each of n rows (text, label): the one that was decided for its text, or else by its label's
-    threshold."""
+    threshold. Rows that are ``trained_only`` (n,) neither judge nor validate, unless that was decided before."""
     found = known.of(list(rows["text"]))
     new = np.flatnonzero(found < 0)
     texts, labels = rows["text"].to_numpy()[new], rows["label"].to_numpy()[new]
     at, below = places(texts), np.array([(by_label[one].golden, by_label[one].validation) for one in labels])
     golden, validation = (at < below.reshape(-1, 2)).T
+    if trained_only is not None:
+        golden, validation = golden & ~trained_only[new], validation & ~trained_only[new]
     found[new] = np.where(golden, Side.GOLDEN, np.where(validation, Side.VALIDATION, Side.TRAIN))
     return found
 

@@ -2,6 +2,7 @@
 
 A few thousand rows are in memory at a time, however large the files are.
 """
+# ruff: noqa: TID253 - only imported inside tasks
 
 import tempfile
 from collections import Counter
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -118,9 +120,8 @@ def _sorted(spooled: Spooled, source: Source, file: Landed) -> Iterator[tuple[An
         is_good = pc.equal(table["rule"], "")
         good, bad = table.filter(is_good), table.filter(pc.invert(is_good))
         same = {"source": source.name, "seen_at": seen_at, "trust": str(source.trust), "file": file.name}
-        hashes = pa.array([f"{key:016x}" for key in good["key"].to_pylist()], pa.string())
-        columns = {"text_hash": hashes, "row": good["row"].cast(pa.string())}
-        columns |= {name: pa.array([value] * len(good), pa.string()) for name, value in same.items()}
+        columns = {"text_hash": _hashes(good["key"]), "row": good["row"].cast(pa.string())}
+        columns |= {name: pa.repeat(value, len(good)) for name, value in same.items()}
         columns |= {name: good[name] for name in ("text", "label", "extra")}
         names = pa.array([f"{source.name}/{file.name}"] * len(bad), pa.string())
         rejected = [names, *(bad[name] for name in ("row", "text", "label", "rule", "reason"))]
@@ -128,6 +129,13 @@ def _sorted(spooled: Spooled, source: Source, file: Landed) -> Iterator[tuple[An
             pa.table([columns[name] for name in RAW.names], schema=RAW),
             pa.table(rejected, schema=REJECTED),
         )
+
+
+def _hashes(keys: Any) -> Any:
+    """Numbers as texts of 16 hexadecimal digits."""
+    digits = keys.to_numpy().astype(">u8").tobytes().hex().encode()
+    offsets = np.arange(0, len(digits) + 1, 16, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(digits))
 
 
 def _without_label(table: Any) -> Any:

@@ -86,6 +86,9 @@ class Folder(_Files):
     """A folder that is mounted on the workers."""
 
     kind: Literal["folder"]
+    wait_minutes: float = Field(
+        0, ge=0, description="a run waits that long for the first file that the pattern names; then it fails"
+    )
 
 
 class Ftp(_Files):
@@ -191,10 +194,34 @@ class Quality(_Model):
     similarity: float = Field(0.85, gt=0, le=1, description="of two texts' word pairs, from which on they count as one")
 
 
+class S3Target(_Model):
+    """The whole table as one object, ``<uri>/training_examples.parquet`` or ``.jsonl``, replaced by each run."""
+
+    kind: Literal["s3"]
+    uri: str = Field(pattern=r"^\w+://.", description="a folder that the workers may write to")
+    format: Literal["parquet", "jsonl"] = "parquet"
+
+
+class MongoTarget(_Model):
+    """A collection with a document for each text; its ``_id`` is the text's hash."""
+
+    kind: Literal["mongo"]
+    connection: str
+    database: str
+    collection: str
+
+
+Target = Annotated[S3Target | MongoTarget, Field(discriminator="kind")]
+
+
 class Week(_Model):
     """All that the file says."""
 
     sources: tuple[Source, ...] = ()
+    scripts: tuple[str, ...] = Field(
+        (), description="Python files that change texts before they are loaded, each as a step: scripts/steps/"
+    )
+    targets: tuple[Target, ...] = Field((), description="where the curated rows are written to, beside the warehouse")
     conflicts: Literal["newest", "majority", "trusted"] = Field(
         "newest", description="which label a text has that came with several"
     )
@@ -206,6 +233,13 @@ class Week(_Model):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two sources are called {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _scripts_are_there(self) -> Self:
+        for name in self.scripts:
+            if not (PROJECT / name).is_file():
+                raise ValueError(f"there is no script {PROJECT / name}")
         return self
 
     def source(self, name: str) -> Source:

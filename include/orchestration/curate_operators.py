@@ -2,13 +2,23 @@
 
 import hashlib
 import re
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.exceptions import AirflowSkipException
+from airflow.operators.bash import BashOperator
+from astro.constants import FileType
+from astro.files import File
 from astro.sql.operators.export_to_file import ExportToFileOperator
 from astro.sql.operators.merge import MergeOperator
+from astro.table import Metadata, Table
 
 from include.ingestion import sources
+from include.orchestration.defaults import AWS, SCHEMA, TASK_DEFAULTS, WAREHOUSE
+from include.settings import settings
 
 ETL_DOC = """
 Fetches what is new at the sources that `BERT_SOURCES` lists (FTP, SFTP, HTTP, S3, SQL, REST, MongoDB, folders) into
@@ -19,6 +29,19 @@ report lies in `reports/weekly_etl/`. A source with a schedule of its own has a 
 """
 COLUMNS = ["text_hash", "text", "label", "source", "first_seen", "last_seen", "label_version"]
 """Of ``training_examples``, those that a merge writes."""
+
+
+def task_defaults() -> dict[str, Any]:
+    """What all tasks of these DAGs have in common, as it is set now."""
+    emails = list(settings().alert_emails)
+    return TASK_DEFAULTS | {
+        "retries": 1,
+        "retry_delay": timedelta(minutes=5),
+        "retry_exponential_backoff": False,
+        "email": emails,
+        "email_on_failure": bool(emails),
+        "email_on_retry": False,
+    }
 
 
 def etl_table(kind: str, dag_id: str, run_id: str) -> str:
@@ -34,6 +57,36 @@ def staged(dag_run: Any, name: str) -> str:
     from include.orchestration import etl_steps
 
     return lake.staging(etl_steps.staging_of(dag_run), name)
+
+
+def table(name: str) -> Table:
+    """A table of the warehouse; without its schema the Astro SDK would look in one of its own."""
+    return Table(name=name, conn_id=WAREHOUSE, metadata=Metadata(schema=SCHEMA))
+
+
+def own(kind: str) -> Table:
+    """A run's own table of a kind."""
+    return table(f"{{{{ etl_table('{kind}', dag.dag_id, run_id) }}}}")
+
+
+def parquet(name: str) -> File:
+    """What a run stages under a name."""
+    return File(path=f"{{{{ staged(dag_run, '{name}') }}}}", conn_id=AWS, filetype=FileType.PARQUET)
+
+
+def script_steps(scripts: Sequence[str]) -> tuple[str, list[BashOperator]]:
+    """A task for each script, on the rows of the one before; and the name under which the last one stages them."""
+    name, steps = "raw.parquet", []
+    for number, script in enumerate(scripts, 1):
+        before, name = name, f"raw-{number}.parquet"
+        files = " ".join(f"\"{{{{ staged(dag_run, '{one}') }}}}\"" for one in (before, name))
+        path = sources.PROJECT / script
+        step = BashOperator(
+            task_id=f"run_{Path(script).stem}", bash_command=f'"$PYTHON" "$SCRIPT" {files}', append_env=True,
+            env={"PYTHON": sys.executable, "SCRIPT": str(path), "PYTHONPATH": str(sources.PROJECT)},
+        )  # fmt: skip
+        steps.append(step)
+    return name, steps
 
 
 def dag_id_of(schedule: str) -> str:
@@ -107,6 +160,7 @@ def _export(table: str, uri: str) -> str:
     from pathlib import Path
 
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     from include import lake
@@ -118,9 +172,9 @@ def _export(table: str, uri: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "export.parquet"
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for some in curating.rows_of(table, names):
-                digest.update("".join(f"{row[0]} {row[2]}\n" for row in some).encode())
-                columns = list(zip(*some, strict=True))[1:]
-                writer.write_table(pa.table([pa.array(one, pa.string()) for one in columns], schema=schema))
+            for some in curating.rows_of(table, names, names[:1]):
+                for line in pc.binary_join_element_wise(some["text_hash"], some["label"], " ").to_pylist():
+                    digest.update(f"{line}\n".encode())
+                writer.write_batch(some.select(schema.names))
         lake.upload_file(path, uri)
     return digest.hexdigest()

@@ -6,12 +6,10 @@ the rule of the list of sources: weeks that are done later come to the same as w
 """
 # Only imported inside tasks.
 
-import csv
 import hashlib
-import io
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from airflow.providers.postgres.hooks.postgres import PostgresHook
@@ -19,12 +17,15 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from include import sql
 from include.orchestration.defaults import WAREHOUSE
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 logger = logging.getLogger(__name__)
 
 ETL_PREFIX = "etl_"
 KINDS = ("raw", "sightings", "curated", "changes", "export")
-ROWS_AT_ONCE = 20_000
 SHOWN = 50
+SORT_MEMORY = "64MB"  # of the warehouse's, for each sort of a merge; PostgreSQL's own default is 4
 _METADATA = sa.MetaData()
 SIGHTINGS = sa.Table(
     "example_sightings",
@@ -33,7 +34,9 @@ SIGHTINGS = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("trust", sa.Integer, nullable=False),
     sa.Column("copies", sa.BigInteger, nullable=False),
-    sa.Column("week", sa.Text, nullable=False, index=True),
+    sa.Column("week", sa.Text, nullable=False),
+    # A week's rows lie together: this knows where, and costs nothing when rows come.
+    sa.Index("example_sightings_weeks", "week", postgresql_using="brin"),
 )
 EXAMPLES = sa.Table(
     "training_examples",
@@ -44,6 +47,9 @@ EXAMPLES = sa.Table(
     sa.Column("exported_version", sa.Integer, nullable=False, server_default="0"),
 )
 CURATED = ("text_hash", "text", "label", "source", "seen_at", "trust", "copies")
+NUMBERS = ("trust", "copies", "label_version")
+KEY = ("text_hash", "label", "source", "seen_at", "trust")
+"""The columns by which ``transform`` makes one row of many."""
 
 
 def engine() -> Any:
@@ -56,31 +62,36 @@ def table_name(kind: str, dag_id: str, run_id: str) -> str:
     return f"{ETL_PREFIX}{kind}_{hashlib.sha256(f'{dag_id} {run_id}'.encode()).hexdigest()[:20]}"
 
 
-def rows_of(name: str, columns: tuple[str, ...]) -> Iterator[list[Any]]:
-    """A table's rows, some at a time, in order of their hash; the server keeps the others."""
-    wanted = sa.select(*map(sa.column, columns)).select_from(sa.table(name)).order_by(*map(sa.column, columns))
-    with engine().connect().execution_options(stream_results=True, max_row_buffer=ROWS_AT_ONCE) as connection:
-        result = connection.execute(wanted)
-        while some := result.fetchmany(ROWS_AT_ONCE):
-            yield some
+def schema_of(*columns: str) -> "pa.Schema":
+    """Columns of these tables with their types."""
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.int64() if name in NUMBERS else pa.string()) for name in columns])
 
 
-def write_rows(name: str, parts: Iterator[Sequence[tuple[Any, ...]]]) -> int:
+def rows_of(name: str, columns: tuple[str, ...], order: tuple[str, ...] = ()) -> Iterator["pa.RecordBatch"]:
+    """A table's rows, part by part; the server keeps the others."""
+    from include.orchestration import copying
+
+    query = f'SELECT {", ".join(columns)} FROM "{name}"' + (f" ORDER BY {', '.join(order)}" if order else "")
+    return copying.rows_of(query, schema_of(*columns))
+
+
+def some_of(name: str, columns: tuple[str, ...], count: int) -> list[Any]:
+    """The first rows of a table by their texts' hashes, which are any of them."""
+    wanted = sa.select(*map(sa.column, columns)).select_from(sa.table(name)).order_by(sa.column("text_hash"))
+    with engine().connect() as connection:
+        return list(connection.execute(wanted.limit(count)).fetchall())
+
+
+def write_rows(name: str, parts: Iterable["pa.Table | pa.RecordBatch"]) -> int:
     """Makes a table of rows with the columns ``CURATED``, replacing what was there; returns how many."""
-    count = 0
-    connection = engine().raw_connection()
+    from include.orchestration import copying
+
+    connection = PostgresHook(WAREHOUSE).get_conn()
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f'DROP TABLE IF EXISTS "{name}"')
-            types = {"trust": "integer", "copies": "bigint"}
-            columns = ", ".join(f"{column} {types.get(column, 'text')}" for column in CURATED)
-            cursor.execute(f'CREATE TABLE "{name}" ({columns})')
-            for part in parts:
-                content = io.StringIO()
-                csv.writer(content, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(part)
-                content.seek(0)
-                cursor.copy_expert(f'COPY "{name}" FROM STDIN WITH (FORMAT csv)', content)
-                count += len(part)
+            count = copying.make_table(cursor, name, schema_of(*CURATED), parts)
         connection.commit()
     finally:
         connection.close()
@@ -93,6 +104,7 @@ def settle(curated: str, changes: str, week: str, sources: list[str], rule: str)
     query = sql.settle(f'"{curated}"', rule)
     columns = ", ".join(CURATED)
     with engine().begin() as connection:
+        connection.execute(sa.text(f"SET LOCAL work_mem = '{SORT_MEMORY}'"))
         connection.execute(sa.delete(SIGHTINGS).where(SIGHTINGS.c.week == week, SIGHTINGS.c.source.in_(sources)))
         connection.execute(
             sa.text(
@@ -101,7 +113,9 @@ def settle(curated: str, changes: str, week: str, sources: list[str], rule: str)
                 f'MAX(trust), SUM(copies), :week FROM "{curated}" AS new '
                 "WHERE NOT EXISTS (SELECT 1 FROM example_sightings AS old WHERE old.text_hash = new.text_hash "
                 "AND old.label = new.label AND old.source = new.source AND old.seen_at = new.seen_at) "
-                "GROUP BY text_hash, label, source, seen_at"
+                "GROUP BY text_hash, label, source, seen_at "
+                # Into the key's index in its own order: several times as fast as in any other.
+                "ORDER BY text_hash, label, source, seen_at"
             ),
             {"week": week},
         )

@@ -3,7 +3,6 @@
 
 import logging
 import tempfile
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,22 @@ from include.evaluation.week_report import write_week_report
 from include.ingestion import sources
 from include.ingestion.exploring import EDGES, Exploration, distance, explore
 from include.markdown import plain
-from include.orchestration import curating, etl_predictions, etl_steps, notes, outcome
+from include.orchestration import curating, etl_predictions, etl_steps, fetching, notes, outcome
 
 logger = logging.getLogger(__name__)
 
 MOST_EXPLORED = 200_000  # texts: by hash, so any of them
+MOST_EXTRAS = 10_000
 RULES = ("missing", "encoding", "boilerplate", "length", "languages", "near_duplicates")
 NAMES = {"languages": "language", "near_duplicates": "near_duplicate"}
 
 
-def generate(dag_run: DagRun) -> dict[str, Any]:
-    """Writes the week's page, pictures and facts; drops the run's tables; returns the page's URI."""
-    found = facts(dag_run)
+def generate(dag_run: DagRun, names: list[str]) -> dict[str, Any]:
+    """Writes the week's page, pictures and facts; drops the run's tables; returns the page's URI.
+
+    ``names`` are the sources of the run's DAG.
+    """
+    found = facts(dag_run, names)
     known = lake.week_facts(dag_run.dag_id)
     earlier = [uri for uri in lake.find(known) if uri.rsplit("/", 1)[-1] < f"{found['week']}.json"]
     history = [lake.read_json(uri) for uri in earlier]
@@ -44,7 +47,7 @@ def generate(dag_run: DagRun) -> dict[str, Any]:
     return {"report_uri": uri, "week": found["week"]}
 
 
-def facts(dag_run: DagRun) -> dict[str, Any]:
+def facts(dag_run: DagRun, names: list[str]) -> dict[str, Any]:
     """All that is known of a run's week."""
     kept = etl_steps.facts_of(dag_run)
     kept = _nothing(etl_steps.week_of(dag_run)) | kept
@@ -57,7 +60,10 @@ def facts(dag_run: DagRun) -> dict[str, Any]:
         "model": model,
         "explored": _explored(dag_run).model_dump(),
         "length_names": [f"{edge}+" for edge in EDGES],
-        "predictions": etl_predictions.predict(kept.get("unlabelled_uri", ""), kept["week"]),
+        "predictions": etl_predictions.predict(
+            kept.get("unlabelled_uri", ""),
+            etl_predictions.Asked(dag_run.dag_id, kept["week"], tuple(names), fetching.until_of(dag_run)),
+        ),
     }
     merge, rows = kept["merge"], sum(file["rows_in"] for file in kept["files"])
     kept["headline"] = model["outcome"].replace("_", " ").capitalize() if model else "Nothing trained"
@@ -80,12 +86,8 @@ def _explored(dag_run: DagRun) -> Exploration:
     if not curating.has_table(curated):
         known = lake.week_facts(dag_run.dag_id, etl_steps.week_of(dag_run))
         return Exploration(**lake.read_json(known)["explored"]) if lake.exists(known) else Exploration()
-    rows = chain.from_iterable(curating.rows_of(curated, ("text_hash", "text", "label", "source")))
-    extras = (
-        extra for _, extra in chain.from_iterable(curating.rows_of(raw, ("text_hash", "extra")))
-    )  # fmt: skip
-    texts = ((text, label, source) for _, text, label, source in islice(rows, MOST_EXPLORED))
-    return explore(texts, islice(extras, 10_000))
+    texts = curating.some_of(curated, ("text", "label", "source"), MOST_EXPLORED)
+    return explore(texts, (extra for (extra,) in curating.some_of(raw, ("extra",), MOST_EXTRAS)))
 
 
 def _length_drift(before: dict[str, Any], now: dict[str, Any]) -> float | None:

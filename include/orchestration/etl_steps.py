@@ -15,6 +15,7 @@ from include.datasets.sorting import REJECTED
 from include.ingestion import landing, sources
 from include.ingestion.quality import SAMPLE, Broken, Cleaner, Row
 from include.ingestion.reading import read_files
+from include.ingestion.screening import Screen
 from include.orchestration import curating, fetching, intake_steps
 from include.orchestration.defaults import MERGE_POOL
 
@@ -65,27 +66,42 @@ def read_landed(dag_run: DagRun, names: list[str]) -> dict[str, Any]:
 def preprocess(table: str) -> dict[str, Any]:
     """Applies the quality rules to a table of sightings; returns what each rule has left out and mended."""
     dag_run = get_current_context()["dag_run"]  # the Astro SDK hands a function no context
+    curated = curating.table_name("curated", dag_run.dag_id, dag_run.run_id)
+    uri = lake.quarantine(quarantine_of(dag_run), "preprocessed.parquet")
+    facts = clean(sources.week().quality, table, curated, uri)
+    _keep(dag_run, {"quality": facts})
+    return {name: facts[name] for name in ("kept", "left_out", "mended")}
+
+
+def clean(quality: sources.Quality, table: str, curated: str, uri: str) -> dict[str, Any]:
+    """Makes a table of those rows of another that the rules leave in; the others go to a Parquet file at ``uri``."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    quality = sources.week().quality
-    cleaner = Cleaner(quality, _lengths(table))
-    uri = lake.quarantine(quarantine_of(dag_run), "preprocessed.parquet")
+    lengths = [len(text) for (text,) in curating.some_of(table, ("text",), SAMPLE)]
+    cleaner = Cleaner(quality, lengths)
+    screen = Screen(quality, cleaner.shortest, cleaner.longest)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "left_out.parquet"
         with pq.ParquetWriter(path, REJECTED) as writer:
 
             def parts() -> Any:
-                for some in curating.rows_of(table, curating.CURATED):
-                    kept, broken = cleaner.clean([Row(*row) for row in some])
+                # Of texts that are almost the same, the first stays: the same one each time.
+                order = curating.KEY if quality.near_duplicates else ()
+                for some in curating.rows_of(table, curating.CURATED, order):
+                    plain = screen.untouched(some["text"])
+                    yield some.filter(plain)
+                    rows = [Row(**row) for row in some.filter(pc.invert(plain)).to_pylist()]
+                    kept, broken = cleaner.clean(rows)
                     if broken:
                         writer.write_table(pa.Table.from_pylist([_left_out(one) for one in broken], REJECTED))
-                    yield kept
+                    yield pa.Table.from_pylist([row._asdict() for row in kept], some.schema)
 
-            count = curating.write_rows(curating.table_name("curated", dag_run.dag_id, dag_run.run_id), parts())
+            count = curating.write_rows(curated, parts())
         if cleaner.left_out:
             lake.upload_file(path, uri)
-    facts = {
+    return {
         "kept": count,
         "left_out": dict(cleaner.left_out),
         "mended": dict(cleaner.mended),
@@ -93,18 +109,6 @@ def preprocess(table: str) -> dict[str, Any]:
         "usual_lengths": [cleaner.shortest, cleaner.longest],
         "left_out_uri": uri if cleaner.left_out else "",
     }
-    _keep(dag_run, {"quality": facts})
-    return {name: facts[name] for name in ("kept", "left_out", "mended")}
-
-
-def _lengths(table: str) -> list[int]:
-    """The lengths of some texts: the first by hash, which is any of them."""
-    lengths: list[int] = []
-    for some in curating.rows_of(table, ("text_hash", "text")):
-        lengths += [len(text) for _, text in some]
-        if len(lengths) >= SAMPLE:
-            break
-    return lengths[:SAMPLE]
 
 
 def _left_out(one: Broken) -> dict[str, Any]:
@@ -112,6 +116,16 @@ def _left_out(one: Broken) -> dict[str, Any]:
     return {
         "file": row.source, "row": 0, "text": row.text, "label": row.label, "rule": one.rule, "reason": one.reason
     }  # fmt: skip
+
+
+def write_targets(dag_run: DagRun) -> list[dict[str, Any]]:
+    """Writes the curated rows to all targets; returns where to, and how many."""
+    from include.orchestration import targets
+
+    changes = curating.table_name("changes", dag_run.dag_id, dag_run.run_id)
+    written = targets.write(sources.week().targets, changes)
+    _keep(dag_run, {"targets": written})
+    return written
 
 
 def build_dataset(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:

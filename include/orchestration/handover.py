@@ -4,10 +4,7 @@ The table lasts as long as the run. A task that is cleared later finds it again,
 what it then reads is compared with what was accepted, so no run ever works on another's rows.
 """
 
-import csv
 import hashlib
-import io
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -49,12 +46,13 @@ def check(rows: "pd.DataFrame", accepted: str, run_id: str) -> None:
 class LoadRows(LoadFileOperator):
     """The Astro SDK's ``load_file`` for accepted rows, in parts, and with every cell in quotes.
 
-    The SDK's own COPY leaves quotes away where pandas does, and PostgreSQL then refuses a text with a carriage return.
+    The SDK's own COPY holds a file as a frame and as CSV, and leaves quotes away where pandas does; then PostgreSQL
+    refuses a text with a carriage return.
     """
 
     def load_data_to_table(self, input_file: Any, context: Any) -> Any:
         """Fills the table with the file's rows, replacing what was there; returns the table."""
-        _load(PostgresHook(WAREHOUSE).get_sqlalchemy_engine(), self.output_table.name, input_file.path)
+        load(self.output_table.name, input_file.path)
         return self.output_table
 
 
@@ -63,7 +61,7 @@ def restore(context: Any) -> None:
     name = table_name(context["run_id"])
     engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
     if not sa.inspect(engine).has_table(name):
-        _load(engine, name, context["ti"].xcom_pull(task_ids="validate_data")["accepted_uri"])
+        load(name, context["ti"].xcom_pull(task_ids="validate_data")["accepted_uri"])
 
 
 def drop(run_id: str) -> None:
@@ -91,31 +89,20 @@ def _drop(engine: Any, name: str) -> None:
     sa.Table(name, sa.MetaData()).drop(engine, checkfirst=True)
 
 
-def _load(engine: Any, name: str, uri: str) -> None:
-    """Makes a table of a Parquet file's rows, all columns text, in one transaction."""
-    connection = engine.raw_connection()
+def load(name: str, uri: str) -> int:
+    """Makes a table of a Parquet file's rows, all columns text, in one transaction; returns how many."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from include.orchestration import copying
+
+    connection = PostgresHook(WAREHOUSE).get_conn()
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(f'DROP TABLE IF EXISTS "{name}"')
-            for number, part in enumerate(_parts(uri)):
-                columns = ", ".join(f'"{column}"' for column in part.columns)
-                if number == 0:
-                    cursor.execute(f'CREATE TABLE "{name}" ({columns.replace(",", " text,")} text)')
-                content = io.StringIO()
-                part.fillna("").to_csv(content, index=False, header=False, quoting=csv.QUOTE_ALL, lineterminator="\n")
-                content.seek(0)
-                cursor.copy_expert(f'COPY "{name}" ({columns}) FROM STDIN WITH (FORMAT csv)', content)
+        with lake.filesystem(uri).open(uri, "rb") as content, connection.cursor() as cursor:
+            file = pq.ParquetFile(content)
+            schema = pa.schema([(column, pa.string()) for column in file.schema_arrow.names])
+            count = copying.make_table(cursor, name, schema, file.iter_batches(ROWS_AT_ONCE))
         connection.commit()
     finally:
         connection.close()
-
-
-def _parts(uri: str) -> Iterator["pd.DataFrame"]:
-    import pyarrow.parquet as pq
-
-    with lake.filesystem(uri).open(uri, "rb") as content:
-        file = pq.ParquetFile(content)
-        if file.metadata.num_rows == 0:
-            yield file.read().to_pandas()
-        for batch in file.iter_batches(ROWS_AT_ONCE):
-            yield batch.to_pandas()
+    return count

@@ -22,7 +22,7 @@ from include.evaluation.answers import write_answers
 from include.evaluation.evaluate import Context, Evaluation, ShownFile, evaluate
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import write_report
-from include.orchestration import awaiting, golden_rows, handover, settling
+from include.orchestration import awaiting, canaries, golden_rows, handover, serving_trial, settling
 from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
@@ -79,7 +79,9 @@ def write_card(evaluation: Evaluation, version: str) -> None:
     job_id = evaluation.context.job_id
     job = Job.model_validate(lake.read_json(lake.job(job_id, "job.json")))
     result = Result.model_validate(lake.read_json(lake.job(job_id, "result.json")))
-    card = model_card(job, result, evaluation, version)
+    config = lake.read_json(f"{result.model_uri.rstrip('/')}/config.json")
+    mean_pooled = config.get("model_type") == "mean-pooled-classifier"
+    card = model_card(job, result, evaluation, version, mean_pooled=mean_pooled)
     lake.write_bytes(lake.model(job.model_name, version, "README.md"), card.encode())
 
 
@@ -182,13 +184,13 @@ def judging_rows(plan: Plan, dataset_uri: str) -> "pd.DataFrame":
 
 
 def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "manual"]) -> Evaluation:
-    """Scores a run's challenger, the champion and the anchor on the golden rows of now, and judges it."""
+    """Scores a run's challenger, the champion and the anchor on the golden rows of now, tries it, and judges it."""
     job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
     judging = judging_rows(plan, job.dataset_uri)
     engine = settling.warehouse()
     champion = standing.champion(plan.model_name, engine).champion
     anchor = versions.anchor(plan.model_name, engine) if champion else None
-    return evaluate(
+    evaluation = evaluate(
         list(judging["text"]),
         list(judging["label"]),
         result.model_uri,
@@ -214,6 +216,7 @@ def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "
             warnings=_intake(plan).warnings,
         ),
     )
+    return serving_trial.with_trial(evaluation, result.model_uri, list(judging["text"]))
 
 
 def _dataset_id(dataset_uri: str) -> str:
@@ -274,6 +277,7 @@ def _drop_table(plan: Plan) -> None:
 def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Result, version: str, outcome: str) -> None:
     if outcome == "promoted":
         golden_rows.follow_champion(plan.model_name, f"version {version} was promoted", promoted=True)
+        canaries.begin(plan.model_name, version)
     state = {"rejected": State.SET_ASIDE, "awaiting_approval": State.AWAITING}.get(outcome, State.USED)
     because = Because.NONE
     if _waits(evaluation, outcome):

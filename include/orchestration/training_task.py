@@ -11,6 +11,7 @@ from include import lake
 from include.orchestration.defaults import GPU_POOL
 from include.orchestration.submission import job_of
 from include.orchestration.trainer_process import TrainerProcess, failure
+from include.orchestration.training_notebook import notebook_of
 from include.settings import settings
 from include.training.job import Job
 
@@ -52,14 +53,14 @@ class LocalTraining(BaseOperator):
         self.trainer: TrainerProcess | None = None
 
     def execute(self, context: Any) -> str:
-        """Submits the job, runs the trainer until it ends, and returns the result's URI."""
+        """Submits the job, runs the trainer or the notebook that is set until its end, and returns the result's URI."""
         config = settings()
         if self.job_uri:
             job = Job.model_validate(lake.read_json(self.job_uri))
         else:
             address = config.mlflow_tracking_uri
             job = job_of(context, self.task_id, self.dataset_uri, address, image=config.image, in_pod=False)
-        self.trainer = TrainerProcess(job.submit())
+        self.trainer = TrainerProcess(job.submit(), notebook_of(context))
         exit_code, last_line = self.trainer.run(self.log.info)
         if exit_code:
             raise AirflowException(failure(exit_code, last_line))

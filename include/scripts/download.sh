@@ -10,6 +10,7 @@
 #   CURL_CONFIG      a file with curl's own options: credentials, TLS. Never on the command line, where others see them
 #   ATTEMPTS         how often a transfer is begun or resumed (5)
 #   PAUSE            seconds before it is resumed, doubled each time (2)
+#   SSL_CERT_FILE    whom to trust, for servers with a certificate of a private authority
 #   STALL            seconds without a byte after which a transfer counts as broken (60)
 set -u -o pipefail
 command -v curl >/dev/null || { echo "curl is not installed here: add a line 'curl' to packages.txt" >&2; exit 1; }
@@ -22,6 +23,8 @@ options=(
     --ftp-pasv --ftp-skip-pasv-ip
     --remote-time
 )
+# Python's variable for a private authority; said outright, for a .curlrc or curl's own variable would win over it.
+[[ -n ${SSL_CERT_FILE:-} ]] && options+=(--cacert "$SSL_CERT_FILE")
 
 # What the server said that it tells contents apart by.
 validator_of() {

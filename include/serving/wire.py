@@ -70,6 +70,11 @@ class FeedbackRequest(BaseModel):
     label: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
     text: Text | None = Field(None, description="needed where the server logs hashes of texts, or nothing of them")
     who: Name | None = Field(None, description="who says so")
+    sample: str | None = Field(
+        None,
+        pattern=r"^[0-9]{8}-[0-9a-f]{12}$",
+        description="the sample in which the text was given out",
+    )
     model: Name | None = None
 
 
@@ -78,6 +83,30 @@ class FeedbackResponse(BaseModel):
 
     prediction_id: str
     kept: bool = True
+
+
+class SampleRequest(BaseModel):
+    """How many texts are to be labelled."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"size": 20, "days": 7}]})
+
+    size: int = Field(20, ge=1, le=500)
+    days: int = Field(7, ge=1, le=90, description="how far back their answers may lie")
+    model: Name | None = None
+
+
+class TextToLabel(BaseModel):
+    """A text whose label is asked for; what the model thinks of it is not told."""
+
+    prediction_id: str
+    text: str
+
+
+class SampleResponse(BaseModel):
+    """Texts chosen at random: each label comes back by /feedback, with the sample's id."""
+
+    sample: str
+    texts: list[TextToLabel]
 
 
 class Tensor(BaseModel):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from include import renaming
@@ -120,6 +120,12 @@ class Settings(Deployment):
 
     # Training defaults; every one is also a Param of the DAG.
     training_backend: Literal["local", "kubernetes"] = "local"
+    training_notebook: str = Field(
+        "",
+        validation_alias=AliasChoices("BERT_TRAINING_NOTEBOOK", "TRAINING_NOTEBOOK"),
+        description="a notebook that trains in place of the script, as include/notebooks/train.ipynb does; "
+        "TRAINING_NOTEBOOK will do, too",
+    )
     pod: PodSettings = Field(default_factory=PodSettings, description="see BERT_POD_*")
     epochs: int = Field(4, ge=1)
     learning_rate: float = Field(5e-5, gt=0)
@@ -150,6 +156,10 @@ class Settings(Deployment):
         description="manual: a challenger that passes the gates, or that they cannot judge, waits for a person "
         "(decide_challenger, make approve)",
     )
+    canary: float = Field(
+        0.0, ge=0, le=50, description="percent of the requests that a new champion gets at first; 0: all at once"
+    )
+    canary_minutes: float = Field(10.0, gt=0, le=1440, description="after which it gets all of them")
     min_class_recall: float = Field(
         0.5, ge=0, le=1, description="a class fails if it is below this and shown to be recalled worse than before"
     )
@@ -170,6 +180,8 @@ class Settings(Deployment):
             raise ValueError(f"BERT_LABEL_MAPPING: {error}") from error
         if self.training_backend == "kubernetes" and not self.pod.image:
             raise ValueError("BERT_TRAINING_BACKEND=kubernetes needs the trainer's image: set BERT_POD_IMAGE")
+        if self.training_backend == "kubernetes" and self.training_notebook:
+            raise ValueError("BERT_TRAINING_NOTEBOOK runs on Airflow's workers: it needs BERT_TRAINING_BACKEND=local")
         return self
 
 

@@ -13,11 +13,12 @@ from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
+import trustme
 from airflow.exceptions import AirflowException
 from pydantic import TypeAdapter
 from sqlalchemy.engine import Engine
 
-from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, sftp_server
+from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, mongo_server, sftp_server
 from include import lake
 from include.ingestion import landing, sources
 from include.ingestion.rows import dump_cursor, load_cursor, write_rows
@@ -51,6 +52,26 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         yield host
 
 
+@pytest.fixture(scope="module")
+def ftps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Its certificate is a private authority's, as SSL_CERT_FILE says while the fixture lasts."""
+    folder, authority = tmp_path_factory.mktemp("certificates"), trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        ftp_server(tmp_path_factory.mktemp("ftps"), certificate=folder / "server.pem") as host,
+    ):
+        patch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
+        yield host
+
+
+@pytest.fixture(scope="module")
+def mongo() -> Iterator[str]:
+    with mongo_server() as port:
+        yield f"mongo://127.0.0.1:{port}/"
+
+
 @pytest.fixture(autouse=True)
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("BERT_BUCKET", f"file://{tmp_path}/lake")
@@ -68,9 +89,9 @@ def get(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Downloads a source as the task does, with a connection to a host."""
 
     def run(host: Host | None, until: datetime | None = None, conn: str = "", **source: Any) -> dict[str, Any]:
-        login = f"{USER}:{quote(PASSWORD, safe='')}@" if source["kind"] in ("ftp", "sftp") else ":t0ken@"
+        login = f"{USER}:{quote(PASSWORD, safe='')}@" if source["kind"] in ("ftp", "ftps", "sftp") else ":t0ken@"
         options = "?no_host_key_check=true" if source["kind"] == "sftp" else ""
-        scheme = {"ftp": "ftp", "sftp": "sftp"}.get(source["kind"], "http")
+        scheme = {"ftp": "ftp", "ftps": "ftp", "sftp": "sftp"}.get(source["kind"], "http")
         if host is not None:
             conn = f"{scheme}://{login}127.0.0.1:{host.port}/{options}"
             source = {"connection": "there", "settled_seconds": 0, "name": "desk"} | source
@@ -93,12 +114,13 @@ def landed(week: str = "") -> dict[str, str]:
 
 FILES = [
     ("ftp", {"path": "/out", "pattern": "*.csv"}),
+    ("ftps", {"path": "/out", "pattern": "*.csv"}),
     ("sftp", {"path": "/out"}),
     ("http", {"paths": ["out/a.csv"], "auth": "bearer"}),
 ]
 
 
-@pytest.mark.parametrize(("kind", "fields"), FILES, ids=["ftp", "sftp", "http"])
+@pytest.mark.parametrize(("kind", "fields"), FILES, ids=["ftp", "ftps", "sftp", "http"])
 def test_a_file_is_landed_once_and_again_when_its_content_is_new(
     kind: str, fields: dict[str, Any], request: pytest.FixtureRequest, get: Any
 ) -> None:
@@ -120,7 +142,7 @@ def test_a_file_is_landed_once_and_again_when_its_content_is_new(
     assert record.seen_at == datetime.fromtimestamp(1e9, UTC)
 
 
-@pytest.mark.parametrize(("kind", "fields"), FILES, ids=["ftp", "sftp", "http"])
+@pytest.mark.parametrize(("kind", "fields"), FILES, ids=["ftp", "ftps", "sftp", "http"])
 def test_a_transfer_that_breaks_goes_on_where_it_stopped(
     kind: str, fields: dict[str, Any], request: pytest.FixtureRequest, get: Any
 ) -> None:
@@ -267,6 +289,32 @@ def test_what_a_document_database_holds_arrives_as_text(tmp_path: Path) -> None:
         assert load_cursor(json.loads(json.dumps(dump_cursor(value)))) == value
     with pytest.raises(ValueError, match="no value in the cursor column 'at'"):
         write_rows([{"a": 1}], tmp_path / "rows.jsonl", "at")
+
+
+def test_of_a_collection_only_documents_after_the_newest_so_far_are_fetched(mongo: str, get: Any) -> None:
+    """The server is a stand-in that speaks MongoDB's protocol; the client is MongoDB's own."""
+    from bson import ObjectId
+    from pymongo import MongoClient
+
+    keys = [ObjectId(f"65a00000000000000000000{number}") for number in range(4)]
+    source = {
+        "kind": "mongo", "connection": "there", "database": "desk", "collection": "messages", "cursor": "_id",
+        "filter": {"spam": False}, "columns": {"text": "body", "label": "team"},
+    }  # fmt: skip
+    with MongoClient(mongo.replace("mongo:", "mongodb:")) as client:
+        messages = client["desk"]["messages"]
+        documents = [
+            {"_id": key, "body": f"text {at}", "team": "a", "spam": at == 1, "from": {"name": "Ä"}}
+            for at, key in enumerate(keys)
+        ]
+        messages.insert_many(documents[:2])
+        assert get(None, conn=mongo, **source)["files"] == 1
+        assert get(None, conn=mongo, **source)["files"] == 0
+        messages.insert_many(documents[2:])
+        assert get(None, conn=mongo, **source)["files"] == 1
+    lines = [json.loads(line) for content in landed().values() for line in content.splitlines()]
+    assert sorted(line["body"] for line in lines) == ["text 0", "text 2", "text 3"]
+    assert {line["from"] for line in lines} == {'{"name": "Ä"}'}
 
 
 def test_credentials_are_in_no_command_line_no_rendered_field_and_no_file_that_others_read(

@@ -532,3 +532,13 @@ def test_a_large_file_is_read_in_parts_and_nothing_is_different(
     pd.testing.assert_frame_equal(accepted(in_parts.accepted_uri), at_once)
     # With damage no part can be trusted, and the file is read at once.
     assert [together is not None for together in came_together] == [not lost]
+
+
+def test_feedback_does_not_change_what_a_golden_row_says(file_lake: str) -> None:
+    frozen_once("fed", pd.DataFrame({"text": ["text 1", "text 2"], "label": ["x", "y"]}))
+    rows = csv(["text 1", "text 2", "text 3"], ["y", "y", "x"])
+    intake = validate_files(plan({"feedback/fed-2026-11-26.csv": rows, "a.csv": good(300, start=10)}, model_name="fed"))
+    by_file = {file.key: file for file in intake.files}
+    fed = by_file["incoming/feedback/fed-2026-11-26.csv"]
+    assert (fed.used, fed.by_rule) == (1, {"in_golden_set": 2})
+    assert not any("golden rows have another label" in warning for warning in intake.warnings)

@@ -3,11 +3,13 @@
 import csv
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from include.datasets.checks import text_keys
 from include.ingestion import quality
 from include.ingestion.quality import Cleaner, Row, hash_of, usual_lengths
+from include.ingestion.screening import Screen
 from include.ingestion.sources import Quality
 
 CASES = Path(__file__).parent / "quality"
@@ -92,3 +94,15 @@ def test_of_few_texts_no_length_is_unusual() -> None:
     shortest, longest = usual_lengths([10] * 100)
     assert shortest < 10 < longest
     assert quality.is_missing("​") is True
+
+
+@pytest.mark.parametrize("rule", ON)
+def test_what_is_told_to_be_untouched_is_what_the_rules_hand_back_as_it_is(rule: str) -> None:
+    texts = [case["text"] for name in ON for case in cases(name)]
+    texts += ["\x1fauto-reply, I am away today", "\u00a0Out of office until May", "n/a\x1f", "\u200bnone of these", ""]
+    one = cleaner(rule, list(map(len, texts)))
+    found = Screen(one.quality, one.shortest, one.longest).untouched(pa.array(texts)).to_pylist()
+    for text, untouched in zip(texts, found, strict=True):
+        if untouched:
+            assert [kept.text for kept in one.clean([row(text)])[0]] == [text]
+    assert any(found) == (rule not in ("language", "near_duplicate")), "these look at each text"

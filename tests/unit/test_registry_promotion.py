@@ -1,6 +1,9 @@
 """Registry and promotion against a real MLflow server, S3 server and PostgreSQL, with a tiny real BERT."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,6 +121,37 @@ def test_mlflow_loads_the_champion_by_itself(registry: Registry, mlflow_uri: str
     ):
         with pytest.raises(ValueError, match=said):
             model.predict(given)
+
+
+def test_mlflow_and_transformers_load_a_version_without_this_project(
+    registry: Registry, mlflow_uri: str, tmp_path: Path
+) -> None:
+    version = registry.promote_new()
+    lake.download(lake.model(registry.name, version), tmp_path / "model")
+    script = """
+import sys
+import mlflow, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(model.metadata.signature.inputs, model.input_example)
+frame = pandas.DataFrame({"id": [1], "text": ["lost card"]})
+assert model.predict("lost card") == model.predict(["lost card"]) == model.predict(frame)
+assert model.predict("lost card") == model.predict({"text": ["lost card"]})
+assert model.predict(model.input_example)
+import include
+assert include.__file__.startswith(sys.argv[1]), include.__file__
+from transformers import pipeline
+print(pipeline("text-classification", model=sys.argv[1])("lost card")[0]["label"], model.predict("lost card")[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "model")],
+        cwd=tmp_path, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *_, last = done.stdout.splitlines()
+    first, second = last.split()
+    assert first == second
+    assert "'text': string (required)" in done.stdout
+    assert "my card has not arrived yet" in done.stdout
 
 
 def test_the_first_promotion_makes_a_champion(registry: Registry) -> None:
