@@ -211,7 +211,7 @@ def server(check: Check) -> None:
         settings.cache_clear()  # that prepare() sets are read now
         environment = serving.prepare(folder)
         texts = [str(text) for text in check.texts.train["text"][:500]]
-        with serving.started(serving.sides(folder)["ours"], environment, folder / "log") as port:
+        with serving.started(serving.sides(folder, onnx=False)["ours"], environment, folder / "log") as port:
             for per_request in (1, 32):
                 load = serving.Load(port, texts, per_request)
                 load.run(2, 8)
