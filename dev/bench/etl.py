@@ -21,7 +21,7 @@ from dev.state import REPOSITORY
 from include.registry.code import code_hash
 
 ROWS = 5_000_000
-FEW_ROWS = 1_000_000  # up to here each side is measured three times
+FEW_ROWS = 250_000  # up to here each side is measured three times
 BATCH = 100_000  # rows
 LABELS = 20
 PHRASES = 4  # of a text
