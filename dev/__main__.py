@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
 from dev import chosen
 from dev.containers import AstroProject
+from dev.decisions import DECISIONS, add_words
 from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
 from dev.sbom import write_sbom
@@ -56,19 +56,27 @@ def status(arguments: argparse.Namespace) -> int:
         console.print("Nothing is up.")
         return 1
     health = {name: stack.is_healthy(name) for name in found}
+    pids = stack.pids()
     for name, word in found.items():
-        console.print(f"{name:<10} {word:<9} {'healthy' if health[name] else 'not healthy'}")
+        told = f"process {pids[name]}" if name in pids else ""
+        console.print(f"{name:<10} {word:<9} {'healthy' if health[name] else 'not healthy':<12} {told}".rstrip())
     return 0 if all(health.values()) else 1
 
 
 def logs(arguments: argparse.Namespace) -> int:
-    """Follows the logs with tail until Ctrl-C."""
-    folder = Stack(arguments.state).state.logs
-    files = sorted(folder.glob(f"{arguments.program or '*'}.log"))
+    """Shows runs and how they end, and complaints, as they come, until Ctrl-C; of one program: all that it says."""
+    from dev.logs import follow
+
+    stack = Stack(arguments.state)
+    files = sorted(stack.state.logs.glob(f"{arguments.program or '*'}.log"))
     if not files:
-        console.print(f"No log of {arguments.program or 'anything'} in {folder}.", markup=False)
+        console.print(f"No log of {arguments.program or 'anything'} in {stack.state.logs}.", markup=False)
         return 1
-    return subprocess.call(["tail", "-n", "20", "-F", *map(str, files)])
+    if arguments.program:
+        return subprocess.call(["tail", "-n", "20", "-F", *map(str, files)])
+    for line in follow(stack):
+        console.print(line, markup=False, soft_wrap=True)
+    return 0
 
 
 def env(arguments: argparse.Namespace) -> int:
@@ -144,48 +152,6 @@ def _stack_that_is_up(arguments: argparse.Namespace) -> Stack:
     if not stack.is_healthy("s3"):
         raise StartError(f"The stack is not up; start it with: make up{_suffix(stack)}")
     return stack
-
-
-def rollback(arguments: argparse.Namespace) -> int:
-    """Makes the previous champion, or the version named, the champion again."""
-    options = [f"--to={arguments.to}"] if arguments.to else []
-    options += [f"--replaces={arguments.replaces}"] if arguments.replaces else []
-    options += ["--force"] if arguments.force else []
-    command = [sys.executable, "-m", "include.orchestration.rollback", f"--reason={arguments.reason}", *options]
-    return subprocess.call(command, env=Stack(arguments.state).env, cwd=REPOSITORY)
-
-
-def approve(arguments: argparse.Namespace) -> int:
-    """Makes a challenger that waits for a person the champion."""
-    return _decide("approve", arguments, ["--force"] if arguments.force else [])
-
-
-def reject(arguments: argparse.Namespace) -> int:
-    """Rejects a challenger that waits for a person, and sets its rows aside."""
-    return _decide("reject", arguments, [])
-
-
-def _decide(decision: str, arguments: argparse.Namespace, options: list[str]) -> int:
-    command = [sys.executable, "-m", "include.orchestration.decisions", decision]
-    options += [f"--run={arguments.run_id}"] if arguments.run_id else []
-    options += [f"--version={arguments.version}"] if arguments.version else []
-    said = [f"--name={arguments.name}", f"--reason={arguments.reason}"]
-    return subprocess.call([*command, *options, *said], env=Stack(arguments.state).env, cwd=REPOSITORY)
-
-
-def readmit(arguments: argparse.Namespace) -> int:
-    """Takes the rows back that a run has set aside; they join the next run."""
-    command = [sys.executable, "-m", "include.orchestration.readmit", f"--reason={arguments.reason}"]
-    command += ["--approve"] if arguments.approve else []
-    command += [f"--actor={arguments.name}"] if arguments.name else []
-    return subprocess.call([*command, "--", arguments.run_id], env=Stack(arguments.state).env, cwd=REPOSITORY)
-
-
-def establish(arguments: argparse.Namespace) -> int:
-    """Lets the golden rows judge that came with a run's upload."""
-    said = [f"--name={arguments.name}", f"--reason={arguments.reason}"]
-    command = [sys.executable, "-m", "include.orchestration.establishing", *said]
-    return subprocess.call([*command, "--", arguments.run_id], env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
@@ -308,8 +274,7 @@ def _print_start_of_airflow(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    decisions = (rollback, approve, reject, readmit, establish)
-    commands_of_a_stack = (up, down, status, logs, env, upload, rejected, *decisions, reproduce, export)
+    commands_of_a_stack = (up, down, status, logs, env, upload, rejected, *DECISIONS, reproduce, export)
     for function in (*commands_of_a_stack, demo, demo_week, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
@@ -333,8 +298,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--folder", type=Path, default=REPOSITORY / ".local", help="where to write (%(default)s)"
             )
-        if function in decisions:
-            _add_words(function, command)
+        if function in DECISIONS:
+            add_words(function, command)
         if function in (reproduce, export):
             command.add_argument("version", help="of the registered model")
         if function is export:
@@ -351,30 +316,6 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--engine", default="docker", help="docker or podman (%(default)s)")
             command.add_argument("--stories", type=int, default=7, help="only the first so many (%(default)s)")
     return parser
-
-
-def _add_words(function: Callable[[argparse.Namespace], int], command: argparse.ArgumentParser) -> None:
-    """What a person says who decides something."""
-    if function is readmit:
-        command.add_argument("run_id", help="the run that set them aside")
-        command.add_argument("--approve", action="store_true", help="the golden labels that they change are right")
-        command.add_argument("--name", default="", help="who says so; by default the user of this machine")
-        command.add_argument("--reason", default="", help="why; kept with the batch")
-        return
-    command.add_argument("--reason", required=True, help="why; kept in the ledger")
-    if function is rollback:
-        command.add_argument("--to", help="a version; by default the previous champion")
-        command.add_argument("--replaces", help="only if this version is the champion")
-        command.add_argument("--force", action="store_true", help="in an emergency: without loading the version")
-        return
-    command.add_argument("--name", required=True, help="who decides; kept in the ledger")
-    if function is establish:
-        command.add_argument("run_id", help="the run that took the upload in")
-        return
-    command.add_argument("--run", dest="run_id", help="the run that ended awaiting approval")
-    command.add_argument("--version", help="or the version that it has made")
-    if function is approve:
-        command.add_argument("--force", action="store_true", help="though a gate fails by now")
 
 
 def _interrupt(*_: object) -> None:

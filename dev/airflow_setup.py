@@ -1,4 +1,4 @@
-"""Brings Airflow's database up to date and creates the admin user and the role Trainer.
+"""Brings Airflow's database up to date and creates the admin user, all permissions and the role Trainer.
 
 Run as a program in the stack's environment. The commands are those of Airflow's own CLI, called in one process:
 importing Airflow three times would take most of the first start.
@@ -29,6 +29,9 @@ def main() -> None:
         # Everybody knows this password, and each request would spend a sixth of a second on the usual hash.
         admin.password = generate_password_hash("admin", method="pbkdf2:sha256:1")
         builder.sm.update_user(admin)
+        # The webserver and the scheduler each write what is missing as they start, and one fails if both do at once.
+        builder.add_permissions(update_perms=True)
+        builder.sm.sync_roles()
     create_trainer_role.main()
 
 

@@ -21,7 +21,7 @@ from dev.state import REPOSITORY
 from include import lake
 from include.datasets import golden
 from include.datasets.building import build_dataset
-from include.datasets.intake import Intake, Plan, Source, take_in
+from include.datasets.intake import Intake, Plan, Source, validate_files
 from include.datasets.judging import NEW_LABEL, UNAPPROVED
 from include.datasets.names import is_debris
 from include.settings import settings
@@ -57,7 +57,7 @@ def try_case(folder: Path, path: str, expected: Case | None) -> Case:
         for number, earlier in enumerate(case.get("after", [])):
             dataset_id = _accept(_plan(folder, earlier, f"before-{number}", dataset_id))
         plan = _plan(folder, path, "case", dataset_id)
-        intake = take_in(plan)
+        intake = validate_files(plan)
         result = {"path": path, **_outcome(intake)}
     differences = [name for name in _COMPARED if name in case and not _agrees(name, case[name], result[name])]
     return {**result, "ok": None if expected is None else not differences}
@@ -120,7 +120,7 @@ def _plan(folder: Path, path: str, run_id: str, parent: str | None) -> Plan:
 
 def _accept(plan: Plan) -> str:
     """Takes a file in and makes its rows known, its labels the model's, however few they are."""
-    dataset_id = str(build_dataset(plan, _accepted(take_in(plan)))["dataset_id"])
+    dataset_id = str(build_dataset(plan, _accepted(validate_files(plan)))["dataset_id"])
     golden.follow(plan.model_name, [dataset_id], "as if its model had been promoted")
     return dataset_id
 

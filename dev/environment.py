@@ -46,7 +46,7 @@ def environment(state: State, overrides: Mapping[str, str] | None = None) -> dic
 
 
 def airflow_env(environment: Mapping[str, str]) -> dict[str, str]:
-    """Of a stack's environment what an Airflow needs that is not one of its programs: as in a ``.env`` file."""
+    """The part of a stack's environment that somebody else's Airflow needs, as its ``.env`` file has it."""
     prefixes = (*CLIENT_PREFIXES, "AIRFLOW")
     return {
         name: value
@@ -145,9 +145,8 @@ def _airflow(state: State, chosen: Mapping[str, str]) -> dict[str, str]:
             "base_url": f"http://localhost:{ports.airflow}",
             "secret_key": secrets.webserver_key,
             "workers": 1,
-            # The first start on a busy machine: gunicorn would end a worker that still imports, again and again.
-            "web_server_master_timeout": 600,
-            "web_server_worker_timeout": 600,
+            # Long enough for a busy machine; and so long a gunicorn that died as it started is waited for.
+            "web_server_master_timeout": 240,
             "warn_deployment_exposure": False,
         },
         "api": {"auth_backends": "airflow.api.auth.backend.basic_auth,airflow.api.auth.backend.session"},

@@ -22,41 +22,11 @@ COLUMNS = ("label", "probability", "second", "second_probability")
 
 def texts_of(file: Path, column: str) -> Iterator[list[str]]:
     """A CSV, TSV, JSON Lines or Parquet file's texts, in pieces. Raises ValueError with what is missing."""
-    import pandas as pd
-    from pyarrow import parquet
+    from include.serving.batch import tables_of, text_column
 
-    from include.datasets.reading import TEXT_COLUMNS
-
-    kind = file.suffix.lower()
-    if kind == ".parquet":
-        with parquet.ParquetFile(file) as source:
-            yield from _pieces((batch.to_pandas() for batch in source.iter_batches(PIECE)), column, TEXT_COLUMNS)
-    elif kind in (".jsonl", ".ndjson"):
-        with pd.read_json(file, lines=True, chunksize=PIECE, dtype=False) as frames:
-            yield from _pieces(iter(frames), column, TEXT_COLUMNS)
-    else:
-        with pd.read_csv(
-            file, sep=_separator(file), chunksize=PIECE, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        ) as frames:
-            yield from _pieces(iter(frames), column, TEXT_COLUMNS)
-
-
-def _separator(file: Path) -> str:
-    """By which the header is divided; a comma if it is one column."""
-    with file.open(encoding="utf-8-sig", errors="replace") as lines:
-        header = lines.readline()
-    return max(",;\t|", key=header.count)
-
-
-def _pieces(frames: Iterator[object], column: str, usual: tuple[str, ...]) -> Iterator[list[str]]:
-    for frame in frames:
-        names = {str(name).strip().lower(): name for name in frame.columns}  # type: ignore[attr-defined]
-        wanted = [column.lower()] if column else [*usual, *(names if len(names) == 1 else ())]
-        found = next((names[name] for name in wanted if name in names), None)
-        if found is None:
-            there = ", ".join(repr(str(name)) for name in names.values())
-            raise ValueError(f"no text column among {there}: name it with TEXT=")
-        yield ["" if text is None else str(text) for text in frame[found]]  # type: ignore[index]
+    for table in tables_of(file, PIECE):
+        texts = table[text_column(table.column_names, column)].to_pylist()
+        yield ["" if text is None else str(text) for text in texts]
 
 
 def predict(file: Path, out: Path, model: str, version: str | None, column: str) -> int:

@@ -34,7 +34,7 @@ def programs(state: State) -> list[Program]:
 
 
 def health_checks(state: State) -> dict[str, Callable[[], bool]]:
-    """For each program a function that says whether it is healthy now."""
+    """A function for each program that says whether it is healthy now."""
     return {
         "postgres": lambda: postgres.is_ready(state),
         "s3": lambda: _s3_answers(state),
@@ -83,7 +83,7 @@ def _serving_command(state: State) -> list[str]:
 
 
 def _airflow(component: str) -> list[str]:
-    return [sys.executable, "-m", "airflow", component]
+    return [sys.executable, "-m", "dev.airflow", component]
 
 
 def _s3_answers(state: State) -> bool:

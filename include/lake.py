@@ -19,6 +19,8 @@ import fsspec
 from include.settings import settings
 
 CREATE_ATTEMPTS = 6
+SPLITS = ("train", "validation")
+"""What a dataset is divided into: each is a Parquet file of its folder."""
 
 
 def root() -> str:
@@ -69,7 +71,7 @@ def staging(run_id: str, name: str = "") -> str:
 
 
 def golden(model_name: str, name: str = "") -> str:
-    """A model's frozen test set."""
+    """The rows that judge a model's versions, and what decides which texts are golden."""
     return f"{root()}/golden/{model_name}/{name}"
 
 

@@ -1,13 +1,13 @@
 # What each side may do follows include/lake.py, folder by folder. tests/unit/test_terraform.py compares them.
 
 locals {
-  airflow_writes  = ["claims", "quarantine", "staging", "datasets", "golden", "waiting", "jobs", "models", "reports", "raw", "predictions", "xcom", "logs"]
+  airflow_writes  = ["claims", "quarantine", "staging", "datasets", "golden", "waiting", "jobs", "models", "reports", "raw", "predictions", "feedback", "incoming/feedback", "xcom", "logs"]
   airflow_deletes = ["incoming"]                                         # after the claim's copy
   airflow_expires = ["claims", "waiting", "staging", "datasets", "jobs"] # marks of ended batches; what lake_cleanup finds old; rows that joined
   trainer_reads   = ["jobs", "datasets", "models"]                       # a model can be the base of the next
   trainer_writes  = ["jobs/*", "datasets/*/tokens/*"]
   trainer_deletes = ["jobs"] # old checkpoints
-  server_reads    = ["models"]
+  server_reads    = ["models", "predictions", "feedback"] # of its own log it gives texts out to be labelled
   server_writes   = ["predictions", "feedback"]
   encrypted       = var.kms_key_arn == null ? [] : [var.kms_key_arn]
 }
@@ -87,7 +87,7 @@ data "aws_iam_policy_document" "server" {
     resources = [aws_s3_bucket.lake.arn]
   }
   statement {
-    sid       = "Read" # no text that anybody uploaded
+    sid       = "Read" # no file that anybody uploaded
     actions   = ["s3:GetObject"]
     resources = [for folder in local.server_reads : "${aws_s3_bucket.lake.arn}/${folder}/*"]
   }

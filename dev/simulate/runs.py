@@ -169,7 +169,7 @@ def bounds(found: dict[str, Any]) -> Iterator[Bound]:
 
 
 def share(cell: Cell) -> float:
-    """Of the decisions, those that promote."""
+    """The decisions that promote."""
     return float(cell["promoted"] / cell["decisions"])
 
 

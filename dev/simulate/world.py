@@ -114,7 +114,7 @@ class Worlds:
         )
 
     def beside(self, new: Challengers) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints], Ints]:
-        """By class, (fixed, broken) against the champion, the same against the anchor, and the rows that are right."""
+        """Counts by class: (fixed, broken) against the champion, the same against the anchor, and those right."""
         right = new.open_right
         champion = (
             right[0][0] + right[1][0] + new.fixed,

@@ -12,6 +12,7 @@ from include.datasets import golden, snapshots
 from include.datasets.checks import normalise
 from include.datasets.intake import Plan
 from include.datasets.judging import most_corrections
+from include.datasets.names import is_feedback
 from include.datasets.sides import Side, assign, thresholds
 from include.settings import settings
 
@@ -37,13 +38,14 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
         golden_max_rows=config.golden_max_rows,
         validation_fraction=config.validation_fraction,
     )
-    side = assign(accepted, by_label, known)
-    corrections = before.corrections(accepted)
+    feedback = accepted["source"].astype(str).map(is_feedback).to_numpy(bool)
+    side = assign(accepted, by_label, known, trained_only=feedback)
+    corrections = before.corrections(accepted[~feedback])
     _check_approved(plan, before, len(corrections))
     if len(corrections):  # kept before they hold: whoever repeats this finds none
         lake.create_json(lake.staging(plan.run_id, "corrections.json"), {"rows": corrections.to_dict("records")})
-    judging, learnt = accepted[side == Side.GOLDEN], accepted[side != Side.GOLDEN]
-    learnt = learnt.assign(split=[snapshots.SPLITS[one] for one in side[side != Side.GOLDEN]])
+    judging, learnt = accepted[(side == Side.GOLDEN) & ~feedback], accepted[side != Side.GOLDEN]
+    learnt = learnt.assign(split=[lake.SPLITS[one] for one in side[side != Side.GOLDEN]])
     rows, relabelled = snapshots.combine(parent, pd.concat([learnt, _moved(before, parent, learnt)]))
     upon, is_parent = _upon(plan), _is_same(rows, relabelled, parent, written)
     ordered, dataset_id = (rows, str(plan.parent_dataset_id)) if is_parent else snapshots.order(rows, upon)
@@ -102,4 +104,4 @@ def _moved(state: golden.GoldenSet, parent: pd.DataFrame | None, learnt: pd.Data
     """The rows that were golden once and are to be trained on, and are not yet."""
     texts = state.moved["text"].map(normalise)
     there = set(learnt["text"].map(normalise)) | set([] if parent is None else parent["text"].map(normalise))
-    return state.moved[~texts.isin(there)].assign(split=snapshots.SPLITS[Side.TRAIN])
+    return state.moved[~texts.isin(there)].assign(split=lake.SPLITS[Side.TRAIN])

@@ -60,7 +60,7 @@ class GoldenSet:
 
     @property
     def sha256(self) -> str:
-        """Of the rows as they are written."""
+        """The hash of the rows as they are written."""
         return _sha256(_parquet(self.rows))
 
     @property
@@ -123,13 +123,13 @@ class GoldenSet:
         return rows.assign(was=was)[was.notna() & (was != rows["label"])][["text", "label", "source", "was"]]
 
     def corrected(self, corrections: pd.DataFrame) -> "GoldenSet":
-        """With the corrected labels."""
+        """This set with corrected labels."""
         new = corrections.set_index(corrections["text"].map(normalise))["label"]
         label = self.rows["text"].map(normalise).map(new)
         return replace(self, rows=_ordered(self.rows.assign(label=label.fillna(self.rows["label"]))))
 
     def vouched(self, origin: str) -> "GoldenSet":
-        """With the rows that came with a dataset judging for ever, for a person has said that they are right."""
+        """This set, whose rows that came with a dataset judge for ever: a person has said that they are right."""
         mine = came_with(self.rows, {origin})
         rows = self.rows.assign(
             origin=self.rows["origin"].mask(mine, FROZEN), established=self.rows["established"] | mine
@@ -181,7 +181,7 @@ def rename(rows: pd.DataFrame, mapping: Mapping[str, str]) -> pd.DataFrame:
 
 
 def came_with(rows: pd.DataFrame, origins: Collection[str]) -> "pd.Series[bool]":
-    """For each golden row whether it came with one of these datasets."""
+    """Whether each golden row came with one of these datasets."""
     wanted = set(origins)
     return rows["origin"].map(lambda mine: not wanted.isdisjoint(mine.split(BETWEEN))).astype(bool)
 

@@ -126,13 +126,13 @@ def sources_at(uri: str) -> list[Source]:
 
 
 def _matches(uri: str, pattern: str) -> bool:
-    """As a shell does it: a ``*`` stands for no slash. But a folder that matches brings all that lies in it."""
+    """Whether a URI matches as in a shell, where ``*`` stands for no slash. A folder brings all that lies in it."""
     literal = "".join(f"[{character}]" if character in "[?" else character for character in pattern.rstrip("/"))
     parts, wanted = uri.split("/"), literal.split("/")
     return len(parts) >= len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
-def stage(sources: list[Source], run_id: str) -> list[Source]:
+def copy_to_staging(sources: list[Source], run_id: str) -> list[Source]:
     """Copies files that no batch owns to a run's staging, where nobody overwrites them while the run works."""
     staged = []
     for at, source in enumerate(sources):
@@ -142,7 +142,7 @@ def stage(sources: list[Source], run_id: str) -> list[Source]:
     return staged
 
 
-def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
+def validate_files(plan: Plan, *, isolated: bool = False) -> Intake:
     """Reads and judges all of a plan's files; writes accepted rows to staging and rejected ones to quarantine.
 
     A plan without files is to train on the champion's rows again: they are what is accepted then, unless rows that have

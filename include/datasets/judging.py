@@ -11,6 +11,7 @@ import pandas as pd
 
 from include.datasets.checks import text_keys
 from include.datasets.labels import Vocabulary
+from include.datasets.names import is_feedback
 
 FEWEST_SHARED = 10  # texts; a file that shares fewer with others is not judged by them
 MOST_DIFFERENT = 0.2  # of the texts that a file shares with others
@@ -99,7 +100,7 @@ class Known:
 
     @classmethod
     def of(cls, texts: Any, labels: Any, sources: Any = None) -> "Known":
-        """From n texts, which need not be normalised, and their labels and sources."""
+        """Makes them of n texts, which need not be normalised, and their labels and sources."""
         keys = text_keys(texts)
         order = np.argsort(keys, kind="stable")
         where = np.array(sources if sources is not None else [""] * len(keys), object)
@@ -201,7 +202,7 @@ def _repeated(rows: Rows) -> tuple[Numbers, Numbers, Numbers]:
 
 
 def _differs(values: Numbers, starts: Numbers) -> Numbers:
-    """For each group whether its values are not all the same."""
+    """Whether the values of each group differ."""
     if not len(starts):
         return np.array([], bool)
     different: Numbers = np.minimum.reduceat(values, starts) != np.maximum.reduceat(values, starts)
@@ -275,7 +276,13 @@ def _mark_golden(
     """
     same = _same(rows, golden)
     rows.mark(same, "in_golden_set", "the text is in the golden set, which is never trained on")
-    corrections = (_places(rows.key, golden.keys) >= 0) & ~same
+    feedback = [number for number, name in enumerate(rows.files) if is_feedback(name)]
+    rows.mark(
+        (_places(rows.key, golden.keys) >= 0) & np.isin(rows.file, feedback),
+        "in_golden_set",
+        "the text is in the golden set, whose labels feedback does not change: upload a file that corrects it",
+    )
+    corrections = (_places(rows.key, golden.keys) >= 0) & ~same & ~np.isin(rows.file, feedback)
     corrections[np.isin(rows.file, list(approved))] = False
     most = most_corrections(len(golden.keys))
     warnings: dict[int, str] = {}
@@ -309,7 +316,7 @@ def most_corrections(golden_rows: int) -> int:
 
 
 def _same(rows: Rows, known: Known) -> Numbers:
-    """For each row (n,) whether its text is known with its label."""
+    """(n,) bool: whether a row's text is known with its label."""
     places = _places(rows.key, known.keys)
     numbers = {name: code for code, name in enumerate(rows.names)}
     labels = np.array([numbers.get(label, -1) for label in known.labels], int)
@@ -326,12 +333,12 @@ def _mark_known(rows: Rows, known: Known) -> None:
 
 
 def _needed(rows: Rows, labels: Labels) -> Numbers:
-    """With how many rows each label joins if it is new."""
+    """How many rows each label needs to join if it is new."""
     return np.array([labels.fewest if name in labels.admitted else labels.needed for name in rows.names], int)
 
 
 def _too_new(rows: Rows, labels: Labels, trained: set[str]) -> Numbers:
-    """For each label whether the model does not know it, and it has too few good rows to join."""
+    """Which labels the model does not know that have too few good rows to join."""
     if not labels.open or labels.model is None:
         return np.zeros(len(rows.names), bool)
     counts, known = np.bincount(rows.label[rows.good], minlength=len(rows.names)), trained | set(labels.model)

@@ -24,12 +24,20 @@ DEBRIS = (
 _DEBRIS = re.compile(DEBRIS, re.IGNORECASE)
 _PARTITION = re.compile(r"^([^=/]+)=([^/]*)$")
 
+FEEDBACK = "incoming/feedback/"
+"""Where corrections of answers come in: people correct what is wrong, so they are no fair sample, and never judge."""
+
 NO_PARTITION_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 def is_debris(key: str) -> bool:
     """Whether an object is something that a program left beside its data, or a folder's marker."""
     return key.endswith("/") or _DEBRIS.fullmatch(key) is not None
+
+
+def is_feedback(key: str) -> bool:
+    """Whether a file, or the row that names it as its source, is of corrections of what a model has answered."""
+    return key.startswith(FEEDBACK)
 
 
 def has_unfinished_name(key: str) -> bool:

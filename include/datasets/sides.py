@@ -66,7 +66,7 @@ class Sides:
         return cls(pd.read_parquet(io.BytesIO(content)))
 
     def to_bytes(self) -> bytes:
-        """As a Parquet file."""
+        """The bytes of a Parquet file of them."""
         buffer = io.BytesIO()
         self.table.to_parquet(buffer, index=False)
         return buffer.getvalue()
@@ -83,7 +83,7 @@ class Sides:
         return found
 
     def decided(self, texts: Any, sides: Any) -> "Sides":
-        """With the sides of n texts more; what is decided already stays."""
+        """These sides and those of n texts more; what is decided already stays."""
         unknown = self.of(texts) < 0
         version = max(NORMALISATIONS)
         keys = NORMALISATIONS[version](texts)[unknown]
@@ -91,7 +91,7 @@ class Sides:
         return self._with(new.astype({"version": np.int16}).drop_duplicates("key"))
 
     def trained(self, texts: Any) -> "Sides":
-        """With n golden texts as training rows: the one step there is."""
+        """These sides with n golden texts turned into training rows: the one step there is."""
         table = self.table.copy()
         for version, keys_of in NORMALISATIONS.items():
             table.loc[(table["version"] == version) & table["key"].isin(keys_of(texts)), "side"] = int(Side.TRAIN)
@@ -138,14 +138,18 @@ def thresholds(
     return found
 
 
-def assign(rows: pd.DataFrame, by_label: Mapping[str, Threshold], known: Sides) -> Numbers:
+def assign(
+    rows: pd.DataFrame, by_label: Mapping[str, Threshold], known: Sides, *, trained_only: Numbers | None = None
+) -> Numbers:
     """The side (n,) of each of n rows (text, label): the one that was decided for its text, or else by its label's
-    threshold."""
+    threshold. Rows that are ``trained_only`` (n,) neither judge nor validate, unless that was decided before."""
     found = known.of(list(rows["text"]))
     new = np.flatnonzero(found < 0)
     texts, labels = rows["text"].to_numpy()[new], rows["label"].to_numpy()[new]
     at, below = places(texts), np.array([(by_label[one].golden, by_label[one].validation) for one in labels])
     golden, validation = (at < below.reshape(-1, 2)).T
+    if trained_only is not None:
+        golden, validation = golden & ~trained_only[new], validation & ~trained_only[new]
     found[new] = np.where(golden, Side.GOLDEN, np.where(validation, Side.VALIDATION, Side.TRAIN))
     return found
 

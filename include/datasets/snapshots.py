@@ -11,7 +11,6 @@ import pandas as pd
 from include import lake
 from include.datasets.checks import normalise
 
-SPLITS = ("train", "validation")
 ROWS = ["text", "label", "source", "extra"]
 """A snapshot's columns. ``source`` says which file and row a text came from, ``extra`` has the file's other columns as
 a JSON object; both are empty in rows from before they were kept."""
@@ -53,12 +52,12 @@ def write(rows: pd.DataFrame, facts: dict[str, Any], upon: str = "") -> dict[str
     ordered, dataset_id = order(rows, upon)
     manifest_uri = lake.dataset(dataset_id, "manifest.json")
     if not lake.exists(manifest_uri):
-        for split in SPLITS:
+        for split in lake.SPLITS:
             _write_parquet(ordered.loc[ordered["split"] == split, ROWS], dataset_id, split)
         manifest = {
             "dataset_id": dataset_id,
             "dataset_uri": lake.dataset(dataset_id),
-            "rows": {split: int((ordered["split"] == split).sum()) for split in SPLITS},
+            "rows": {split: int((ordered["split"] == split).sum()) for split in lake.SPLITS},
             "label_counts": ordered["label"].value_counts().sort_index().to_dict(),
             **facts,
         }
@@ -70,7 +69,7 @@ def read(dataset_id: str) -> pd.DataFrame:
     """All rows of a snapshot: columns ``ROWS`` and split."""
     frames = [
         pd.read_parquet(io.BytesIO(lake.read_bytes(lake.dataset(dataset_id, f"{split}.parquet")))).assign(split=split)
-        for split in SPLITS
+        for split in lake.SPLITS
     ]
     return pd.concat(frames, ignore_index=True).reindex(columns=[*ROWS, "split"], fill_value="")
 

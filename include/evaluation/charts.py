@@ -1,6 +1,7 @@
 """The report's pictures, as PNG files and as inline SVG that takes on the page's text colour."""
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ def learning_curve(history: list[dict[str, float]], best_epoch: int | None, png:
         ):
             _lines(axes, history, series)
             axes.set_title(title, loc="left", fontweight="bold")
+            axes.set_ylim(*_ends(history, series))
             if best_epoch is not None:
                 axes.axvline(best_epoch, color=INK, linestyle=":", linewidth=1, alpha=0.6, label="kept epoch")
             axes.legend(loc="best")
@@ -158,6 +160,15 @@ def _lines(axes: "Axes", history: list[dict[str, float]], series: dict[str, str]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=INK, alpha=0.15)
     axes.set_xlabel("epoch")
+
+
+def _ends(history: list[dict[str, float]], series: dict[str, str]) -> tuple[float | None, float | None]:
+    """An axis on which a small change looks small: losses from zero, scores up to one, over a fifth at least."""
+    values = [epoch[key] for epoch in history for key in series if math.isfinite(epoch.get(key, math.nan))]
+    if series is not SCORES:
+        return 0, 1.05 * max(values) if values and max(values) > 0 else None
+    lowest = min(values, default=0.8)
+    return min(0.8, math.floor(10 * lowest) / 10), 1.01
 
 
 def _colours(metrics: Metrics) -> "NDArray[Any]":

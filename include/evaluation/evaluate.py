@@ -44,12 +44,12 @@ class Renamed:
 
     @property
     def labels(self) -> list[str]:
-        """Each once."""
+        """The labels by their present names, each once."""
         return list(dict.fromkeys(self.mapping.get(label, label) for label in self.scores.labels))
 
     @property
     def probabilities(self) -> "NDArray[Any]":
-        """Of the labels that the model itself has."""
+        """(rows, the model's own labels) probabilities."""
         return self.scores.probabilities
 
     @property

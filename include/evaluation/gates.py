@@ -170,7 +170,7 @@ def judge(counts: Counts, thresholds: Thresholds) -> Decision:
 
 
 def accuracy_floor(rows: int, right: int, thresholds: Thresholds) -> Gate:
-    """Of the rows that are established; without a champion all are. With a champion there may be none: that fails."""
+    """Are enough established rows right? Without a champion all count; with one there may be none, and that fails."""
     floor = thresholds.min_accuracy
     if not rows:
         return Gate(name="accuracy_floor", value=-1, threshold=floor, passed=False, explanation=words.NONE_ESTABLISHED)

@@ -103,7 +103,7 @@ def _version(version: str, uri: str) -> str:
 
 
 def environment() -> "Environment":
-    """Of all reports' templates: each value is escaped, and one that is missing is an error."""
+    """The environment of all reports' templates: each value is escaped, and one that is missing is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(

@@ -26,12 +26,12 @@ def points(difference: float) -> str:
 
 
 def floor(rows: int, right: int, least: float) -> str:
-    """Of the accuracy floor."""
+    """Says how the accuracy floor was met."""
     return f"{right} of {rows} golden rows are right: {percent(right / rows)} (at least {percent(least)} is asked)"
 
 
 def beside(other: str, pair: Pair, half: float, confidence: float, margin: float, *, keeps: bool) -> str:
-    """Of a comparison: what was compared, on how many rows, how sure, and what follows. ``keeps``: unsure is a no."""
+    """Says what was compared, on how many rows, how sure, and what follows. ``keeps``: unsure is a no."""
     low, high = pair.difference - half, pair.difference + half
     if low >= -margin:
         verdict = f"not worse by more than the {_drop(margin)} that are tolerated"
@@ -51,7 +51,7 @@ def beside(other: str, pair: Pair, half: float, confidence: float, margin: float
 
 
 def new_rows(rows: int, right: int, least: int, share: float) -> str:
-    """Of the golden rows that came with this upload."""
+    """Says what the golden rows that came with this upload show."""
     came = f"of the {rows} golden row{'' if rows == 1 else 's'} that came with this upload"
     less = f"show that less than {percent(share)} of such rows are"
     shows = f"fewer than {least} would {less}" if least else f"so few cannot {less}"
@@ -62,7 +62,7 @@ def new_rows(rows: int, right: int, least: int, share: float) -> str:
 
 
 def classes(worst: ClassCounts, failing: Sequence[ClassCounts], every: Sequence[ClassCounts], least: float) -> str:
-    """Of a gate over classes: the one that fails most clearly, or is the closest to it."""
+    """Names the class that fails a gate over classes most clearly, or is the closest to it."""
     compared = "and shown to be recalled worse than before" if worst.pairs else "and not by chance"
     told = f"{worst.label!r} with {worst.right} of {worst.rows} golden rows right ({percent(worst.recall)})"
     number = f"{len(every)} class{'es' if len(every) > 1 else ''}"

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from sqlalchemy.engine import Engine
 
 from include import lake
+from include.datasets import manifests
 from include.datasets.intake import Intake, Plan
 from include.orchestration import golden_rows, settling
 from include.orchestration.outcome import conclude_again, of_run
-from include.registry import approvals, ledger, lineage, models
+from include.registry import approvals, ledger, models, versions
 from include.registry.approvals import Wait
 from include.registry.ledger import MOVES, Entry
 from include.uploads import open_batches
@@ -35,7 +36,7 @@ STATES = {
 def ask(plan: Plan, dag_id: str, entry: Entry, engine: Engine) -> None:
     """Enters that a run's challenger waits for a person; what it would have been decided to be is its ``entry``."""
     known = {name: fact for name, fact in entry.facts.items() if name != ledger.ANCHOR}  # it is none yet
-    facts = {approvals.DAG_ID: dag_id, lineage.PARENT: plan.parent_dataset_id}
+    facts = {approvals.DAG_ID: dag_id, versions.PARENT: plan.parent_dataset_id}
     approvals.ask(entry.model_copy(update={"verb": "await", "facts": known | facts}), engine)
 
 
@@ -67,7 +68,7 @@ def catch_up(model_name: str, engine: Engine) -> list[str]:
 
 def outdated(wait: Wait, engine: Engine) -> str:
     """Why a challenger that waits cannot become champion: its rows are not upon the champion's. Empty if it can."""
-    asked, parent = wait.asked, lineage.parent_dataset_id(wait.asked.model_name, engine)
+    asked, parent = wait.asked, versions.parent_dataset_id(wait.asked.model_name, engine)
     champion = models.by_alias(asked.model_name, models.CHAMPION)
     if parent == wait.parent_dataset_id or (champion is not None and champion.version == asked.version):
         return ""
@@ -122,7 +123,7 @@ def _staged(asked: Entry) -> tuple[Plan, Intake]:
         return Plan.model_validate_json(lake.read_bytes(plan)), Intake.model_validate(lake.read_json(intake))
     report = of_run(dag_of(asked), run_id)
     logger.warning("what run %s worked on is gone from %s", run_id, lake.staging(run_id))
-    parent = asked.facts.get(lineage.PARENT)
+    parent = asked.facts.get(versions.PARENT)
     return (
         Plan(run_id=run_id, model_name=asked.model_name, sources=[], parent_dataset_id=parent),
         Intake(files=report.get("files", []), warnings=report.get("warnings", []), accepted_uri="", accepted_rows=0),
@@ -143,7 +144,7 @@ def dag_of(asked: Entry) -> str:
 
 
 def _champions_data(model_name: str) -> list[str]:
-    return lineage.ancestry(lineage.parent_dataset_id(model_name, settling.warehouse()))
+    return manifests.ancestry(versions.parent_dataset_id(model_name, settling.warehouse()))
 
 
 def _why(given: Entry) -> str:

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
 from include import lake
-from include.datasets import golden, snapshots
+from include.datasets import golden, manifests, snapshots
 from include.datasets.intake import Plan
 from include.orchestration.defaults import WAREHOUSE
-from include.registry import ledger, lineage, models
+from include.registry import ledger, models, versions
 from include.settings import settings
 
 APPROVED = "approved.json"
@@ -27,16 +27,16 @@ def follow_champion(model_name: str, because: str, *, promoted: bool = False) ->
         return
     dataset_id = champion.tags.get("dataset_id", "")
     if state.number == 0:
-        trained = lineage.trained_datasets(model_name, first=dataset_id)
+        trained = versions.trained_datasets(model_name, first=dataset_id)
         golden.adopt(model_name, (snapshots.read(one) for one in trained))
     elif state.following == dataset_id and not promoted:
         return
     most = settings().golden_max_rows if promoted else None
-    parent = lineage.parent_of(dataset_id)
+    parent = manifests.parent_of(dataset_id)
     one_step_on = parent is not None and parent == state.following  # then what judges now goes on judging
-    before = [dataset_id, str(parent)] if one_step_on else lineage.ancestry(dataset_id)
+    before = [dataset_id, str(parent)] if one_step_on else manifests.ancestry(dataset_id)
     # A rollback gives no label its old name back: the names of the version's answers are mapped.
-    mapping = lineage.label_mapping_of(dataset_id) if promoted or one_step_on else {}
+    mapping = manifests.label_mapping_of(dataset_id) if promoted or one_step_on else {}
     golden.follow(model_name, before, because, most, keep=one_step_on, mapping=mapping)
 
 

@@ -15,12 +15,12 @@ from airflow.utils.types import DagRunType
 from include import lake, renaming
 from include.datasets import golden, newcomers
 from include.datasets.building import build_dataset
-from include.datasets.intake import Intake, Plan, Source, sources_at, stage, take_in
+from include.datasets.intake import Intake, Plan, Source, copy_to_staging, sources_at, validate_files
 from include.datasets.judging import UNAPPROVED
 from include.orchestration import batches, golden_rows, handover, listening, reconciling, settling, sweeping
 from include.orchestration.outcome import conclude
 from include.orchestration.training_task import provide_training_pool
-from include.registry import lineage
+from include.registry import versions
 from include.registry.promotion import ChampionLost
 from include.settings import settings
 from include.uploads import claims
@@ -45,8 +45,8 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     except ChampionLost as error:  # no later try finds it
         raise AirflowFailException(str(error)) from error
     plan = _plan(dag_run, params)
-    _take(plan)
-    intake = _take_in(plan)
+    _take_batches(plan)
+    intake = _validate_files(plan)
     intake.warnings = [*mended, *renaming.unheeded(plan.label_mapping, _mapping(params)), *intake.warnings]
     lake.write_json(lake.staging(plan.run_id, "intake.json"), intake.model_dump())
     if intake.missing:
@@ -85,7 +85,7 @@ def preprocess(rows: "pd.DataFrame", run_id: str, accepted_hash: str) -> dict[st
     return {name: manifest[name] for name in ("dataset_id", "dataset_uri", "rows")}
 
 
-def _take(plan: Plan) -> None:
+def _take_batches(plan: Plan) -> None:
     """Makes the plan's batches this run's own, before anything is read of them."""
     if _is_pinned(plan.run_id):
         settling.hold(plan)
@@ -96,7 +96,7 @@ def _take(plan: Plan) -> None:
     batches.record(settling.batch_ids(plan))
 
 
-def _take_in(plan: Plan) -> Intake:
+def _validate_files(plan: Plan) -> Intake:
     """Reads the plan's files, each in a process of its own if two tries of this run did not survive that.
 
     A try leaves a mark when it begins to read and another when it ends. One that is killed, as for want of memory,
@@ -111,7 +111,7 @@ def _take_in(plan: Plan) -> Intake:
     mine = uuid4().hex
     lake.write_json(f"{marks}{mine}.begun.json", {"at": datetime.now(UTC)})
     try:
-        intake = take_in(plan, isolated=isolated)
+        intake = validate_files(plan, isolated=isolated)
     except MemoryError:
         raise
     except BaseException:
@@ -139,8 +139,8 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     model_name = settings().model_name
     reconciling.end_unsaid_waits(model_name, listening.pipeline())
     golden_rows.follow_champion(model_name, "a run found it so")
-    frozen = golden.read(model_name) or golden.nothing()
-    sources = stage(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id)
+    golden_set = golden.read(model_name) or golden.nothing()
+    sources = copy_to_staging(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id)
     waited = [Source(uri=uri, key=key, batch_id=name) for uri, key, name in newcomers.waiting(model_name)]
     plan = Plan(
         run_id=dag_run.run_id,
@@ -150,11 +150,11 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
         approved=sorted(
             name for name in {one.batch_id for one in (*sources, *waited)} if golden_rows.is_approved(name)
         ),
-        parent_dataset_id=lineage.parent_dataset_id(model_name, settling.warehouse()),
-        golden_number=frozen.number,
+        parent_dataset_id=versions.parent_dataset_id(model_name, settling.warehouse()),
+        golden_number=golden_set.number,
         text_column=params.get("text_column") or "",
         label_column=params.get("label_column") or "",
-        label_mapping=renaming.combine(frozen.label_mapping, _mapping(params)),
+        label_mapping=renaming.combine(golden_set.label_mapping, _mapping(params)),
     )
     if not plan.sources and plan.parent_dataset_id is None:
         raise AirflowFailException(

@@ -135,7 +135,7 @@ def _cut(text: str, length: int) -> str:
 
 
 def _fitting(lines: list[tuple[str, str]], room: int) -> str:
-    """As many lines as there is room for, and how many are left out; at least one, shortened if it has to be."""
+    """Keeps the lines that there is room for, and says how many are left out; one stays, shortened if need be."""
     for count in range(len(lines), 0, -1):
         left_out = [kind for kind, _ in lines[count:]]
         counts = [(left_out.count(kind), kind) for kind in ("file", "warning")]

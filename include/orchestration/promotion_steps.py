@@ -22,11 +22,11 @@ from include.evaluation.answers import write_answers
 from include.evaluation.evaluate import Context, Evaluation, ShownFile, evaluate
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import write_report
-from include.orchestration import awaiting, golden_rows, handover, settling
+from include.orchestration import awaiting, canaries, golden_rows, handover, serving_trial, settling
 from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
-from include.registry import approvals, ledger, lineage, mlflow_runs, models, promotion, standing
+from include.registry import approvals, ledger, mlflow_runs, models, promotion, standing, versions
 from include.registry.code import code_hash
 from include.registry.model_card import model_card
 from include.settings import settings
@@ -79,7 +79,9 @@ def write_card(evaluation: Evaluation, version: str) -> None:
     job_id = evaluation.context.job_id
     job = Job.model_validate(lake.read_json(lake.job(job_id, "job.json")))
     result = Result.model_validate(lake.read_json(lake.job(job_id, "result.json")))
-    card = model_card(job, result, evaluation, version)
+    config = lake.read_json(f"{result.model_uri.rstrip('/')}/config.json")
+    mean_pooled = config.get("model_type") == "mean-pooled-classifier"
+    card = model_card(job, result, evaluation, version, mean_pooled=mean_pooled)
     lake.write_bytes(lake.model(job.model_name, version, "README.md"), card.encode())
 
 
@@ -118,7 +120,7 @@ def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     asked = approvals.of_run(engine, plan.model_name, dag_run.run_id)
     if asked is not None and asked.answer is not None:  # whatever is repeated: what was answered holds
         return {"version": asked.asked.version, "outcome": approvals.outcome_of(asked.answer)}
-    if not lineage.is_decided(plan.model_name, result.job_id):
+    if not versions.is_decided(plan.model_name, result.job_id):
         settling.hold(plan)  # this task alone was cleared, and the listener has released the batches of the failed run
     if asked is None and (superseded := _superseded(plan, evaluation, actor)):
         _start_over(dag_run, plan, result, superseded)
@@ -126,10 +128,11 @@ def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     tags = {
         "job_id": result.job_id,
         "dataset_id": context.dataset_id,
-        lineage.PARENT: plan.parent_dataset_id or "",
+        versions.PARENT: plan.parent_dataset_id or "",
         "base_model": Path(context.base_model).name,
     }
     version = models.register(plan.model_name, result.model_uri, result.mlflow_run_id, tags)
+    evaluation = _naming(evaluation, version, evaluated["evaluation_uri"])
     new_anchor = evaluation.decision.new_anchor
     entry = ledger.Entry.of(evaluation, version=version, actor=actor, code_hash=code_hash(), new_anchor=new_anchor)
     if evaluation.context.champion_version == version:
@@ -142,9 +145,19 @@ def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
         (promotion.promote if outcome == "promoted" else promotion.reject)(entry, engine)
     write_card(evaluation, version)
     if _waits(evaluation, outcome) and (registered := models.by_version(plan.model_name, version)):
-        models.tag(registered, {lineage.ROWS: lineage.RELEASED})
+        models.tag(registered, {versions.ROWS: versions.RELEASED})
     _conclude(dag_run, plan, evaluation, result, version, outcome)
     return {"version": version, "outcome": outcome}
+
+
+def _naming(evaluation: Evaluation, version: str, uri: str) -> Evaluation:
+    """The evaluation with the version that its challenger has now, written again with its report if it had none."""
+    if evaluation.context.challenger_version == version:
+        return evaluation
+    context = evaluation.context.model_copy(update={"challenger_version": version})
+    named = evaluation.model_copy(update={"context": context})
+    write(named, uri)
+    return named
 
 
 def _decided(uri: str, job_id: str) -> Evaluation | None:
@@ -153,7 +166,7 @@ def _decided(uri: str, job_id: str) -> Evaluation | None:
         return None
     evaluation = Evaluation.model_validate_json(lake.read_bytes(uri))
     same_job = evaluation.context.job_id == job_id
-    return evaluation if same_job and lineage.is_decided(evaluation.context.model_name, job_id) else None
+    return evaluation if same_job and versions.is_decided(evaluation.context.model_name, job_id) else None
 
 
 def judging_rows(plan: Plan, dataset_uri: str) -> "pd.DataFrame":
@@ -162,22 +175,22 @@ def judging_rows(plan: Plan, dataset_uri: str) -> "pd.DataFrame":
     Raises GoldenSetError if they are gone, or if one is in the dataset that it was trained on.
     """
     dataset_id = _dataset_id(dataset_uri)
-    frozen = golden.read(plan.model_name)
-    if frozen is None:
+    golden_set = golden.read(plan.model_name)
+    if golden_set is None:
         raise golden.GoldenSetError(f"there is no golden set at {lake.golden(plan.model_name)}; was it deleted?")
-    golden.check_no_leak(snapshots.read(dataset_id)["text"], frozen, dataset_uri)
+    golden.check_no_leak(snapshots.read(dataset_id)["text"], golden_set, dataset_uri)
     origin = lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id)
-    return frozen.renamed(plan.label_mapping).judging(origin)
+    return golden_set.renamed(plan.label_mapping).judging(origin)
 
 
 def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "manual"]) -> Evaluation:
-    """Scores a run's challenger, the champion and the anchor on the golden rows of now, and judges it."""
+    """Scores a run's challenger, the champion and the anchor on the golden rows of now, tries it, and judges it."""
     job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
     judging = judging_rows(plan, job.dataset_uri)
     engine = settling.warehouse()
     champion = standing.champion(plan.model_name, engine).champion
-    anchor = lineage.anchor(plan.model_name, engine) if champion else None
-    return evaluate(
+    anchor = versions.anchor(plan.model_name, engine) if champion else None
+    evaluation = evaluate(
         list(judging["text"]),
         list(judging["label"]),
         result.model_uri,
@@ -203,6 +216,7 @@ def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "
             warnings=_intake(plan).warnings,
         ),
     )
+    return serving_trial.with_trial(evaluation, result.model_uri, list(judging["text"]))
 
 
 def _dataset_id(dataset_uri: str) -> str:
@@ -263,6 +277,7 @@ def _drop_table(plan: Plan) -> None:
 def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Result, version: str, outcome: str) -> None:
     if outcome == "promoted":
         golden_rows.follow_champion(plan.model_name, f"version {version} was promoted", promoted=True)
+        canaries.begin(plan.model_name, version)
     state = {"rejected": State.SET_ASIDE, "awaiting_approval": State.AWAITING}.get(outcome, State.USED)
     because = Because.NONE
     if _waits(evaluation, outcome):

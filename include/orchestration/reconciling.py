@@ -6,11 +6,11 @@ import logging
 from sqlalchemy.engine import Engine
 
 from include import lake
-from include.datasets import newcomers
+from include.datasets import manifests, newcomers
 from include.datasets.intake import Intake, Plan
 from include.orchestration import awaiting, batches, outcome, settling
 from include.orchestration.batches import PIPELINE
-from include.registry import approvals, ledger, lineage, standing
+from include.registry import approvals, ledger, standing, versions
 from include.registry.ledger import Entry
 from include.uploads import lifecycle, open_batches, rounds
 from include.uploads.lifecycle import State, Who
@@ -38,7 +38,7 @@ def settle_batches_of_last_move(model_name: str, engine: Engine) -> None:
     last = ledger.last_move(engine, model_name)
     if last is None or last.verb not in ("rollback", "by_hand"):
         return
-    left, regained = lineage.left_and_regained(engine, last)
+    left, regained = versions.left_and_regained(engine, last)
     how = "rollback" if last.verb == "rollback" else "move by hand"
     why = f"{how} from version {last.previous_champion} to {last.version}: {last.reason}"
     settling.set_aside([one.dag_run_id for one in left], why)
@@ -131,7 +131,7 @@ def _end_promoted(entry: lifecycle.Entry, promoted: Entry) -> None:
     lifecycle.move(
         entry.batch_id, State.USED, Who.RUN, provided=lambda last: last.run_id == run_id, reason=reason
     )  # fmt: skip
-    champions = lineage.ancestry(lineage.parent_dataset_id(promoted.model_name, settling.warehouse()))
+    champions = manifests.ancestry(versions.parent_dataset_id(promoted.model_name, settling.warehouse()))
     if promoted.dataset_id not in champions:
         left = f"version {promoted.version} was left by a rollback since"
         lifecycle.move(entry.batch_id, State.SET_ASIDE, Who.ROLLBACK, reason=left)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from include import lake
 from include.orchestration import settling
-from include.orchestration.trainer_process import PROJECT
+from include.orchestration.forked import PROJECT
 from include.registry import ledger, models
 from include.settings import settings
 from include.training import provenance

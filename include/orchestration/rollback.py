@@ -85,11 +85,11 @@ def _smoke_test(model_name: str, engine: Engine, force: bool) -> tuple[smoke.Smo
     if force:
         return None, "It was forced: not loaded, and not compared."
     try:
-        frozen = golden.read(model_name)
+        golden_set = golden.read(model_name)
     except golden.GoldenSetError as error:
         return smoke.SmokeTest(["a text"]), f"It answers, but what is given up is not known: {error}."
-    if frozen is not None and len(frozen.established):
-        renamed = frozen.renamed(settings().label_mapping)
+    if golden_set is not None and len(golden_set.established):
+        renamed = golden_set.renamed(settings().label_mapping)
         rows = renamed.established
         return smoke.SmokeTest(list(rows["text"]), list(rows["label"]), renamed.label_mapping), ""
     if ledger.last_move(engine, model_name) is None:

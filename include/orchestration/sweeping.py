@@ -18,7 +18,7 @@ from include.lake import Stored
 from include.orchestration import handover
 from include.orchestration.batches import TRAINING_DAGS
 from include.orchestration.settling import warehouse
-from include.registry import approvals, ledger, lineage, models
+from include.registry import approvals, ledger, models, versions
 from include.settings import settings
 from include.uploads import lifecycle, open_batches
 from include.uploads.expiry import delete_all, expire_claims, older
@@ -45,7 +45,7 @@ def sweep() -> dict[str, int]:
 
 @contextmanager
 def no_datasets_deleted() -> Iterator[Any]:
-    """As long as the block runs, no sweep deletes a dataset: what is being made may be there from long ago."""
+    """Holds sweeps off datasets while the block runs: what is being made may be there from long ago."""
     with ledger.exclusive(warehouse(), DATASETS_LOCK) as connection:
         yield connection
 
@@ -93,7 +93,7 @@ def _datasets_in_use() -> set[str]:
     """What versions were trained on and made from, what the ledger names, and what unfinished runs work with."""
     found = ledger.datasets(warehouse())
     for version in models.all_versions():
-        found |= {version.tags.get("dataset_id", ""), version.tags.get(lineage.PARENT, "")}
+        found |= {version.tags.get("dataset_id", ""), version.tags.get(versions.PARENT, "")}
     for run_id in _unfinished_runs():
         for name, key in (("plan.json", "parent_dataset_id"), ("dataset.json", "dataset_id")):
             uri = lake.staging(run_id, name)

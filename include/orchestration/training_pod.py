@@ -208,7 +208,7 @@ def startup_timeout(pod: Any, seconds: float, warning: str) -> str:
 
 
 def seconds_past_deletion(pod: Any) -> float:
-    """For how long a pod should have been gone, its grace period included; negative if it still has time."""
+    """How long a pod should have been gone, its grace period included; negative if it still has time."""
     deletion: datetime | None = pod.metadata.deletion_timestamp
     return (datetime.now(UTC) - deletion).total_seconds() if deletion else -1.0
 

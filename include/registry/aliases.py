@@ -14,12 +14,14 @@ model, by a lock in the warehouse, which the callers of this module hold.
 """
 
 import logging
+from datetime import UTC, datetime
 
 from sqlalchemy.engine import Engine
 
-from include.registry import ledger, models
+from include.registry import canary, ledger, models
 from include.registry.ledger import Entry
 from include.registry.models import ANCHOR, CHALLENGER, CHAMPION, DECISION, PREVIOUS, ModelVersion
+from include.settings import settings
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,11 @@ class ChampionLost(PromotionRefused):
 
 def carry_out(engine: Engine, entry: Entry) -> None:
     """Enters a move, with the anchor that there is after it, and moves the aliases."""
-    entry = entry.model_copy(update={"facts": {ledger.ANCHOR: _anchor_after(engine, entry)} | entry.facts})
+    facts = {ledger.ANCHOR: _anchor_after(engine, entry)} | entry.facts
+    config = settings()
+    if entry.verb == "promote" and entry.previous_champion and config.canary:
+        facts[canary.FACT] = canary.begin(config.canary, config.canary_minutes, datetime.now(UTC))
+    entry = entry.model_copy(update={"facts": facts})
     ledger.append(engine, entry)
     _apply(entry)
 
@@ -109,6 +115,8 @@ def _apply(entry: Entry) -> None:
     replaced, anchor = entry.previous_champion, entry.facts.get(ledger.ANCHOR)
     if replaced not in (None, entry.version) and models.by_version(entry.model_name, str(replaced)):
         models.point(entry.model_name, PREVIOUS, str(replaced))
+    if version := models.by_version(entry.model_name, entry.version):
+        models.tag(version, _canary_tags(entry, version))  # first: servers look at the alias, and then at these
     if entry.verb != "by_hand":  # somebody has set it, and may just have set it again
         models.point(entry.model_name, CHAMPION, entry.version)
     if anchor is not None:  # an older version's entry has none
@@ -120,6 +128,12 @@ def _apply(entry: Entry) -> None:
     if version := models.by_version(entry.model_name, entry.version):
         models.tag(version, facts_of(entry) | {APPLIED: entry.decision_id})
     logger.info("Champion of %s: version %s. %s", entry.model_name, entry.version, entry.reason)
+
+
+def _canary_tags(entry: Entry, version: ModelVersion) -> dict[str, str]:
+    """Those that say how the version is baked from now on, where there are any or it had some before."""
+    tags = canary.tags(entry.facts)
+    return {name: tag for name, tag in tags.items() if tag or version.tags.get(name)}
 
 
 def _anchor_after(engine: Engine, entry: Entry) -> str:

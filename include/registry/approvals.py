@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Engine
 
-from include.registry import ledger, lineage, models
+from include.registry import ledger, models, versions
 from include.registry.aliases import PromotionRefused, carry_out, facts_of, require
 from include.registry.ledger import MOVES, Entry
 from include.registry.promotion import is_news
@@ -59,7 +59,7 @@ class Wait:
     @property
     def parent_dataset_id(self) -> str | None:
         """The dataset that it was built on."""
-        parent: str | None = self.asked.facts.get(lineage.PARENT)
+        parent: str | None = self.asked.facts.get(versions.PARENT)
         return parent
 
 
@@ -86,7 +86,7 @@ def ask(entry: Entry, engine: Engine) -> None:
         raise ValueError(f"decision {entry.decision_id} is to {entry.verb}, not to await a person")
     ledger.append(engine, entry)
     if version := models.by_version(entry.model_name, entry.version):
-        models.tag(version, facts_of(entry) | {lineage.ROWS: lineage.AWAITING})
+        models.tag(version, facts_of(entry) | {versions.ROWS: versions.AWAITING})
 
 
 def answer(entry: Entry, engine: Engine) -> Entry:
@@ -106,12 +106,12 @@ def answer(entry: Entry, engine: Engine) -> Entry:
             version = require(entry.model_name, entry.version)
             is_news(entry, now)
             carry_out(engine, entry)
-            models.tag(version, {lineage.ROWS: lineage.USED})
+            models.tag(version, {versions.ROWS: versions.USED})
             return entry
         ledger.append(engine, entry)
         if found := models.by_version(entry.model_name, entry.version):
-            rows = lineage.ASIDE if entry.verb == "reject" else lineage.RELEASED
-            models.tag(found, facts_of(entry) | {lineage.ROWS: rows})
+            rows = versions.ASIDE if entry.verb == "reject" else versions.RELEASED
+            models.tag(found, facts_of(entry) | {versions.ROWS: rows})
         return entry
 
 

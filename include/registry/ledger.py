@@ -7,7 +7,8 @@ that was written twice and counted once.
 Besides what the pipeline decides, it has what it finds: ``by_hand``, somebody set the alias champion in MLflow, and
 ``restore``, the champion's version was deleted there and is registered again under another number. And what persons
 say: ``await`` is a challenger that waits for one, and the ``promote``, ``reject`` or ``supersede`` after it the end of
-that; ``establish`` and ``approve_corrections`` are about golden rows.
+that; ``establish`` and ``approve_corrections`` are about golden rows. ``bake`` says that a new champion that had only a
+share of the requests has held, and has all of them now.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 Verb = Literal[
     "promote", "reject", "rollback", "by_hand", "restore", "correct",
-    "await", "supersede", "establish", "approve_corrections",
+    "await", "supersede", "establish", "approve_corrections", "bake",
 ]  # fmt: skip
 MOVES: tuple[Verb, ...] = ("promote", "rollback", "by_hand", "restore")
 ANCHOR = "anchor"

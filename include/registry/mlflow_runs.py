@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from include.lake import slug
 from include.markdown import plain
 from include.settings import settings
+from include.training.tracking import EXPERIMENT_TAGS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from include.evaluation.evaluate import Evaluation
+    from include.evaluation.evaluate import Context, Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,15 @@ def log_report(run_id: str, folder: Path, airflow_url: str, evaluation: "Evaluat
     client.log_metric(run_id, "golden_accuracy", metrics.accuracy)
     client.log_metric(run_id, "golden_macro_f1", metrics.macro_f1)
     client.set_tag(run_id, "airflow_run", airflow_url)
+    if evaluation.context.challenger_version:
+        client.update_run(run_id, name=_name(evaluation.context))
     see = f"[Evaluation report]({links(run_id)['report']}) · [Airflow run]({airflow_url})"
     client.set_tag(run_id, "mlflow.note.content", f"{plain(evaluation.reason)}\n\n{see}")
+
+
+def _name(context: "Context") -> str:
+    """What MLflow's list of runs is read by: the version, the data it learnt from, and the Airflow run."""
+    return f"v{context.challenger_version} · data {context.dataset_id} · {context.dag_run_id}"
 
 
 def log_page(model_name: str, dag_run_id: str, outcome: str, page: Path) -> str:
@@ -47,7 +55,7 @@ def log_page(model_name: str, dag_run_id: str, outcome: str, page: Path) -> str:
     with _impatience():
         client, name, run = _client(), f"{model_name}-data", slug(dag_run_id)
         experiment = client.get_experiment_by_name(name)
-        experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(name, tags=EXPERIMENT_TAGS)
         if experiment and experiment.lifecycle_stage == DELETED:
             _restore_experiment(client, experiment_id)
         found = client.search_runs([experiment_id], f"tags.dag_run = '{run}'", max_results=1)
@@ -84,7 +92,7 @@ def links(run_id: str) -> dict[str, str]:
         return {}
     base = (settings().mlflow_public_url or settings().mlflow_tracking_uri).rstrip("/")
     run = f"{base}/#/experiments/{experiment}/runs/{run_id}"
-    return {"report": f"{run}/artifacts/{FOLDER}/report.html", "MLflow run": run}
+    return {"report": f"{run}/artifacts/{FOLDER}/report.html", "MLflow run": f"{run}/model-metrics"}
 
 
 def _is_there(client: "MlflowClient", run_id: str) -> bool:

@@ -13,8 +13,13 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FEW_ROWS = 10
 
 
-def model_card(job: Job, result: Result, evaluation: Evaluation, version: str = "") -> str:
-    """The card as Markdown. ``version`` is the registered one; without it the card speaks of the model by its job."""
+def model_card(
+    job: Job, result: Result, evaluation: Evaluation, version: str = "", *, mean_pooled: bool = False
+) -> str:
+    """The card as Markdown. ``version`` is the registered one; without it the card speaks of the model by its job.
+
+    ``mean_pooled``: the model's class is none of transformers' own, and so is how it is loaded.
+    """
     import yaml
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -33,6 +38,7 @@ def model_card(job: Job, result: Result, evaluation: Evaluation, version: str = 
         header=header,
         title=f"{job.model_name} version {version}" if version else f"{job.model_name}, job {job.job_id}",
         uri=lake.model(job.model_name, version).rstrip("/") if version else result.model_uri,
+        mean_pooled=mean_pooled,
         job=job,
         result=result,
         evaluation=evaluation,
@@ -40,7 +46,7 @@ def model_card(job: Job, result: Result, evaluation: Evaluation, version: str = 
         context=evaluation.context,
         interval=accuracy_interval(evaluation),
         pairs=most_confused(evaluation.challenger.metrics, 3),
-        weakest=sorted(classes, key=lambda score: score.f1)[:3],
+        weakest=[score for score in sorted(classes, key=lambda score: score.f1)[:3] if round(score.f1, 3) < 1],
         thin=_thin(classes),
         ungolden=sorted(set(result.labels) - {score.label for score in classes}),
     )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from include import lake
+from include.registry import mlmodel
 from include.settings import settings
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def register(model_name: str, source_uri: str, mlflow_run_id: str, tags: Mapping
     version = of_job(model_name, tags[JOB_ID]) or _create(model_name, mlflow_run_id, tags)
     if not version.ready:
         lake.copy(source_uri, version.uri)
-        _describe_for_pyfunc(version)
+        mlmodel.describe(version.uri)
         tag(version, {READY: "true"})
     if DECISION not in version.tags:
         point(model_name, CHALLENGER, version.version)
@@ -103,7 +104,7 @@ def mend_files(version: ModelVersion) -> bool:
     if not version.tags.get(JOB_ID) or not is_complete(job):
         return False
     lake.copy(job, version.uri)
-    _describe_for_pyfunc(version)
+    mlmodel.describe(version.uri)
     return True
 
 
@@ -236,17 +237,3 @@ def _is_at_home(version: ModelVersion) -> bool:
 
 def _home(model_name: str, version: str) -> str:
     return lake.model(model_name, version).rstrip("/")
-
-
-def _describe_for_pyfunc(version: ModelVersion) -> None:
-    """Writes the MLmodel file with which ``mlflow.pyfunc.load_model("models:/<name>@champion")`` works."""
-    from mlflow import pyfunc
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import ParamSchema, ParamSpec
-
-    # Nothing of the inputs: MLflow would refuse a list of texts where a column has a name, and take any first column
-    # for the texts where it has none.
-    signature = ModelSignature(params=ParamSchema([ParamSpec("probabilities", "boolean", default=False)]))
-    model = Model(signature=signature)
-    pyfunc.add_to_model(model, loader_module="include.registry.pyfunc")
-    lake.write_bytes(f"{version.uri}/MLmodel", model.to_yaml().encode())

@@ -1,15 +1,24 @@
 """Lets MLflow load a registered version by itself: ``mlflow.pyfunc.load_model("models:/<name>@champion")``.
 
-The project must be importable where that is called, since its scorer does the work.
+Where the project cannot be imported, this and what it imports come from the version's own ``code.zip``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TEXT_COLUMN = "text"
+
+
+def text_column(names: Sequence[Any]) -> Any:
+    """Which of a table's columns has the texts: the one that is called ``text``, or the only one. Raises ValueError."""
+    if TEXT_COLUMN in names:
+        return TEXT_COLUMN
+    if len(names) == 1:
+        return names[0]
+    raise ValueError(f"there is no column {TEXT_COLUMN!r} among {', '.join(map(repr, names))}")
 
 
 class TextClassifier:
@@ -20,9 +29,11 @@ class TextClassifier:
         self._scorer: Any = None
 
     def predict(
-        self, model_input: "str | Sequence[str] | pd.DataFrame", params: dict[str, Any] | None = None
+        self,
+        model_input: "str | Sequence[str] | Mapping[str, Any] | pd.DataFrame",
+        params: dict[str, Any] | None = None,
     ) -> "list[str] | pd.DataFrame":
-        """The label of each text: of one, of a sequence of n, or of a DataFrame's column ``text`` (or its only column).
+        """The label of each text: of one, of n in a sequence, or in the column ``text`` of a frame, or its only column.
 
         Args:
             model_input: The texts.
@@ -47,11 +58,9 @@ class TextClassifier:
 def _texts(given: Any) -> list[str]:
     if isinstance(given, str):
         given = [given]
-    if hasattr(given, "columns"):
-        names = list(given.columns)
-        if TEXT_COLUMN not in names and len(names) != 1:
-            raise ValueError(f"there is no column {TEXT_COLUMN!r} among {', '.join(map(repr, names))}")
-        given = given[TEXT_COLUMN if TEXT_COLUMN in names else names[0]]
+    if isinstance(given, Mapping) or hasattr(given, "columns"):
+        given = given[text_column(list(getattr(given, "columns", given)))]
+        given = [given] if isinstance(given, str) else given
     if given is None:
         raise ValueError("there are no texts: give a text, a list of texts or a DataFrame")
     texts = list(given)

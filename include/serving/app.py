@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
@@ -24,6 +24,8 @@ from include.serving.wire import (
     Prediction,
     PredictRequest,
     PredictResponse,
+    SampleRequest,
+    SampleResponse,
     Tensor,
     WireError,
     mlflow_texts,
@@ -96,6 +98,11 @@ def _own(server: ModelServer) -> APIRouter:
         await asyncio.to_thread(server.keep_feedback, request)
         return FeedbackResponse(prediction_id=request.prediction_id)
 
+    @router.post("/sample")
+    async def sample(request: SampleRequest) -> SampleResponse:
+        """Texts that were answered, chosen at random, to be labelled: by these labels accuracy is told."""
+        return await asyncio.to_thread(server.draw, request)
+
     return router
 
 
@@ -138,18 +145,7 @@ def _open_inference(server: ModelServer) -> APIRouter:
     @router.post("/models/{name}/infer", responses=ERRORS)
     async def infer(name: str, request: InferRequest) -> InferResponse:
         said = await server.say(name, request.texts())
-        best = said.probabilities.argmax(-1)
-        rows = len(said.ids)
-        outputs = [
-            Tensor(name="label", shape=[rows], datatype="BYTES", data=[said.labels[index] for index in best]),
-            Tensor(name="probability", shape=[rows], datatype="FP32", data=said.probabilities.max(-1).tolist()),
-            Tensor(
-                name="probabilities",
-                shape=[rows, len(said.labels)],
-                datatype="FP32",
-                data=said.probabilities.ravel().tolist(),
-            ),
-        ]
+        outputs = _tensors(said)
         wanted = {output.get("name") for output in request.outputs or []} or {output.name for output in outputs}
         parameters = {"prediction_ids": said.ids, "labels": said.labels, "cut": said.cut}
         return InferResponse(
@@ -161,6 +157,17 @@ def _open_inference(server: ModelServer) -> APIRouter:
         )
 
     return router
+
+
+def _tensors(said: Said) -> list[Tensor]:
+    """Answers as the Open Inference Protocol has them."""
+    rows, columns = said.probabilities.shape
+    numbers = said.probabilities.ravel().tolist()
+    return [
+        Tensor(name="label", shape=[rows], datatype="BYTES", data=said.predicted),
+        Tensor(name="probability", shape=[rows], datatype="FP32", data=said.probabilities.max(-1).tolist()),
+        Tensor(name="probabilities", shape=[rows, columns], datatype="FP32", data=numbers),
+    ]
 
 
 def _mlflow(server: ModelServer) -> APIRouter:
@@ -177,7 +184,7 @@ def _mlflow(server: ModelServer) -> APIRouter:
     ) -> dict[str, Any]:
         texts = mlflow_texts(await request.body(), request.headers.get("content-type", ""))
         said = await server.say(None, texts)
-        return {"predictions": [said.labels[index] for index in said.probabilities.argmax(-1)]}
+        return {"predictions": said.predicted}
 
     return router
 
@@ -193,7 +200,7 @@ def _about(server: ModelServer) -> APIRouter:
     async def ready(response: Response) -> dict[str, Any]:
         return _readiness(server, response)
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         server.metrics.waiting_tokens.set(server.batcher.waiting_tokens)
         server.metrics.log_waiting.set(server.log.waiting_rows)

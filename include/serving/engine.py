@@ -4,11 +4,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from include.training.scoring import Row, Scorer
+if TYPE_CHECKING:
+    from include.training.scoring import Row
 
 WARM_UP = ("a", "two words " * 20)
 """Texts that are answered before the first caller's, who would wait for all that is done once."""
@@ -22,7 +24,7 @@ class EngineError(RuntimeError):
 class Tokens:
     """A request's texts as token ids."""
 
-    rows: list[Row]
+    rows: "list[Row]"
     cut: list[bool]  # which of them were longer than the model reads
 
     def __len__(self) -> int:
@@ -43,6 +45,8 @@ class Engine:
     """
 
     def __init__(self, model: str, version: str, folder: Path) -> None:
+        from include.training.scoring import Scorer  # seconds: a server that has nothing to serve goes without
+
         self.model, self.version = model, version
         try:
             self._scorer = Scorer(str(folder))
@@ -63,6 +67,6 @@ class Engine:
             again = iter(self._scorer.tokenize([text for text, long in zip(texts, cut, strict=True) if long]))
         return Tokens([next(again) if long else row for row, long in zip(rows, cut, strict=True)], cut)
 
-    def probabilities(self, rows: list[Row]) -> NDArray[np.float32]:
+    def probabilities(self, rows: "list[Row]") -> NDArray[np.float32]:
         """(texts, labels) float32. One thread at a time."""
         return self._scorer.probabilities(rows)

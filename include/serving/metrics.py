@@ -29,7 +29,12 @@ class Metrics:
             registry=self.registry,
         )
         self.version = Gauge(
-            "bert_model_version", "1 for the version that answers", ["model", "version"], registry=self.registry
+            "bert_model_version", "1 for the version that answers", ["model", "version", "role"], registry=self.registry
         )
+        beside = ["model", "role", "version"]
+        self.compared = Counter(
+            "bert_compared", "Texts that a canary or shadow was asked too", beside, registry=self.registry
+        )
+        self.different = Counter("bert_different", "Of them with another label", beside, registry=self.registry)
         self.log_waiting = Gauge("bert_log_waiting_rows", "Predictions not logged yet", registry=self.registry)
         self.log_lost = Gauge("bert_log_lost_rows", "Predictions never logged", registry=self.registry)

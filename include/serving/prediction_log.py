@@ -7,6 +7,8 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -23,6 +25,9 @@ from include import lake
 logger = logging.getLogger(__name__)
 
 LogTexts = Literal["full", "hash", "off"]
+Role = Literal["champion", "canary", "shadow"]
+Source = Literal["server", "batch", "weekly_etl"]
+READERS = 16  # files that are read at a time: a server writes one a second
 MOST_ROWS = 200_000  # that are kept while the bucket does not answer; the oldest go first
 
 SCHEMA = pa.schema(
@@ -30,7 +35,8 @@ SCHEMA = pa.schema(
         ("id", pa.string()),
         ("at", pa.timestamp("us", tz="UTC")),
         ("version", pa.string()),
-        ("role", pa.string()),  # champion
+        ("source", pa.string()),  # server, batch or weekly_etl; empty in files from before there were several: server
+        ("role", pa.string()),  # champion, canary or shadow: what a shadow says is no answer
         ("text", pa.string()),
         ("text_hash", pa.string()),
         ("cut", pa.bool_()),
@@ -46,7 +52,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class Said:
-    """One request's answers; all sequences have one entry per text."""
+    """One request's answers, or those to a part of a file; all sequences have one entry per text."""
 
     model: str
     version: str
@@ -56,9 +62,15 @@ class Said:
     cut: list[bool]
     labels: list[str]  # of the columns
     probabilities: NDArray[np.float32]  # (texts, labels)
-    latency_ms: float
+    latency_ms: float | None  # from request to answer; None where nobody waited
     caller_ids: list[str | None]
-    role: str = "champion"
+    role: Role = "champion"
+    source: Source = "server"
+
+    @property
+    def predicted(self) -> list[str]:
+        """The most probable label of each text."""
+        return [self.labels[index] for index in self.probabilities.argmax(-1)]
 
 
 def new_id(at: datetime) -> str:
@@ -137,7 +149,7 @@ class PredictionLog:
                 found = list(group)
                 uri = f"{folder(model, day)}{int(time.time() * 1000)}-{uuid4().hex[:8]}.parquet"
                 sink = io.BytesIO()
-                parquet.write_table(self._table(found), sink, compression="zstd")
+                parquet.write_table(as_table(found, self._texts), sink, compression="zstd")
                 lake.write_bytes(uri, sink.getvalue())
                 written += len(found)
                 for one in found:
@@ -149,26 +161,52 @@ class PredictionLog:
                 self._waiting.extendleft(reversed(taken))
                 self._rows += rows
 
-    def _table(self, group: list[Said]) -> pa.Table:
-        full, hashed = self._texts == "full", self._texts in ("full", "hash")
-        columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
-        for said in group:
-            best = said.probabilities.argmax(-1)
-            for row, index in enumerate(best):
-                text = said.texts[row]
-                columns["id"].append(said.ids[row])
-                columns["at"].append(said.at)
-                columns["version"].append(said.version)
-                columns["role"].append(said.role)
-                columns["text"].append(text if full else None)
-                columns["text_hash"].append(text_hash(text) if hashed else None)
-                columns["cut"].append(said.cut[row])
-                columns["label"].append(said.labels[index])
-                columns["probability"].append(float(said.probabilities[row, index]))
-                columns["probabilities"].append(list(zip(said.labels, said.probabilities[row].tolist(), strict=True)))
-                columns["latency_ms"].append(said.latency_ms)
-                columns["caller_id"].append(said.caller_ids[row])
-        return pa.Table.from_pydict(columns, schema=SCHEMA)
+
+def as_table(said: Iterable[Said], texts: LogTexts) -> pa.Table:
+    """Answers as rows of the log, with their texts, the texts' hashes alone, or neither."""
+    full, hashed = texts == "full", texts in ("full", "hash")
+    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+    for one in said:
+        best = one.probabilities.argmax(-1)
+        for row, index in enumerate(best):
+            text = one.texts[row]
+            columns["id"].append(one.ids[row])
+            columns["at"].append(one.at)
+            columns["version"].append(one.version)
+            columns["source"].append(one.source)
+            columns["role"].append(one.role)
+            columns["text"].append(text if full else None)
+            columns["text_hash"].append(text_hash(text) if hashed else None)
+            columns["cut"].append(one.cut[row])
+            columns["label"].append(one.labels[index])
+            columns["probability"].append(float(one.probabilities[row, index]))
+            columns["probabilities"].append(list(zip(one.labels, one.probabilities[row].tolist(), strict=True)))
+            columns["latency_ms"].append(one.latency_ms)
+            columns["caller_id"].append(one.caller_ids[row])
+    return pa.Table.from_pydict(columns, schema=SCHEMA)
+
+
+def read(model: str, days: Iterable[str]) -> Iterator[pa.Table]:
+    """The log of some days (YYYY-MM-DD), a table for each file, without the probabilities."""
+    yield from read_files(uri for day in days for uri in lake.find(folder(model, day)))
+
+
+def read_files(uris: Iterable[str]) -> Iterator[pa.Table]:
+    """Files of the log, likewise; what an older one has no column for is empty. An empty table comes first."""
+    names = [name for name in SCHEMA.names if name != "probabilities"]
+    schema = pa.schema([SCHEMA.field(name) for name in names])
+    yield schema.empty_table()
+
+    def one(uri: str) -> pa.Table:
+        table = parquet.read_table(io.BytesIO(lake.read_bytes(uri)))
+        columns = [
+            table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+            for field in schema
+        ]
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        yield from readers.map(one, uris)
 
 
 def _place(said: Said) -> tuple[str, str]:

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from include.registry.pyfunc import TEXT_COLUMN, text_column
+
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
-TEXT_COLUMN = "text"
 
 
 class WireError(ValueError):
@@ -70,6 +70,11 @@ class FeedbackRequest(BaseModel):
     label: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
     text: Text | None = Field(None, description="needed where the server logs hashes of texts, or nothing of them")
     who: Name | None = Field(None, description="who says so")
+    sample: str | None = Field(
+        None,
+        pattern=r"^[0-9]{8}-[0-9a-f]{12}$",
+        description="the sample in which the text was given out",
+    )
     model: Name | None = None
 
 
@@ -78,6 +83,30 @@ class FeedbackResponse(BaseModel):
 
     prediction_id: str
     kept: bool = True
+
+
+class SampleRequest(BaseModel):
+    """How many texts are to be labelled."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"size": 20, "days": 7}]})
+
+    size: int = Field(20, ge=1, le=500)
+    days: int = Field(7, ge=1, le=90, description="how far back their answers may lie")
+    model: Name | None = None
+
+
+class TextToLabel(BaseModel):
+    """A text whose label is asked for; what the model thinks of it is not told."""
+
+    prediction_id: str
+    text: str
+
+
+class SampleResponse(BaseModel):
+    """Texts chosen at random: each label comes back by /feedback, with the sample's id."""
+
+    sample: str
+    texts: list[TextToLabel]
 
 
 class Tensor(BaseModel):
@@ -173,13 +202,13 @@ def _records(split: Any) -> list[dict[str, Any]]:
 
 
 def _column(rows: list[dict[str, Any]]) -> list[str]:
-    """Of several columns the one named text, of one column that."""
+    """The texts of a table's rows. Raises WireError."""
     if not rows:
         raise WireError("there are no rows")
-    names = list(rows[0])
-    name = TEXT_COLUMN if TEXT_COLUMN in names else names[0] if len(names) == 1 else None
-    if name is None:
-        raise WireError(f"there is no column {TEXT_COLUMN} among {', '.join(map(repr, names))}")
+    try:
+        name = text_column(list(rows[0]))
+    except ValueError as error:
+        raise WireError(str(error)) from None
     return _texts([row.get(name) for row in rows])
 
 

@@ -156,6 +156,10 @@ class Settings(Deployment):
         description="manual: a challenger that passes the gates, or that they cannot judge, waits for a person "
         "(decide_challenger, make approve)",
     )
+    canary: float = Field(
+        0.0, ge=0, le=50, description="percent of the requests that a new champion gets at first; 0: all at once"
+    )
+    canary_minutes: float = Field(10.0, gt=0, le=1440, description="after which it gets all of them")
     min_class_recall: float = Field(
         0.5, ge=0, le=1, description="a class fails if it is below this and shown to be recalled worse than before"
     )

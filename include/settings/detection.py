@@ -5,13 +5,13 @@ import re
 SECRET_NAME = re.compile(
     r"SECRET|PASSWORD|PASSWD|(_|^)(PASS|PWD)$|TOKEN(_|$)|CREDENTIAL|WEBHOOK|(ACCESS|API|FERNET|PRIVATE)_KEY"
 )
-"""Of a variable."""
+"""Matches the names of variables that carry secrets."""
 
 SECRET_FIELD = re.compile(r'"(password|token|secret|private_key|client-key-data)"\s*:\s*"[^"]')
-"""Of a connection or a key that is written as JSON."""
+"""Matches a secret inside a connection or a key that is written as JSON."""
 
 LOGIN = re.compile(r"://[^/\s]*@")
-"""Of an URL: what stands between ``//`` and ``@``."""
+"""Matches the login of an URL: what stands between ``//`` and ``@``."""
 
 
 def is_credential(name: str, value: str) -> bool:

@@ -36,6 +36,18 @@ class ServingSettings(BaseSettings):
         "full", validation_alias="BERT_LOG_TEXTS", description="whether the prediction log has texts, hashes or neither"
     )
     log_seconds: float = Field(1.0, gt=0, le=60, description="pause between two writes of the prediction log")
+    shadow: bool = Field(
+        False, validation_alias="BERT_SHADOW", description="also ask the challenger, and answer as the champion does"
+    )
+    shadow_percent: float = Field(10.0, gt=0, le=100, description="of the requests that it is asked")
+    canary_errors: float = Field(0.02, ge=0, le=1, description="share of failed requests by which a canary fails")
+    canary_disagreement: float = Field(
+        0.2, ge=0, le=1, description="share of texts with another label than before, likewise"
+    )
+    canary_slower: float = Field(2.0, ge=1, description="how many times as long as before it may take, likewise")
+    memory_mib: int = Field(4_096, ge=0, description="a model that takes more is not promoted; 0: any may")
+    load_seconds: float = Field(120.0, gt=0, description="nor is one that takes longer to load and to answer first")
+    answer_seconds: float = Field(2.0, gt=0, description="nor one that takes longer for one text")
     tokens: SecretStr = Field(
         SecretStr(""), validation_alias="SERVING_TOKENS", description="who may ask: tokens, comma-separated"
     )

@@ -60,7 +60,7 @@ class Scorer:
 
     @property
     def labels(self) -> list[str]:
-        """In the order of the probabilities' columns."""
+        """The labels, in the order of the probabilities' columns."""
         return self._classifier.labels
 
     @property

@@ -118,7 +118,7 @@ def _nothing_at(uri: str) -> str:
 
 
 def _hash_of_objects(uri: str) -> str:
-    """Of a folder in object storage, without reading its objects: each is told by its ETag."""
+    """The hash of a folder in object storage, whose objects are not read: each is known by its ETag."""
     if uri.startswith("file://"):  # whose files have none
         return _hash_of_files(uri)
     objects = lake.listing(uri)

@@ -22,7 +22,6 @@ from include.training.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation")
 PIECE = 4_096  # rows that are read, tokenised and written at a time
 FORMAT = "1"  # part of the cache's key: another format is another file
 
@@ -71,11 +70,11 @@ class Rows:
         return found
 
     def renumber(self, new_ids: NDArray[np.int64]) -> None:
-        """From now on rows come with other ids: ``new_ids[id]``."""
+        """Lets rows come with other ids from now on: ``new_ids[id]``."""
         self._new_ids = new_ids
 
     def sort_by_length(self) -> None:
-        """From now on the shortest row comes first."""
+        """Lets the shortest row come first from now on."""
         self._order = self._order[np.argsort(self.lengths(), kind="stable")]
 
 
@@ -93,8 +92,8 @@ class Dataset:
     def __init__(self, uri: str, work: Path) -> None:
         self.uri = uri.rstrip("/")
         self._work = work
-        self._files = {split: self._fetch(split) for split in SPLITS}
-        labels = {split: self._labels(split) for split in SPLITS}
+        self._files = {split: self._fetch(split) for split in lake.SPLITS}
+        labels = {split: self._labels(split) for split in lake.SPLITS}
         self.labels = sorted(labels["train"])  # the order of the logits
         if len(self.labels) < 2:
             raise TrainingError(
@@ -106,7 +105,7 @@ class Dataset:
 
     def hashes(self) -> dict[str, str]:
         """The SHA-256 of each split's file."""
-        return {split: self._digest(split).hex() for split in SPLITS}
+        return {split: self._digest(split).hex() for split in lake.SPLITS}
 
     def _digest(self, split: str) -> bytes:
         with self._files[split].open("rb") as file:
@@ -153,7 +152,7 @@ class Dataset:
         """
         # Before it is called: a call changes what it is saved with.
         tokenizing = _digest_of(tokenizer)
-        train, validation = (self._rows(split, tokenizer, max_length, tokenizing) for split in SPLITS)
+        train, validation = (self._rows(split, tokenizer, max_length, tokenizing) for split in lake.SPLITS)
         return train, validation
 
     def _rows(self, split: str, tokenizer: Any, max_length: int, tokenizing: bytes) -> Rows:
@@ -184,7 +183,7 @@ class Dataset:
         return rows
 
     def _key(self, split: str, tokenizing: bytes, max_length: int) -> str:
-        """Of all that decides the file: what the Parquet file, not only its name, says, the labels, the tokenizer."""
+        """The hash of all that decides the file: what the Parquet file says, the labels, the tokenizer."""
         content = self._digest(split)
         return hashlib.sha256(repr((FORMAT, max_length, self.labels)).encode() + tokenizing + content).hexdigest()[:16]
 

@@ -24,6 +24,8 @@ RETRY_SECONDS = 5.0
 FINISH_SECONDS = 60.0  # how long the end of a job waits for metrics that are still under way
 STOP_SECONDS = 8.0  # the same when asked to stop: the kill that follows SIGTERM is not far
 MOST_METRICS = 1000  # MLflow's limit per request
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""By which MLflow's page shows an experiment as one of trained models, and not of agents and their traces."""
 
 
 class Tracker:
@@ -161,11 +163,14 @@ def _experiment_id(client: "MlflowClient", name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name))
+            return str(client.create_experiment(name, tags=EXPERIMENT_TAGS))
         except MlflowException:
             experiment = client.get_experiment_by_name(name)  # another job was faster
             if experiment is None:
                 raise
+    for key, value in EXPERIMENT_TAGS.items():
+        if key not in experiment.tags:  # of an experiment that somebody else, or an earlier release, has made
+            client.set_experiment_tag(experiment.experiment_id, key, value)
     if experiment.lifecycle_stage == "deleted":
         logger.warning("MLflow's experiment %s was deleted: it is restored. To have a new one, rename it first", name)
         client.restore_experiment(experiment.experiment_id)

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from include.training import history, provenance, tracking
 from include.training.callbacks import CheckpointUpload, Progress, StepControl
 from include.training.checkpoints import Checkpoints
 from include.training.errors import Stopped, TrainingError
-from include.training.fast import prepare
+from include.training.fast import Prepared, prepare
 from include.training.fast.hardware import device_type
 from include.training.fast.sampling import SortedInWindows
 from include.training.fast.vocabulary import Vocabulary
@@ -37,7 +38,7 @@ from include.training.model import build_classifier, quieten_transformers
 from include.training.processes import Processes
 from include.training.sources import fetch_base_model
 from include.training.stopping import StopRequest
-from include.training.token_store import Dataset, tokenize
+from include.training.token_store import Dataset, Rows, tokenize
 from include.training.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -66,72 +67,105 @@ def run(job: Job, folder: str, stop: StopRequest) -> None:
     processes = Processes()
     with processes.folder() as work:
         with processes.main_first():
-            run = _Run(job, folder.rstrip("/"), work, processes, started)
+            run = _begin(job, folder.rstrip("/"), work, processes, started)
         result = run.result(stop)
         if result and lake.create_bytes(f"{run.folder}/result.json", result.model_dump_json(indent=2).encode()):
             run.checkpoints.clear()
 
 
+def _begin(job: Job, folder: str, work: Path, processes: Processes, started: float) -> "_Run":
+    """Fetches what a job needs and prepares it for this machine."""
+    trainer_hash = _check_trainer(job)
+    dataset = Dataset(job.dataset_uri, work)
+    set_seed(job.hyperparameters.seed)
+    source, revision = _fetch_base_model(job, folder, work, processes)
+    model, tokenizer = _build(job, source, dataset.labels)
+    train_rows, validation_rows = dataset.rows(tokenizer, job.hyperparameters.max_length)
+    device = device_type()
+    prepared = prepare(model, device, int(train_rows.lengths().sum()) * job.hyperparameters.epochs)
+    vocabulary = _shrink_vocabulary(model, train_rows, validation_rows) if settings().fast else None
+    checkpoints = Checkpoints(f"{folder}/checkpoints", work, vocabulary.digest if vocabulary else "plain")
+    return _Run(
+        job=job,
+        folder=folder,
+        work=work,
+        processes=processes,
+        started=started,
+        trainer_hash=trainer_hash,
+        revision=revision,
+        dataset=dataset,
+        model=model,
+        tokenizer=tokenizer,
+        train_rows=train_rows,
+        validation_rows=validation_rows,
+        device=device,
+        prepared=prepared,
+        vocabulary=vocabulary,
+        checkpoints=checkpoints,
+        resumed_from=checkpoints.restore() if processes.main else 0,
+    )
+
+
+def _check_trainer(job: Job) -> str:
+    """The hash of this trainer, which may be another than the job's."""
+    here = provenance.trainer_hash()
+    if job.trainer_hash not in ("", here):
+        logger.warning("the job names trainer %s, and this one is %s", job.trainer_hash, here)
+    return here
+
+
+def _fetch_base_model(job: Job, folder: str, work: Path, processes: Processes) -> tuple[str, str]:
+    """The same revision in every attempt: an alias may move while a job waits for its next one."""
+    pinned = f"{folder}/base_model.json"
+    known = job.base_model_revision
+    if not known and lake.exists(pinned):
+        known = str(lake.read_json(pinned)["revision"])
+    source, revision = fetch_base_model(job.base_model, known, job.mlflow_tracking_uri, work / "base")
+    if not known and processes.main:
+        lake.create_json(pinned, {"revision": revision})
+    return source, revision
+
+
+def _build(job: Job, source: str, labels: list[str]) -> tuple[Any, Any]:
+    model, tokenizer = build_classifier(source, labels, job.base_model)
+    wanted, limit = job.hyperparameters.max_length, position_limit(model)
+    if wanted > limit:
+        raise TrainingError(f"max_length {wanted} is more than the {limit} tokens {job.base_model} can take")
+    return model, tokenizer
+
+
+def _shrink_vocabulary(model: Any, train_rows: Rows, validation_rows: Rows) -> Vocabulary:
+    size = model.get_input_embeddings().num_embeddings
+    vocabulary = Vocabulary(model, train_rows.used(size) | validation_rows.used(size))
+    for rows in (train_rows, validation_rows):
+        rows.renumber(vocabulary.renumbered)
+    return vocabulary
+
+
+@dataclass
 class _Run:
     """What one attempt at a job has in hand."""
 
-    def __init__(self, job: Job, folder: str, work: Path, processes: Processes, started: float) -> None:
-        self.job = job
-        self.folder = folder
-        self.started = started
-        self.work = work
-        self.processes = processes
-        self.trainer_hash = self._check_trainer()
-        self.dataset = Dataset(job.dataset_uri, work)
-        set_seed(job.hyperparameters.seed)
-        self.model, self.tokenizer = self._build()
-        self.train_rows, self.validation_rows = self.dataset.rows(self.tokenizer, job.hyperparameters.max_length)
-        self.device = device_type()
-        self.prepared = prepare(self.model, self.device, self.tokens() * job.hyperparameters.epochs)
-        self.vocabulary = self._shrink_vocabulary()
-        self.checkpoints = Checkpoints(
-            f"{folder}/checkpoints", work, self.vocabulary.digest if self.vocabulary else "plain"
-        )
-        self.resumed_from = self.checkpoints.restore() if processes.main else 0
-
-    def _check_trainer(self) -> str:
-        """The hash of this trainer, which may be another than the job's."""
-        here = provenance.trainer_hash()
-        if self.job.trainer_hash not in ("", here):
-            logger.warning("the job names trainer %s, and this one is %s", self.job.trainer_hash, here)
-        return here
-
-    def _build(self) -> tuple[Any, Any]:
-        source, self.revision = self._fetch_base_model()
-        model, tokenizer = build_classifier(source, self.dataset.labels, self.job.base_model)
-        wanted, limit = self.job.hyperparameters.max_length, position_limit(model)
-        if wanted > limit:
-            raise TrainingError(f"max_length {wanted} is more than the {limit} tokens {self.job.base_model} can take")
-        return model, tokenizer
-
-    def _fetch_base_model(self) -> tuple[str, str]:
-        """The same revision in every attempt: an alias may move while a job waits for its next one."""
-        pinned = f"{self.folder}/base_model.json"
-        known = self.job.base_model_revision
-        if not known and lake.exists(pinned):
-            known = str(lake.read_json(pinned)["revision"])
-        tracking_uri = self.job.mlflow_tracking_uri
-        source, revision = fetch_base_model(self.job.base_model, known, tracking_uri, self.work / "base")
-        if not known and self.processes.main:
-            lake.create_json(pinned, {"revision": revision})
-        return source, revision
-
-    def _shrink_vocabulary(self) -> Vocabulary | None:
-        if not settings().fast:
-            return None
-        size = self.model.get_input_embeddings().num_embeddings
-        vocabulary = Vocabulary(self.model, self.train_rows.used(size) | self.validation_rows.used(size))
-        for rows in (self.train_rows, self.validation_rows):
-            rows.renumber(vocabulary.renumbered)
-        return vocabulary
+    job: Job
+    folder: str
+    work: Path
+    processes: Processes
+    started: float
+    trainer_hash: str
+    revision: str
+    dataset: Dataset
+    model: Any
+    tokenizer: Any
+    train_rows: Rows
+    validation_rows: Rows
+    device: str
+    prepared: Prepared
+    vocabulary: Vocabulary | None
+    checkpoints: Checkpoints
+    resumed_from: int
 
     def tokens(self) -> int:
-        """Of the training set."""
+        """How many tokens the training set has."""
         return int(self.train_rows.lengths().sum())
 
     def result(self, stop: StopRequest) -> Result | None:

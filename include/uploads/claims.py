@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from include import lake
-from include.datasets.names import is_debris
+from include.datasets.names import is_debris, is_feedback
 from include.settings import settings
 from include.uploads import lifecycle, open_batches, refusals, rounds
 from include.uploads.lifecycle import ENDS, State, Who
@@ -218,7 +218,8 @@ def _seal(client: Any, batch_id: str, uploads: list[Upload], refused: list[str])
     files = [one for one in found if isinstance(one, ClaimedFile)]
     if not files:
         return None
-    batch = Batch(batch_id=batch_id, files=files)
+    origin = "feedback" if all(is_feedback(file.key) for file in files) else "upload"
+    batch = Batch(batch_id=batch_id, files=files, origin=origin)
     open_batches.mark(batch_id)
     if not lake.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json(indent=2).encode()):
         return None

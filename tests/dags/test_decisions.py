@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from sqlalchemy.engine import Engine
 
 from include import lake
-from include.datasets import golden, newcomers
+from include.datasets import golden, manifests, newcomers
 from include.datasets.building import build_dataset
 from include.datasets.intake import FileAccount, Intake, Plan, Source
 from include.evaluation import charts
@@ -39,7 +39,7 @@ from include.orchestration import (
 from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.rollback import roll_back
-from include.registry import ledger, lineage, models
+from include.registry import ledger, models, versions
 from include.registry.approvals import AlreadyAnswered, NotConvinced, NothingAwaits, Superseded
 from include.registry.models import CHAMPION
 from include.registry.promotion import promote
@@ -138,7 +138,7 @@ class Road:
         batch_ids = [self.upload(run_id)] if count else []
         assert reconciling.reconcile(self.registry.name) is not None
         sources = [Source(batch_id=one, key="incoming/a.csv", uri=lake.claims(one, "files/a.csv")) for one in batch_ids]
-        parent = lineage.parent_dataset_id(self.registry.name, self.registry.engine)
+        parent = versions.parent_dataset_id(self.registry.name, self.registry.engine)
         plan = Plan(run_id=run_id, model_name=self.registry.name, sources=sources, parent_dataset_id=parent).pin()
         account = {"rows_in": 2 * count, "used": 2 * count, "rejected": 0}
         files = [FileAccount(key=source.key, batch_id=source.batch_id, **account) for source in sources]
@@ -308,7 +308,7 @@ def test_who_rejects_sets_the_rows_aside_and_nothing_is_built_on_them(road: Road
     assert road.answer("reject", first).startswith("nothing to do")
     with pytest.raises(AlreadyAnswered, match=r"version 1 was rejected before.*make readmit RUN="):
         road.answer("approve", first)
-    assert lineage.parent_dataset_id(road.registry.name, road.registry.engine) is None
+    assert versions.parent_dataset_id(road.registry.name, road.registry.engine) is None
     assert "taken back" in readmit.readmit(road.registry.name, first, actor="Ada")
     assert road.states(first) == ["released"]
 
@@ -396,7 +396,7 @@ def test_a_run_without_an_upload_that_died_when_its_challenger_began_to_wait_is_
 def test_if_the_champion_has_changed_the_challenger_is_compared_anew_and_a_gate_that_fails_stops_it(road: Road) -> None:
     road.start("cards")
     waits = road.run("cards")
-    dataset_id = str(lineage.parent_dataset_id(road.registry.name, road.registry.engine))
+    dataset_id = str(versions.parent_dataset_id(road.registry.name, road.registry.engine))
     road.promote(road.train({"dataset_uri": lake.dataset(dataset_id)}, "right"), dataset_id, None)  # other parameters
     with pytest.raises(NotConvinced, match=r"and now: .*shown worse.*still waits.*FORCE=1.*report.html"):
         road.answer("approve", waits)
@@ -425,7 +425,7 @@ def test_golden_rows_that_a_person_establishes_judge_at_once_and_for_ever(road: 
     assert road.ledger()[-1] == ("establish", "1", "person:Ada")
     assert "It was compared anew" in road.answer("approve", waits), "by more rows"
     road.registry.rollback()
-    golden.follow(road.registry.name, lineage.ancestry(lineage.parent_dataset_id(road.registry.name)), "rolled back")
+    golden.follow(road.registry.name, manifests.ancestry(versions.parent_dataset_id(road.registry.name)), "rolled back")
     assert len(road.golden().established) == len(road.golden().rows)
     with pytest.raises(establishing.NothingToEstablish, match="no such run"):
         establishing.establish(road.registry.name, "another", **ADA)

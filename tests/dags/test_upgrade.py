@@ -130,9 +130,9 @@ def old(mlflow_uri: str, s3_url: str, warehouse: Engine) -> Iterator[Deployment]
         restore_buckets()
         entered = entries_as_they_were(warehouse)
         trained = {one.version: snapshots.read(one.dataset_id) for one in entered}
-        frozen = golden.read(MODEL)
-        assert frozen is not None
-        yield Deployment(warehouse, frozen.rows, trained, entered)
+        golden_set = golden.read(MODEL)
+        assert golden_set is not None
+        yield Deployment(warehouse, golden_set.rows, trained, entered)
     with create_session() as session:
         session.query(DagRun).delete()
     torch.set_num_threads(threads)

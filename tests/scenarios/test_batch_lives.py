@@ -357,8 +357,8 @@ def test_a_store_that_ignores_a_condition_is_refused_by_its_address(proxy: Proxy
 def _read_and_be_killed(plan: Plan) -> None:
     from include.orchestration import intake_steps
 
-    intake_steps.take_in = lambda plan, **_: os._exit(9)
-    intake_steps._take_in(plan)
+    intake_steps.validate_files = lambda plan, **_: os._exit(9)
+    intake_steps._validate_files(plan)
 
 
 def test_after_two_tries_that_were_killed_while_reading_each_file_is_read_by_itself(
@@ -370,20 +370,20 @@ def test_after_two_tries_that_were_killed_while_reading_each_file_is_read_by_its
     plan = Plan(run_id="run 1", model_name="m", sources=[source], parent_dataset_id=None)
     seen: list[bool] = []
 
-    def take_in(plan: Plan, *, isolated: bool = False) -> Intake:
+    def validate_files(plan: Plan, *, isolated: bool = False) -> Intake:
         seen.append(isolated)
         if len(seen) == 1:
             raise OSError("S3 is away")
         return Intake(files=[], accepted_uri="", accepted_rows=0)
 
-    monkeypatch.setattr(intake_steps, "take_in", take_in)
+    monkeypatch.setattr(intake_steps, "validate_files", validate_files)
     with pytest.raises(OSError, match="away"):
-        intake_steps._take_in(plan)
+        intake_steps._validate_files(plan)
     for _ in range(2):
         process = multiprocessing.get_context("fork").Process(target=_read_and_be_killed, args=(plan,))
         process.start()
         process.join()
         assert process.exitcode == 9
-    intake_steps._take_in(plan)
-    intake_steps._take_in(plan)
+    intake_steps._validate_files(plan)
+    intake_steps._validate_files(plan)
     assert seen == [False, True, False], "an error is no kill, and a try that survived forgets them"

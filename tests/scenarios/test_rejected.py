@@ -10,7 +10,7 @@ import pytest
 from dev.__main__ import _files_in
 from dev.uploads import PIPELINE, look, write_rejected
 from include import lake
-from include.datasets.intake import Plan, Source, take_in
+from include.datasets.intake import Plan, Source, validate_files
 from include.datasets.reading import read_rows
 from tests.scenarios.conftest import Bucket
 
@@ -31,7 +31,7 @@ def run(run_id: str, **files: bytes) -> dict[str, Any]:
         uri = lake.write_bytes(lake.claims(run_id, name.replace("_", ".")), content)
         sources.append(Source(batch_id=run_id, key=key, uri=uri))
     plan = Plan(run_id=run_id, model_name="m", sources=sources, parent_dataset_id=None)
-    intake = take_in(plan)
+    intake = validate_files(plan)
     report = {"run_id": run_id, "rows": intake.rows, "files": [file.model_dump() for file in intake.files]}
     lake.write_json(lake.report(PIPELINE, run_id, "run.json"), report)
     return report

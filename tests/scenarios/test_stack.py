@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -141,13 +142,32 @@ def test_a_killed_s3_server_loses_nothing_and_comes_back(stack: Stack) -> None:
     assert (head["ETag"], head["ContentLength"]) == (kept, 1_000_000)
 
 
-def test_a_killed_postgres_comes_back(stack: Stack) -> None:
+def test_a_killed_postgres_and_webserver_come_back_and_no_orphan_serves_on(stack: Stack) -> None:
     name = leave_traces(stack)
-    before = stack.pids()["postgres"]
-    os.kill(before, signal.SIGKILL)
+    before, webserver = stack.pids()["postgres"], psutil.Process(stack.pids()["webserver"])
+    gunicorn = webserver.children(recursive=True)
+    assert gunicorn
+    for pid in (before, webserver.pid):
+        os.kill(pid, signal.SIGKILL)
     wait(lambda: stack.pids().get("postgres", before) != before and stack.is_healthy("postgres"))
-    wait(lambda: all(stack.is_healthy(program) for program in PROGRAMS), 120)
+    wait(lambda: not any(process.is_running() for process in gunicorn), 120)
+    wait(lambda: all(stack.is_healthy(program) for program in PROGRAMS), 240)
     assert_traces(stack, name)
+    assert_listens_on_this_machine_only(stack)
+
+
+def assert_listens_on_this_machine_only(stack: Stack) -> None:
+    marked = (process for process in psutil.process_iter() if marks(process) == str(stack.state.folder))
+    connections = (one for process in marked for one in process.net_connections("inet"))
+    listening = {one.laddr for one in connections if one.status == psutil.CONN_LISTEN}
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+    assert {stack.state.ports.task_logs, stack.state.ports.trigger_logs} <= {address.port for address in listening}
+
+
+def marks(process: psutil.Process) -> str | None:
+    with suppress(psutil.Error, OSError):
+        return process.environ().get(MARKER)
+    return None
 
 
 def test_s3_answers_errors_while_told_to(stack: Stack) -> None:

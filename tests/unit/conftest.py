@@ -5,7 +5,7 @@ import pytest
 
 from include.settings import settings
 
-pytest.register_assert_rewrite("tests.unit.registry_services")
+pytest.register_assert_rewrite("tests.unit.registry_services", "tests.unit.model_servers")
 
 
 @pytest.fixture

@@ -90,12 +90,19 @@ def mlflow_uri(mlflow_server: MlflowServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def s3_url() -> Iterator[str]:
+def s3() -> Iterator[ThreadedMotoServer]:
+    """It can be stopped and started again: its data are the process's."""
     server = ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
+    server._port = server.get_host_and_port()[1]
+    yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_url(s3: ThreadedMotoServer) -> str:
+    host, port = s3.get_host_and_port()
+    return f"http://{host}:{port}"
 
 
 @pytest.fixture(scope="session")

@@ -279,3 +279,23 @@ def test_no_text_changes_sides_and_no_model_is_judged_by_what_it_learnt(
                 assert side == was or (was, side) == (Side.GOLDEN, Side.TRAIN)
                 sides[text] = Side(side)
         assert not set(after.rows["text"]) & set().union(*learnt.values())
+
+
+def test_feedback_is_trained_on_and_never_judges_nor_validates(file_lake: str) -> None:
+    first = build("fed", rows(range(200)))
+    before = state("fed")
+    feedback = rows(range(100, 400)).assign(source="incoming/feedback/fed-2026-11-26.parquet row 1")
+    feedback["label"] = feedback["label"].map({"x": "y", "y": "x"})  # also of texts that are golden, or validate
+    second = build("fed", feedback, first["dataset_id"])
+    after = state("fed")
+    assert set(after.rows["text"]) == set(before.rows["text"])
+    assert dict(zip(after.rows["text"], after.rows["label"], strict=True)) == dict(
+        zip(before.rows["text"], before.rows["label"], strict=True)
+    )
+    dataset = snapshots.read(second["dataset_id"])
+    came = dataset[dataset["text"].isin([f"text {at}" for at in range(200, 400)])]
+    assert len(came) == 200
+    assert set(came["split"]) == {"train"}
+    again = build("fed", rows(range(200, 400)), second["dataset_id"])
+    assert set(state("fed").rows["text"]) == set(before.rows["text"]), "what was learnt does not judge later"
+    assert again["rows"]

@@ -163,5 +163,5 @@ def test_the_page_shows_both_tables_and_warns_of_a_busy_machine() -> None:
     samples = {side: [sample, sample | {"seconds": 4.0}] for side in reading_pace.SIDES}
     pace = {**facts, "command": "make bench-reading ROWS=10", "rows": 10, "gib": 0.1, "samples": samples}
     written = page.render(None, None, None, {"cases": cases, "pace": pace | {"ratios": reading.ratios(samples)}})
-    assert "| take_in | 10 | 3.0 | 1.0 | 300 | 1.00× | 2.0, 4.0 |" in written  # noqa: RUF001
+    assert "| validate_files | 10 | 3.0 | 1.0 | 300 | 1.00× | 2.0, 4.0 |" in written  # noqa: RUF001
     assert "busy machine" in written

@@ -138,7 +138,7 @@ def test_compose_runs_pinned_images_and_publishes_to_this_machine_only(file: str
 
 
 def test_the_shell_chooses_between_two_files_that_are_there() -> None:
-    (chosen,) = yaml.safe_load((REPOSITORY / "docker-compose.override.yml").read_text())["include"]
+    chosen, _ = yaml.safe_load((REPOSITORY / "docker-compose.override.yml").read_text())["include"]
     assert services(chosen.replace("${OBSERVE:-false}", "false")) == {}
     observing = services(chosen.replace("${OBSERVE:-false}", "true"))
     assert set(observing) == {"statsd", "prometheus", "grafana"}
@@ -152,8 +152,8 @@ def test_the_shell_chooses_between_two_files_that_are_there() -> None:
 def test_airflow_prometheus_and_grafana_agree_on_addresses() -> None:
     airflow = services("docker-compose.override.yml")["scheduler"]["environment"]
     assert (airflow["AIRFLOW__METRICS__STATSD_HOST"], airflow["AIRFLOW__METRICS__STATSD_PORT"]) == ("statsd", "9125")
-    (job,) = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
-    assert job["static_configs"] == [{"targets": ["statsd:9102"]}]
+    jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
+    assert [job["static_configs"] for job in jobs] == [[{"targets": ["statsd:9102"]}], [{"targets": ["serving:8000"]}]]
     (source,) = yaml.safe_load((FOLDER / "grafana/datasource.yml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
 

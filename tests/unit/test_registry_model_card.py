@@ -74,7 +74,10 @@ def test_a_base_model_that_is_no_hub_id_stays_out_of_the_header(base_model: str)
 def test_the_card_says_what_was_not_measured_and_where_to_load_from(file_lake: str) -> None:
     card = model_card(job(), RESULT, evaluation(), "3")
     assert "Not in the golden set at all, so not measured: unmeasured." in card
-    assert f'score("{file_lake}/models/support/3", ["a text"])' in card
+    assert 'mlflow.pyfunc.load_model("models:/support@champion")' in card
+    assert 'pipeline("text-classification", model="model")("a text")' in card
+    assert "code.zip" not in card.split("With transformers alone")[1]
+    assert 'sys.path.insert(0, "model/code.zip")' in model_card(job(), RESULT, evaluation(), "3", mean_pooled=True)
     assert "Most often confused: c called a\\|b (1 rows)" in card
     assert "| a\\|b | 11 |" in card
     assert "95 % interval 0.851\u20130.995" in card

@@ -1,6 +1,9 @@
 """Registry and promotion against a real MLflow server, S3 server and PostgreSQL, with a tiny real BERT."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from include import lake
-from include.registry import ledger, lineage, models, promotion
+from include.registry import ledger, models, promotion, versions
 from include.registry.ledger import Entry
 from include.registry.models import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, hash_labels
 from include.registry.promotion import (
@@ -112,12 +115,43 @@ def test_mlflow_loads_the_champion_by_itself(registry: Registry, mlflow_uri: str
     assert list(found.columns) == ["card", "refund"]
     assert found.iloc[0].sum() == pytest.approx(1, abs=1e-5)
     for given, said in (
-        (pd.DataFrame({"a": ["x"], "b": ["y"]}), "no column 'text' among 'a', 'b'"),
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), "no column text among 'a', 'b'"),
         (["a", None], "row 1 is None, which is no text"),
         (None, "there are no texts"),
     ):
         with pytest.raises(ValueError, match=said):
             model.predict(given)
+
+
+def test_mlflow_and_transformers_load_a_version_without_this_project(
+    registry: Registry, mlflow_uri: str, tmp_path: Path
+) -> None:
+    version = registry.promote_new()
+    lake.download(lake.model(registry.name, version), tmp_path / "model")
+    script = """
+import sys
+import mlflow, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(model.metadata.signature.inputs, model.input_example)
+frame = pandas.DataFrame({"id": [1], "text": ["lost card"]})
+assert model.predict("lost card") == model.predict(["lost card"]) == model.predict(frame)
+assert model.predict("lost card") == model.predict({"text": ["lost card"]})
+assert model.predict(model.input_example)
+import include
+assert include.__file__.startswith(sys.argv[1]), include.__file__
+from transformers import pipeline
+print(pipeline("text-classification", model=sys.argv[1])("lost card")[0]["label"], model.predict("lost card")[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "model")],
+        cwd=tmp_path, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *_, last = done.stdout.splitlines()
+    first, second = last.split()
+    assert first == second
+    assert "'text': string (required)" in done.stdout
+    assert "my card has not arrived yet" in done.stdout
 
 
 def test_the_first_promotion_makes_a_champion(registry: Registry) -> None:
@@ -268,16 +302,16 @@ def test_new_rows_are_added_to_what_the_ledger_knows_of_a_champion_whose_version
     promote(entry, registry.engine)
     lake.write_json(lake.dataset("d1", "manifest.json"), {})
     models._client().delete_model_version(registry.name, version)
-    assert lineage.parent_dataset_id(registry.name, registry.engine) == "d1"
+    assert versions.parent_dataset_id(registry.name, registry.engine) == "d1"
 
 
 def test_before_the_first_champion_rows_that_wait_are_not_counted_twice(registry: Registry) -> None:
     version = registry.train()
-    assert lineage.parent_dataset_id(registry.name, registry.engine) == "d", "an older version used them up"
+    assert versions.parent_dataset_id(registry.name, registry.engine) == "d", "an older version used them up"
     found = models.by_version(registry.name, version)
     assert found
-    models.tag(found, {lineage.ROWS: lineage.RELEASED})
-    assert lineage.parent_dataset_id(registry.name, registry.engine) is None
+    models.tag(found, {versions.ROWS: versions.RELEASED})
+    assert versions.parent_dataset_id(registry.name, registry.engine) is None
 
 
 def test_a_rollback_knows_whose_rows_it_leaves_and_a_second_one_whose_it_returns_to(registry: Registry) -> None:
@@ -294,7 +328,7 @@ def test_a_rollback_knows_whose_rows_it_leaves_and_a_second_one_whose_it_returns
     def moved() -> tuple[set[str], set[str]]:
         last = ledger.last_move(registry.engine, registry.name)
         assert last
-        left, regained = lineage.left_and_regained(registry.engine, last)
+        left, regained = versions.left_and_regained(registry.engine, last)
         return {one.dag_run_id for one in left}, {one.dag_run_id for one in regained}
 
     registry.rollback(to_version=runs[0])

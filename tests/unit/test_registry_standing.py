@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from include import lake
-from include.registry import ledger, lineage, mlflow_runs, models
+from include.registry import ledger, mlflow_runs, models, versions
 from include.registry.models import ANCHOR, CHAMPION, PREVIOUS
 from include.registry.promotion import ChampionChanged, ChampionLost, VersionUnusable, promote, reject
 from include.registry.standing import champion
@@ -56,7 +56,7 @@ def promote_on(registry: Registry, dataset: str, *, new_anchor: bool = False) ->
 
 def anchors(registry: Registry) -> tuple[str, str]:
     """The anchor by the ledger, and by the alias."""
-    found, pointed = lineage.anchor(registry.name, registry.engine), models.by_alias(registry.name, ANCHOR)
+    found, pointed = versions.anchor(registry.name, registry.engine), models.by_alias(registry.name, ANCHOR)
     assert found is not None
     assert pointed is not None
     return found.version, pointed.version
@@ -71,7 +71,7 @@ def test_nothing_is_told_where_nothing_is_amiss(registry: Registry) -> None:
 
 def test_an_alias_set_by_hand_is_told_respected_and_entered_in_the_ledger(registry: Registry) -> None:
     first, second = promote_on(registry, "h1"), promote_on(registry, "h2")
-    assert lineage.parent_dataset_id(registry.name, registry.engine) == "h2"
+    assert versions.parent_dataset_id(registry.name, registry.engine) == "h2"
     models.point(registry.name, CHAMPION, first)
     found = champion(registry.name, registry.engine)
     assert found.champion is not None
@@ -82,7 +82,7 @@ def test_an_alias_set_by_hand_is_told_respected_and_entered_in_the_ledger(regist
     entered = ledger.last_move(registry.engine, registry.name)
     assert entered is not None
     assert (entered.verb, entered.version, entered.previous_champion) == ("by_hand", first, second)
-    assert lineage.parent_dataset_id(registry.name, registry.engine) == entered.dataset_id == "h1"
+    assert versions.parent_dataset_id(registry.name, registry.engine) == entered.dataset_id == "h1"
     assert champion(registry.name, registry.engine).told == (), "it is told once"
     models.point(registry.name, CHAMPION, second)
     assert champion(registry.name, registry.engine).champion.version == second  # type: ignore[union-attr]
@@ -135,7 +135,7 @@ def test_a_champion_whose_version_was_deleted_is_registered_again(registry: Regi
     assert registry.aliases() == {CHAMPION: found.version, PREVIOUS: first}
     assert models.is_complete(files_of(registry, str(found.version)))
     assert registry.verbs() == ["promote", "promote", "restore"]
-    assert lineage.parent_dataset_id(registry.name, registry.engine) == "r2"
+    assert versions.parent_dataset_id(registry.name, registry.engine) == "r2"
     assert champion(registry.name, registry.engine).told == ()
     assert registry.rollback().version == first
 
@@ -162,7 +162,7 @@ def test_a_champion_that_was_deleted_with_all_files_is_for_a_person_to_replace(r
         ChampionLost, match=f"version 2, the champion, was deleted .*make rollback REASON='…' TO={first}"
     ):
         champion(registry.name, registry.engine)
-    assert lineage.parent_dataset_id(registry.name, registry.engine) == "l2"
+    assert versions.parent_dataset_id(registry.name, registry.engine) == "l2"
     assert registry.rollback().version == first
     assert champion(registry.name, registry.engine).told == ()
     left = ledger.last_move(registry.engine, registry.name)
@@ -179,7 +179,7 @@ def test_where_there_is_no_other_version_the_next_one_is_a_first_one_on_the_rows
     found = champion(registry.name, registry.engine)
     assert found.champion is None
     assert "there is no earlier champion either" in found.told[0]
-    assert lineage.parent_dataset_id(registry.name, registry.engine) == "o1"
+    assert versions.parent_dataset_id(registry.name, registry.engine) == "o1"
     second = registry.train()
     promote(registry.decision(second, None), registry.engine)
     assert registry.aliases() == {CHAMPION: second}
@@ -231,7 +231,7 @@ def test_no_rollback_to_a_version_whose_files_are_gone_for_good(registry: Regist
 def test_the_anchor_stays_until_a_promotion_names_a_new_one_and_a_rollback_brings_the_old_one_back(
     registry: Registry,
 ) -> None:
-    assert lineage.anchor(registry.name, registry.engine) is None
+    assert versions.anchor(registry.name, registry.engine) is None
     first = promote_on(registry, "a1")
     assert anchors(registry) == (first, first)
     promote_on(registry, "a2")
@@ -245,7 +245,7 @@ def test_the_anchor_stays_until_a_promotion_names_a_new_one_and_a_rollback_bring
     champion(registry.name, registry.engine)
     assert anchors(registry) == (third, third)
     delete(registry, third)
-    assert lineage.anchor(registry.name, registry.engine).version == "4"  # type: ignore[union-attr]
+    assert versions.anchor(registry.name, registry.engine).version == "4"  # type: ignore[union-attr]
 
 
 def test_a_version_that_never_was_champion_gets_the_anchor_that_it_was_judged_beside(registry: Registry) -> None:
@@ -258,7 +258,7 @@ def test_a_version_that_never_was_champion_gets_the_anchor_that_it_was_judged_be
     registry.rollback(to_version=refused)
     assert anchors(registry) == (first, first)
     registry.rollback(to_version=registry.train())
-    assert lineage.anchor(registry.name, registry.engine).version == "5", "nobody has judged it"  # type: ignore[union-attr]
+    assert versions.anchor(registry.name, registry.engine).version == "5", "nobody has judged it"  # type: ignore[union-attr]
 
 
 def test_before_the_ledger_knew_anchors_the_champion_is_its_own(registry: Registry) -> None:
@@ -266,7 +266,7 @@ def test_before_the_ledger_knew_anchors_the_champion_is_its_own(registry: Regist
     ledger.append(registry.engine, registry.decision(version, None))  # as the version before wrote it
     models.point(registry.name, CHAMPION, version)
     assert champion(registry.name, registry.engine).champion is not None
-    assert lineage.anchor(registry.name, registry.engine).version == version  # type: ignore[union-attr]
+    assert versions.anchor(registry.name, registry.engine).version == version  # type: ignore[union-attr]
     promote_on(registry, "b2")
     assert anchors(registry) == (version, version)
 

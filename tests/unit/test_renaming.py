@@ -10,7 +10,7 @@ import pytest
 from include import lake, renaming
 from include.datasets import golden, newcomers, snapshots
 from include.datasets.building import build_dataset
-from include.datasets.intake import Plan, Source, take_in
+from include.datasets.intake import Plan, Source, validate_files
 
 MERGED = {"bills": "invoices", "billing": "invoices"}
 
@@ -29,7 +29,7 @@ def plan(frame: pd.DataFrame | None, run_id: str, **options: Any) -> Plan:
 
 
 def build(wanted: Plan) -> tuple[dict[str, Any], pd.DataFrame]:
-    accepted = pd.read_parquet(io.BytesIO(lake.read_bytes(take_in(wanted).accepted_uri)))
+    accepted = pd.read_parquet(io.BytesIO(lake.read_bytes(validate_files(wanted).accepted_uri)))
     manifest = build_dataset(wanted, accepted)
     return manifest, snapshots.read(manifest["dataset_id"])
 
@@ -91,7 +91,7 @@ def test_rows_with_an_old_label_count_as_the_new_one_and_nothing_changes_sides(c
     before, sides_before = state(), sides()
     new = pd.concat([rows(500, 12, '"billing" '), rows(600, 40, "refund", "invoices")])
     wanted = plan(new, "run:2", label_mapping=MERGED, **champion)
-    intake = take_in(wanted)
+    intake = validate_files(wanted)
     (file,) = intake.files
     assert (file.used, file.waiting, file.rejected) == (52, 0, 0), "the new name is not new: nothing waits"
     assert "12 rows: billing → invoices" in file.warnings
@@ -137,7 +137,7 @@ def test_golden_rows_keep_their_old_labels_until_a_version_with_the_new_ones_is_
 
 def test_a_run_without_files_renames_the_champions_rows(champion: dict[str, Any]) -> None:
     wanted = plan(None, "run:2", label_mapping={"billing": "invoices"}, **champion)
-    assert "billing → invoices: " in take_in(wanted).warnings[0]
+    assert "billing → invoices: " in validate_files(wanted).warnings[0]
     manifest, dataset = build(wanted)
     assert set(dataset["label"]) == {"invoices", "bills", "refund"}
     assert manifest["rows"] == lake.read_json(lake.dataset(champion["parent_dataset_id"], "manifest.json"))["rows"]
@@ -146,20 +146,20 @@ def test_a_run_without_files_renames_the_champions_rows(champion: dict[str, Any]
 def test_a_golden_row_that_comes_under_its_other_name_is_no_correction(champion: dict[str, Any]) -> None:
     judging = state().established
     again = judging[["text", "label"]].replace({"label": MERGED})
-    renamed = take_in(plan(again, "run:2", label_mapping=MERGED, **champion)).files[0]
+    renamed = validate_files(plan(again, "run:2", label_mapping=MERGED, **champion)).files[0]
     assert renamed.by_rule == {"in_golden_set": len(again)}
-    unmapped = take_in(plan(again, "run:3", **champion)).files[0]
+    unmapped = validate_files(plan(again, "run:3", **champion)).files[0]
     assert unmapped.waits_for == ["waiting_for_approval"], "without the mapping a person would have to look at them"
 
 
 def test_rows_that_waited_under_a_new_name_join_the_label_that_they_are_mapped_to(champion: dict[str, Any]) -> None:
-    take_in(plan(rows(500, 8, "invoicing"), "run:2", **champion))
+    validate_files(plan(rows(500, 8, "invoicing"), "run:2", **champion))
     newcomers.publish("m", "run:2", [])
     waited = [Source(uri=uri, key=key, batch_id=batch) for uri, key, batch in newcomers.waiting("m")]
     mapping = {"invoicing": "billing"}
-    joined = take_in(plan(rows(600, 5, "refund"), "run:3", newcomers=waited, label_mapping=mapping, **champion))
+    joined = validate_files(plan(rows(600, 5, "refund"), "run:3", newcomers=waited, label_mapping=mapping, **champion))
     assert [(file.used, file.waiting) for file in joined.files] == [(5, 0), (8, 0)]
-    new = take_in(plan(rows(500, 8, "a"), "run:4", label_mapping={"a": "b"}, **champion)).files[0]
+    new = validate_files(plan(rows(500, 8, "a"), "run:4", label_mapping={"a": "b"}, **champion)).files[0]
     assert new.waiting == 8, "a mapping alone makes no label known"
 
 
@@ -182,7 +182,7 @@ def test_labels_that_are_allowed_are_renamed_too(
 ) -> None:
     set_env(**environment)
     frame = rows(500, 8, "billing", "refund")
-    file = take_in(plan(frame, "run:2", label_mapping=MERGED, **champion)).files[0]
+    file = validate_files(plan(frame, "run:2", label_mapping=MERGED, **champion)).files[0]
     assert (file.used, file.by_rule) == (used, rejected)
 
 

@@ -3,110 +3,35 @@
 import asyncio
 import csv
 import io
-import socket
+import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import s3fs
-import uvicorn
 from sqlalchemy.engine import Engine as Database
 
 from dev.predict import predict, texts_of
 from include import lake
 from include.registry import models
+from include.serving import batch, feedback
 from include.serving.__main__ import main
-from include.serving.app import build
 from include.serving.batcher import Batcher, QueueFull
 from include.serving.engine import Tokens
-from include.serving.server import ModelServer
 from include.settings import settings
-from include.settings.serving import ServingSettings
 from include.training.scoring import score
+from tests.unit.model_servers import Running, logged, running, wait
 from tests.unit.registry_services import MlflowServer, Registry
 
-pytest_plugins = ["tests.unit.registry_services"]
+pytest_plugins = ["tests.unit.model_servers"]
 
 TEXTS = ["where is my card", "a refund", "lost my card"]
-
-
-@dataclass
-class Running:
-    """A server at work, and a client of it."""
-
-    server: ModelServer
-    http: httpx.Client
-    registry: Registry
-
-    def predict(self, *texts: str, **more: Any) -> dict[str, Any]:
-        answer = self.http.post("/predict", json={"texts": list(texts), **more}).raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
-
-    def wait_for_version(self, version: str) -> None:
-        wait(lambda: self.http.get("/ready").json()["models"][self.registry.name]["version"] == version)
-
-    def logged(self) -> list[dict[str, Any]]:
-        """All rows of the prediction log, once nothing waits to be written."""
-        wait(lambda: self.server.log.waiting_rows == 0)
-        self.server.log._write()
-        return logged(self.registry.name)
-
-
-def logged(model: str) -> list[dict[str, Any]]:
-    uris = lake.find(lake.predictions(model))
-    return [row for uri in uris for row in pq.read_table(io.BytesIO(lake.read_bytes(uri))).to_pylist()]
-
-
-def wait(condition: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
-
-
-@contextmanager
-def running(registry: Registry, cache: Path, **options: Any) -> Iterator[Running]:
-    config = ServingSettings(cache=str(cache), look_seconds=0.1, log_seconds=0.1, **options)
-    server = ModelServer(config, [registry.name])
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        web = uvicorn.Server(uvicorn.Config(build(server), log_level="warning"))
-        thread = threading.Thread(target=lambda: asyncio.run(web.serve(sockets=[listening])))
-        thread.start()
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
-                wait(lambda: web.started)
-                yield Running(server, http, registry)
-        finally:
-            web.should_exit = True
-            thread.join()
-
-
-@pytest.fixture(scope="module")
-def shared_services(mlflow_uri: str, s3_url: str) -> Iterator[None]:
-    values = {
-        "MLFLOW_TRACKING_URI": mlflow_uri, "AWS_ENDPOINT_URL": s3_url, "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "BERT_BUCKET": "bert",
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        settings.cache_clear()
-        s3fs.S3FileSystem.clear_instance_cache()
-        lake.filesystem("s3://bert").mkdirs("bert", exist_ok=True)
-        yield
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="module")
@@ -220,9 +145,8 @@ def test_what_it_said_is_in_the_log_once(app: Running) -> None:
     said = app.predict("where is my refund", "lost", ids=["mine", None])
     rows = {row["id"]: row for row in app.logged()}
     first = rows[said["predictions"][0]["id"]]
-    assert (first["text"], first["caller_id"], first["version"], first["role"]) == (
-        "where is my refund", "mine", "1", "champion",
-    )  # fmt: skip
+    assert (first["text"], first["caller_id"], first["version"]) == ("where is my refund", "mine", "1")
+    assert (first["source"], first["role"]) == ("server", "champion")
     assert first["label"] == said["predictions"][0]["label"]
     assert dict(first["probabilities"])[first["label"]] == pytest.approx(first["probability"])
     assert first["latency_ms"] > 0
@@ -241,12 +165,64 @@ def test_a_correction_is_kept_with_what_it_corrects(app: Running) -> None:
     assert (kept["label"], kept["who"], kept["text"]) == ("refund", "ann", None)
 
 
+def test_corrections_go_back_as_training_data_once_and_by_a_text_of_their_own_where_the_log_has_none(
+    app: Running,
+) -> None:
+    first, second, third = app.predict("my card", "a lost refund", "where")["predictions"]
+    app.logged()
+    unknown = f"{first['id'][:9]}{'0' * 32}"
+    for key, label in ((first["id"], "card"), (first["id"], "refund"), (second["id"], "card"), (unknown, "card")):
+        app.http.post("/feedback", json={"prediction_id": key, "label": label, "who": "ann"}).raise_for_status()
+    before = len(lake.find(lake.feedback("served", "sent/")))
+    today = datetime.now(UTC).date()
+    (sent,) = feedback.send_back("served", "one", today)
+    assert {"prediction_id": unknown, "reason": "there is no such prediction in the log"} in sent.left_out
+    assert sent.uri == lake.incoming("feedback/served-one.parquet")
+    rows = pq.read_table(io.BytesIO(lake.read_bytes(sent.uri))).to_pylist()
+    mine = {row["prediction_id"]: row for row in rows if row["prediction_id"] in (first["id"], second["id"])}
+    assert {row["text"]: row["label"] for row in mine.values()} == {"my card": "refund", "a lost refund": "card"}
+    assert mine[first["id"]]["predicted"] == first["label"]
+    assert feedback.send_back("served", "one", today) == []
+    assert feedback.send_back("served", "two", today) == []
+    app.http.post("/feedback", json={"prediction_id": third["id"], "label": "card"}).raise_for_status()
+    yesterday = today - timedelta(days=1)
+    assert feedback.send_back("served", "three", yesterday) == [], "a day is taken when it is over"
+    lake.create_json(lake.feedback("served", "sent/cut-off.json"), {"corrections": _corrections_of(third["id"])})
+    (finished,) = feedback.send_back("served", "four", today)
+    assert (finished.name, finished.rows) == ("cut-off", 1)
+    assert len(lake.find(lake.feedback("served", "sent/"))) == before + 6
+
+
+def _corrections_of(prediction_id: str) -> list[str]:
+    return [uri for uri in lake.find(lake.feedback("served")) if prediction_id in uri]
+
+
+def test_labels_of_texts_chosen_at_random_are_kept_apart_and_not_trained_on(app: Running) -> None:
+    said = {one["id"] for one in app.predict(*TEXTS)["predictions"]}
+    app.logged()
+    drawn = app.http.post("/sample", json={"size": 500}).raise_for_status().json()
+    texts = {one["prediction_id"]: one["text"] for one in drawn["texts"]}
+    assert said <= set(texts)
+    assert len(app.http.post("/sample", json={"size": 2}).json()["texts"]) == 2
+    labelled = {"prediction_id": min(said), "label": "refund", "sample": drawn["sample"], "who": "ann"}
+    app.http.post("/feedback", json=labelled).raise_for_status()
+    (uri,) = _corrections_of(min(said))
+    assert "/labelled/date=" in uri
+    kept = lake.read_json(uri)
+    assert (kept["label"], kept["version"], kept["role"]) == ("refund", "1", "champion")
+    assert kept["predicted"] in ("card", "refund")
+    other = app.http.post("/feedback", json=labelled | {"prediction_id": f"20200101-{'0' * 32}"})
+    assert other.status_code == 404
+    sent = feedback.send_back("served", "labelled", datetime.now(UTC).date())
+    assert min(said) not in str([lake.read_bytes(one.uri) for one in sent])
+
+
 def test_what_prometheus_reads(app: Running) -> None:
     app.predict("a card")
     app.http.post("/no/such/path/of/mine")
     found = app.http.get("/metrics").text
     assert 'bert_requests_total{path="/predict",status="200"}' in found
-    assert 'bert_model_version{model="served",version="1"} 1.0' in found
+    assert 'bert_model_version{model="served",role="champion",version="1"} 1.0' in found
     assert "bert_batch_texts_bucket" in found
     assert "of/mine" not in found, "callers cannot make time series"
 
@@ -350,8 +326,18 @@ def test_a_log_without_texts(
     registry.promote_new()
     with running(registry, tmp_path, log_texts=kept) as here:
         here.wait_for_version("1")
-        here.predict("my own secret")
+        (said,) = here.predict("my own secret")["predictions"]
         (row,) = here.logged()
+        assert (
+            here.http.post("/sample", json={})
+            .json()["error"]
+            .endswith("has no texts (BERT_LOG_TEXTS): there is nothing to label")
+        )
+        for own in (None, "my own secret"):
+            given = {"prediction_id": said["id"], "label": "card", "text": own}
+            here.http.post("/feedback", json=given).raise_for_status()
+            (sent,) = feedback.send_back(registry.name, f"with {own}", datetime.now(UTC).date())
+            assert sent.rows == (own is not None)
     assert row["text"] is text
     assert (len(row["text_hash"]) if row["text_hash"] else None) == hashed
 
@@ -438,7 +424,7 @@ def test_a_file_without_a_text_column_is_refused_and_nothing_is_written(
 ) -> None:
     registry.promote_new()
     (tmp_path / "in.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="no text column among 'a', 'b': name it with TEXT="):
+    with pytest.raises(ValueError, match="no text column among 'a', 'b': name it"):
         predict(tmp_path / "in.csv", tmp_path / "out.csv", registry.name, None, "")
     with pytest.raises(ValueError, match="has no version 7"):
         predict(tmp_path / "in.csv", tmp_path / "out.csv", registry.name, "7", "b")
@@ -456,3 +442,60 @@ def test_a_files_texts_are_labelled_without_a_server(
     assert [row["label"] for row in rows] == score(str(tiny_bert), TEXTS).predicted
     assert all(float(row["probability"]) + float(row["second_probability"]) == pytest.approx(1) for row in rows)
     assert {row["second"] for row in rows} <= {"card", "refund"}
+
+
+def test_a_batch_that_is_killed_goes_on_with_the_version_it_began_with(
+    shared_services: None, registry: Registry, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.promote_new()
+    monkeypatch.setattr(batch, "PART", 2)
+    texts = [*TEXTS, "", "my card"]
+    source = lake.write_bytes(
+        f"{lake.root()}/some/{registry.name}/in.jsonl",
+        "\n".join(json.dumps({"id": n, "text": one, "label": "old"}) for n, one in enumerate(texts)).encode(),
+    )
+    target = f"{lake.root()}/answers/{registry.name}"
+    write = batch._write
+
+    def killed(uri: str, table: Any) -> None:
+        if uri.endswith("part-0000-00001.parquet") and "answers" in uri:
+            raise KeyboardInterrupt
+        write(uri, table)
+
+    monkeypatch.setattr(batch, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        batch.score(registry.name, source, target, name="run 1", texts="full")
+    monkeypatch.setattr(batch, "_write", write)
+    registry.promote_new()
+    first = lake.read_bytes(f"{target}/part-0000-00000.parquet")
+    scored = batch.score(registry.name, source, target, name="run 1", texts="full")
+    assert (scored.version, scored.rows, sum(scored.labels.values())) == ("1", 5, 4)
+    assert lake.read_bytes(f"{target}/part-0000-00000.parquet") == first
+    assert batch.score(registry.name, source, target, name="run 1", texts="full") == scored
+    parts = [uri for uri in lake.find(target) if uri.endswith(".parquet")]
+    rows = [row for uri in parts for row in pq.read_table(io.BytesIO(lake.read_bytes(uri))).to_pylist()]
+    assert [row["id"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["label"] for row in rows if row["text"]] == score(
+        str(tiny_bert), [one for one in texts if one]
+    ).predicted
+    assert rows[3]["label"] is rows[3]["prediction_id"] is None
+    log = {row["id"]: row for row in logged(registry.name)}
+    assert set(log) == {row["prediction_id"] for row in rows if row["text"]}
+    assert {(row["source"], row["role"], row["latency_ms"]) for row in log.values()} == {("batch", "champion", None)}
+    (found,) = (row for row in feedback._said(registry.name, [rows[0]["prediction_id"]]).values())
+    assert found["text"] == TEXTS[0]
+
+
+def test_a_batch_without_a_file_a_version_or_the_same_file_says_so(shared_services: None, registry: Registry) -> None:
+    where = {"source": f"{lake.root()}/none/", "target": f"{lake.root()}/answers/{registry.name}/2", "name": "run 2"}
+    with pytest.raises(batch.CannotScore, match="has no champion yet"):
+        batch.score(registry.name, **where, texts="full")
+    registry.promote_new()
+    with pytest.raises(batch.CannotScore, match="there is nothing at s3://bert/none/"):
+        batch.score(registry.name, **where, texts="full")
+    lake.write_bytes(f"{where['source']}a.csv", b"a,b\n1,2\n")
+    with pytest.raises(batch.CannotScore, match="no text column among 'a', 'b'"):
+        batch.score(registry.name, **where, texts="full")
+    lake.write_bytes(f"{where['source']}a.csv", b"text\nx\n")
+    with pytest.raises(batch.CannotScore, match="is another file than when this began"):
+        batch.score(registry.name, **where, texts="full")

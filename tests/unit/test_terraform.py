@@ -19,7 +19,7 @@ def folders(name: str) -> set[str]:
 
 def test_airflow_may_write_the_lakes_folders_its_frames_and_its_logs() -> None:
     lakes = set(re.findall(r"\{root\(\)\}/([a-z]+)/", inspect.getsource(lake)))
-    assert folders("airflow_writes") == (lakes - {"incoming", "feedback"}) | {"xcom", "logs"}
+    assert folders("airflow_writes") == (lakes - {"incoming"}) | {"incoming/feedback", "xcom", "logs"}
     assert folders("airflow_deletes") == {"incoming"}
     assert folders("airflow_expires") == {"claims", "waiting", "staging", "datasets", "jobs"}
 
@@ -30,8 +30,8 @@ def test_the_trainer_never_sees_the_golden_set() -> None:
     assert folders("trainer_deletes") == {"jobs"}
 
 
-def test_the_server_reads_models_and_nobodys_texts() -> None:
-    assert folders("server_reads") == {"models"}
+def test_the_server_reads_models_and_what_it_was_asked_and_no_uploads() -> None:
+    assert folders("server_reads") == {"models", "predictions", "feedback"}
     assert folders("server_writes") == {"predictions", "feedback"}
 
 

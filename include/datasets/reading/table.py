@@ -29,7 +29,7 @@ LABEL_STUDIO_COLUMNS = {"id", "annotator", "annotation_id", "created_at", "updat
 """Beside the text in Label Studio's CSV and JSON-MIN. What else there is is the label, under the name it has there."""
 
 Row = tuple[int, Any, Any, str, str, str]
-"""As ``COLUMNS``."""
+"""One row, with the cells of ``COLUMNS``."""
 
 
 class UnreadableFileError(ValueError):

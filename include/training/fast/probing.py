@@ -70,7 +70,7 @@ def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def _rows(model: Any) -> list[Row]:
-    """From the middle of the vocabulary, where no special tokens lie; the words repeat."""
+    """Token ids from the middle of the vocabulary, where no special tokens lie; the words repeat."""
     middle, limit = model.get_input_embeddings().num_embeddings // 2, position_limit(model)
     return [{"input_ids": [middle - place % 8 for place in range(min(length, limit))]} for length in LENGTHS]
 

@@ -1,8 +1,9 @@
-"""Which version came from which job and which data."""
+"""What versions were trained on, and which of them the next challenger is built upon and judged beside."""
 
 from sqlalchemy.engine import Engine
 
 from include import lake
+from include.datasets import manifests
 from include.registry import ledger, models
 from include.registry.ledger import Entry
 from include.registry.models import ModelVersion
@@ -61,28 +62,6 @@ def trained_datasets(model_name: str, *, first: str) -> list[str]:
     return [one for one in dict.fromkeys(named) if one and lake.exists(lake.dataset(one, "manifest.json"))]
 
 
-def parent_of(dataset_id: str) -> str | None:
-    """The dataset that one was made from; None if it is the first, or nothing is known of it any more."""
-    manifest = lake.dataset(dataset_id, "manifest.json")
-    return lake.read_json(manifest).get("parent_dataset_id") if lake.exists(manifest) else None
-
-
-def label_mapping_of(dataset_id: str) -> dict[str, str]:
-    """The old names of labels, and what they are called in a dataset; empty if nothing is known of it any more."""
-    manifest = lake.dataset(dataset_id, "manifest.json")
-    mapping: dict[str, str] = lake.read_json(manifest).get("label_mapping", {}) if lake.exists(manifest) else {}
-    return mapping
-
-
-def ancestry(dataset_id: str | None) -> list[str]:
-    """A dataset and those it was made from, the newest first."""
-    found: list[str] = []
-    while dataset_id and dataset_id not in found:
-        found.append(dataset_id)
-        dataset_id = parent_of(dataset_id)
-    return found
-
-
 def left_and_regained(engine: Engine, rollback: Entry) -> tuple[list[Entry], list[Entry]]:
     """The promotions whose rows a rollback, or a move by hand, leaves, and those whose rows it returns to."""
     past = (
@@ -90,8 +69,8 @@ def left_and_regained(engine: Engine, rollback: Entry) -> tuple[list[Entry], lis
         if rollback.previous_champion is None
         else ledger.moves_to(engine, rollback.model_name, rollback.previous_champion)
     )
-    before = set(ancestry(past[0].dataset_id if past else None))
-    now = set(ancestry(rollback.dataset_id))
+    before = set(manifests.ancestry(past[0].dataset_id if past else None))
+    now = set(manifests.ancestry(rollback.dataset_id))
     return (
         ledger.promotions(engine, rollback.model_name, before - now),
         ledger.promotions(engine, rollback.model_name, now - before),

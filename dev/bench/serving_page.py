@@ -1,0 +1,71 @@
+"""docs/serving-benchmarks.md, from what ``make bench-serving`` has measured."""
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """The page as Markdown."""
+    machine = ", ".join(f"{value}" for value in found["machine"].values()) if isinstance(found["machine"], dict) else found["machine"]  # noqa: E501 # fmt: skip
+    return "\n".join(
+        [
+            "# The model server, measured",
+            "",
+            f"`{found['command']}` wrote this page and `.local/serving.json`, which has every sample. {found['when']}, "
+            f"{machine}; load average {', '.join(map(str, found['load']))}; {found['rounds']} rounds of "
+            f"{found['requests']} requests of one short text for each number of callers (an eighth with 32 texts, a "
+            "quarter with long texts).",
+            "",
+            "All sides serve one version of MiniLM (22 M parameters, 77 labels) and get the same texts over HTTP, one "
+            "side after the other in each round. Callers send the next request when they have the answer to the last.",
+            "",
+            *_ratios(found),
+            "",
+            *_table(found["samples"]),
+            "",
+            "## Engines without a server",
+            "",
+            *_engines(found["raw_engine_texts_per_second"]),
+            "",
+        ]
+    )
+
+
+def _ratios(found: Mapping[str, Any]) -> list[str]:
+    rows = ["| | times |", "|---|---|"]
+    for name, value in found.items():
+        if not name.startswith("vs_"):
+            continue
+        if isinstance(value, dict):
+            rows += [f"| the scorer alone, {key.replace('_', ' ')} | {one} |" for key, one in value.items()]
+        else:
+            rows.append(f"| {name.removeprefix('vs_').removesuffix('_at_16_callers')}, 16 callers | {value} |")
+    return ["Texts a second of our server, as a multiple of", "", *rows]
+
+
+def _table(samples: list[dict[str, Any]]) -> list[str]:
+    keys = ("tokens", "texts_per_request", "callers", "side")
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for one in samples:
+        groups.setdefault(tuple(one[key] for key in keys), []).append(one)
+    rows = [
+        "| tokens | texts a request | callers | | texts/s | p50 ms | p95 ms | p99 ms |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (tokens, per_request, callers, side), mine in sorted(groups.items(), key=lambda item: item[0][:3]):
+        values = [median(one[name] for one in mine) for name in ("texts_per_second", "p50_ms", "p95_ms", "p99_ms")]
+        numbers = " | ".join(f"{value:.0f}" for value in values)
+        rows.append(f"| {tokens} | {per_request} | {callers} | {side} | {numbers} |")
+    return ["Medians of the rounds.", "", *rows]
+
+
+def _engines(engines: Mapping[str, Mapping[str, float]]) -> list[str]:
+    sizes = list(next(iter(engines.values())))
+    head = [f"| texts a batch | {' | '.join(sizes)} |", f"|---|{'---|' * len(sizes)}"]
+    return [
+        "Texts a second, tokenising included, in turns. `torch` is the scorer that the server answers with.",
+        "",
+        *head,
+        *(f"| {name} | {' | '.join(f'{paces[size]:.0f}' for size in sizes)} |" for name, paces in engines.items()),
+    ]

@@ -1,0 +1,58 @@
+"""`make soak`, short: the server's process is killed, S3 is away, MLflow says nothing, and champions change."""
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from moto.server import ThreadedMotoServer
+from sqlalchemy.engine import Engine as Database
+
+from dev.soak import Program, Soak
+from dev.state import Ports
+from include import lake
+from tests.unit.registry_services import MlflowServer, Registry
+
+pytest_plugins = ["tests.unit.registry_services"]
+
+
+def test_every_request_is_answered_and_every_answer_logged_once_whatever_dies(
+    services: None,
+    registry: Registry,
+    engine: Database,
+    mlflow_server: MlflowServer,
+    s3: ThreadedMotoServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = Ports.free().serving
+    url = f"http://127.0.0.1:{port}"
+    command = ["-m", "include.serving", "--port", str(port), "--cache", str(tmp_path / "cache")]
+    serving = Program("serving", command, f"{url}/live", tmp_path)
+
+    def s3_away() -> None:
+        s3.stop()
+        assert s3._server
+        s3._server.server_close()  # or callers would wait instead of being refused
+        time.sleep(1.5)
+        s3.start()
+
+    def mlflow_frozen() -> None:
+        server = psutil.Process(mlflow_server.process.pid)
+        all_of_it = [server, *server.children(recursive=True)]
+        for process in all_of_it:
+            process.suspend()
+        time.sleep(1.5)
+        for process in all_of_it:
+            process.resume()
+
+    monkeypatch.setenv("BERT_MODEL_NAME", registry.name)
+    source = lake.upload(registry.source, lake.job("soak", "model"))
+    soak = Soak(serving, url, registry.name, source, engine)
+    try:
+        found = soak.ask(1000, [soak.promote, s3_away, soak.roll_back, soak.kill, soak.promote, mlflow_frozen])
+    finally:
+        serving.end()
+    assert found.problems == []
+    assert (found.requests >= 1000, found.kills) == (True, 1)
+    assert found.by_status[200] > 900
