@@ -261,12 +261,16 @@ def demo_week(state: Path, console: Console) -> int:
     stack.down()
     shutil.rmtree(State(state).folder, ignore_errors=True)
     state.mkdir(parents=True)
-    listed.write_text("sources: []\n")  # until the connections are there
+    # Until the connections are there; what changes the DAG's shape is there from the beginning.
+    week: dict[str, Any] = {
+        "sources": [],
+        "scripts": ["include/scripts/steps/redact.py"],
+        "targets": [{"kind": "s3", "uri": "s3://bert/curated", "format": "jsonl"}],
+        "quality": {"near_duplicates": False},
+    }
+    listed.write_text(yaml.safe_dump(week))
     with stack.running(lambda line: console.print(f"  {line}")), _servers(state / "servers", stack) as files:
-        scripts = ["include/scripts/steps/redact.py"]
-        targets = [{"kind": "s3", "uri": "s3://bert/curated", "format": "jsonl"}]
-        week = {"sources": SOURCES, "scripts": scripts, "targets": targets, "quality": {"near_duplicates": False}}
-        listed.write_text(yaml.safe_dump(week))
+        listed.write_text(yaml.safe_dump(week | {"sources": SOURCES}))
         weeks = Weeks(stack, files, console)
         tell(weeks)
     ok = all(story.ok for story in weeks.stories)

@@ -306,6 +306,10 @@ def _told(error: Any, content: Any) -> str:
         if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
             given = f"{kind!r} is none" if kind else "it is missing"
             return f"{where}field 'kind': {given}{_nearest(str(kind or ''), list(KINDS))}; there are {', '.join(KINDS)}"
+    if place[:1] == ["targets"] and len(place) > 2:
+        where, fields = f"target number {place[1] + 1}: ", place[3:]
+        targets: dict[str, type[_Model]] = {"s3": S3Target, "mongo": MongoTarget}
+        known = list(targets[place[2]].model_fields)
     field = ".".join(map(str, fields))
     if error["type"] == "extra_forbidden":
         parents: dict[str, type[_Model]] = {"columns": Columns, "paging": Paging, "quality": Quality}

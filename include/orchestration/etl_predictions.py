@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TEXTS_AT_ONCE = 20_000
-ROLE = "weekly_etl"
-"""In the data set's column ``role``, where the model server's answers have ``champion``."""
+SOURCE = "weekly_etl"
+"""In the data set's column ``source``, where the model server's answers have ``server``."""
 
 PREDICTIONS = sa.Table(
     "weekly_predictions",
@@ -164,8 +164,8 @@ def _table(asked: Asked, rows: list[dict[str, str]], version: str, answers: dict
         "id": [f"{asked.at:%Y%m%d}-{hashlib.sha256(one).hexdigest()[:32]}" for one in ids],
         "at": [asked.at] * len(rows),
         "version": [version] * len(rows),
-        "source": [ROLE] * len(rows),
-        "role": [ROLE] * len(rows),
+        "source": [SOURCE] * len(rows),
+        "role": ["champion"] * len(rows),
         "text": [row["text"] for row in rows] if texts == "full" else none,
         "text_hash": [text_hash(row["text"]) for row in rows] if texts != "off" else none,
         "caller_id": [row["source"] for row in rows],

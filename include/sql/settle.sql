@@ -1,12 +1,9 @@
-WITH touched AS (
-    SELECT DISTINCT text_hash FROM {{ curated }}
-),
-given AS (
+WITH given AS (
     SELECT sightings.text_hash, sightings.label, sightings.seen_at, sightings.trust, sightings.copies,
         sightings.text, sightings.source,
         COUNT(*) OVER (PARTITION BY sightings.text_hash, sightings.label) AS votes
     FROM example_sightings AS sightings
-    JOIN touched ON touched.text_hash = sightings.text_hash
+    WHERE sightings.text_hash IN (SELECT text_hash FROM {{ curated }})
 ),
 ranked AS (
     SELECT given.*,

@@ -351,8 +351,9 @@ def test_predictions_of_texts_without_a_label_lie_with_the_servers_answers(etl: 
     )
     log.close()
     found = pd.read_parquet(lake.predictions("etl-model")).set_index("text")
-    assert found["role"].to_dict() == {
-        "hello": "champion", "old": "weekly_etl", "refund": "weekly_etl", "where is my card": "weekly_etl"
+    assert set(found["role"]) == {"champion"}
+    assert found["source"].to_dict() == {
+        "hello": "server", "old": "weekly_etl", "refund": "weekly_etl", "where is my card": "weekly_etl"
     }  # fmt: skip
     assert found["date"].astype(str).to_dict() == {
         "hello": "2026-01-04", "old": "2025-12-14", "refund": "2026-01-04", "where is my card": "2026-01-04"

