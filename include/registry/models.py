@@ -126,7 +126,8 @@ def all_versions() -> list[ModelVersion]:
 
 def aliases(model_name: str) -> dict[str, str]:
     """The version that each alias of a model points at, ready or not."""
-    return dict(_client().get_registered_model(model_name).aliases)
+    found = _client().get_registered_model(model_name).aliases
+    return {alias: str(version) for alias, version in found.items()}  # numbers where MLflow's store is asked itself
 
 
 def point(model_name: str, alias: str, version: str) -> None:
