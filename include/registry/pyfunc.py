@@ -18,7 +18,7 @@ def text_column(names: Sequence[Any]) -> Any:
         return TEXT_COLUMN
     if len(names) == 1:
         return names[0]
-    raise ValueError(f"there is no column {TEXT_COLUMN!r} among {', '.join(map(repr, names))}")
+    raise ValueError(f"there is no column {TEXT_COLUMN} among {', '.join(map(repr, names))}")
 
 
 class TextClassifier:
