@@ -204,7 +204,8 @@ class Soak:
             )
 
     def kill(self) -> None:
-        """Kills the server and starts it again."""
+        """Kills the server and starts it again, once its log is written: answers wait in it while S3 is away."""
+        self._wait_for_log()
         begun = time.time()
         self.serving.kill()
         self.kills.append((begun, time.time()))
@@ -213,6 +214,19 @@ class Soak:
         begun = time.time()
         move()
         self.moves.append((begun, time.time(), version))
+
+    def _wait_for_log(self) -> None:
+        deadline, files = time.monotonic() + STARTS_WITHIN, self._log_files()
+        # The first may have been begun while S3 was away: the second has what has come since.
+        while self._log_files() < files + 2:
+            if time.monotonic() > deadline:
+                raise RuntimeError("answers are not logged, though S3 is there")
+            time.sleep(0.1)
+
+    def _log_files(self) -> int:
+        from include import lake
+
+        return len(lake.find(lake.predictions(self.model)))
 
     def _wait_for(self, version: str) -> None:
         deadline = time.monotonic() + STARTS_WITHIN

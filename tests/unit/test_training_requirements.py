@@ -1,10 +1,6 @@
 """The images' packages are the laptop's: same names, same versions, and no orchestration among them."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -36,23 +32,3 @@ def test_what_only_the_cuda_build_needs_is_pinned_too() -> None:
     cuda = _pins(TRAINER / "constraints-cuda.txt")
     assert {"triton", "nvidia-nccl-cu13", "nvidia-cublas"} <= cuda.keys()
     assert cuda.keys().isdisjoint(_pins(TRAINER / "requirements.txt"))
-
-
-def test_the_servers_image_has_all_modules_that_it_imports(tmp_path: Path) -> None:
-    for line in (SERVER / "Dockerfile").read_text().splitlines():
-        if line.startswith("COPY include/") and "requirements" not in line:
-            *sources, target = line.split()[1:]
-            for source in (found for one in sources for found in ROOT.glob(one.rstrip("/"))):
-                place = tmp_path / target
-                place.mkdir(parents=True, exist_ok=True)
-                if source.is_dir():
-                    shutil.copytree(source, place, dirs_exist_ok=True)
-                else:
-                    shutil.copy(source, place)
-    code = "import sys, include.serving.app; assert 'airflow' not in sys.modules; print(include.__file__)"
-    own = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=own, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(str(tmp_path))
