@@ -39,6 +39,7 @@ CALLERS = 8
 PAUSE = 0.01  # s, of a caller: one that has an answer thinks about it
 FOLLOWS_WITHIN = 10.0  # s, as the server's page says
 LOG_SECONDS = 1.0
+WRITING_SECONDS = 3.0  # that a file of the log may take where other programs have the cores
 STARTS_WITHIN = 180.0
 
 
@@ -265,8 +266,7 @@ def account(soak: Soak, callers: Callers, rows: list[dict[str, Any]]) -> Found:
         if logged[one.id] > 1:
             found.problems.append(f"an answer is {logged[one.id]} times in the log")
         if not logged[one.id]:
-            # Written once a second, and writing takes a moment, too.
-            if any(0 <= begun - one.answered <= LOG_SECONDS + 0.5 for begun, _ in soak.kills):
+            if any(0 <= begun - one.answered <= LOG_SECONDS + WRITING_SECONDS for begun, _ in soak.kills):
                 found.lost_rows += 1
             else:
                 found.problems.append(f"an answer of {one.answered:.1f} is not in the log")

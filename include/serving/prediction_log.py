@@ -128,8 +128,11 @@ class PredictionLog:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._ending.wait(self._seconds):
+        pause = self._seconds
+        while not self._ending.wait(pause):
+            begun = time.monotonic()
             self._write()
+            pause = max(self._seconds - (time.monotonic() - begun), 0.0)
         self._write()
 
     def _write(self) -> None:
