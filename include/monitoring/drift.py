@@ -96,11 +96,25 @@ class Reference:
         # A probability of 0.9 varies less than a count: its variance over its mean is below 1.
         self.thinness = _ratio(days.label_squares.sum(0), days.label_sums.sum(0), 1.0)
         self.variances = np.maximum(days.measure_squares.sum(0) / self.texts - self.means**2, 1e-12)
-        self.freedom = len(days) - 1 + PRIOR_DAYS
+
+    @cached_property
+    def freedom(self) -> float:
+        """Degrees of freedom of a spread: days that are alike tell less of it."""
+        alike = self.lasting**2
+        return len(self.days) * (1 - alike) / (1 + alike) - 1 + PRIOR_DAYS
 
     @cached_property
     def label_spread(self) -> Floats:
         """(labels,) squared: by how much of itself a label's share differs between days, beyond drawing texts."""
+        return self._seen_spread / self._seen_share
+
+    @cached_property
+    def _seen_share(self) -> float:
+        """Of the days' ups and downs: around the mean of the same days there is less of them."""
+        return 1 - _mean_of(len(self.days), self.lasting)
+
+    @cached_property
+    def _seen_spread(self) -> Floats:
         expected = self.days.texts[:, None] * self.shares
         beyond = _root_residuals(self.days.label_sums, expected) ** 2 - self.thinness
         each = np.maximum(_ratio(beyond.sum(0), expected.sum(0), 0.0), 0)
@@ -127,7 +141,7 @@ class Reference:
         """(measures,) squared: by how much a measure's mean differs between days, beyond drawing texts."""
         drawn = self.variances / np.maximum(self.days.texts, 1)[:, None]
         residuals = _ratio(self.days.measure_sums, self.days.texts[:, None], self.means) - self.means
-        each = np.maximum((residuals**2 - drawn).mean(0), 0)
+        each = np.maximum((residuals**2 - drawn).mean(0), 0) / self._seen_share
         return self._shrunk(each, PRIOR_MEASURE_SPREAD**2 * self.variances)
 
     @cached_property
@@ -147,7 +161,7 @@ class Reference:
         """(days,) mean over the labels of the squared deviation of a single day, about 1 where nothing is odd."""
         expected = days.texts[:, None] * self.shares
         drawing = self.thinness * (1 + days.texts[:, None] / self.texts)
-        variance = drawing + expected * self.label_spread * (1 + 1 / len(self.days))
+        variance = drawing + expected * self._seen_spread
         found: Floats = (_root_residuals(days.label_sums, expected) ** 2 / variance).mean(1)
         return found
 
