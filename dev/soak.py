@@ -266,7 +266,8 @@ def account(soak: Soak, callers: Callers, rows: list[dict[str, Any]]) -> Found:
         if logged[one.id] > 1:
             found.problems.append(f"an answer is {logged[one.id]} times in the log")
         if not logged[one.id]:
-            if any(0 <= begun - one.answered <= LOG_SECONDS + WRITING_SECONDS for begun, _ in soak.kills):
+            # It answers on until the signal has reached it.
+            if any(begun - LOG_SECONDS - WRITING_SECONDS <= one.answered <= back for begun, back in soak.kills):
                 found.lost_rows += 1
             else:
                 found.problems.append(f"an answer of {one.answered:.1f} is not in the log")

@@ -38,7 +38,7 @@ def render(found: dict[str, Any]) -> str:
         kinds=KINDS,
         longest=LONGEST,
         shown=_shown,
-        wins=sum(cell["ours"]["days"] == _best(cell) for cell in found["detection"]),
+        wins=sum(cell["ours"]["days"] == _best(cell) <= LONGEST for cell in found["detection"]),
         error={"known": _error(found, strange=False), "strange": _error(found, strange=True)},
     )
 

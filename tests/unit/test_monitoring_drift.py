@@ -82,7 +82,7 @@ def test_one_odd_day_is_no_drift() -> None:
 
 def test_lively_days_are_not_taken_for_a_drift_that_calm_days_would_show() -> None:
     calm, lively = Traffic(4, ups_and_downs=0.02), Traffic(4, ups_and_downs=0.4)
-    moved = Traffic(5, ups_and_downs=0.02).days(7, moved=0.08)
+    moved = Traffic(5, ups_and_downs=0.02).days(7, moved=0.15)
     by_calm, by_lively = (assess(Reference(traffic.days(28)), moved) for traffic in (calm, lively))
     assert any(one.alarms for one in by_calm)
     assert not any(one.alarms for one in by_lively)
