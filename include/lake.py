@@ -90,6 +90,11 @@ def feedback(model_name: str, name: str = "") -> str:
     return f"{root()}/feedback/{model_name}/{name}"
 
 
+def alerts(model_name: str, name: str = "") -> str:
+    """What people are to hear of: ``outbox/`` is to be sent, ``sent/`` was."""
+    return f"{root()}/alerts/{model_name}/{name}"
+
+
 def raw(source: str, week: str = "", name: str = "") -> str:
     """Files as the weekly ETL fetched them, unchanged; without a week the folder of all weeks."""
     return f"{root()}/raw/{source}/{week}/{name}" if week else f"{root()}/raw/{source}/"
