@@ -90,7 +90,6 @@ def feedback(model_name: str, name: str = "") -> str:
     return f"{root()}/feedback/{model_name}/{name}"
 
 
-<<<<<<< HEAD
 def monitoring(model_name: str, name: str = "") -> str:
     """What is known of a model's traffic day by day, and what people are asked to label."""
     return f"{root()}/monitoring/{model_name}/{name}"
@@ -114,11 +113,11 @@ def to_label(model_name: str, day: str) -> str:
 def day_report(model_name: str, day: str, name: str = "") -> str:
     """A day's HTML page and pictures, whichever run wrote them."""
     return f"{root()}/reports/data_validation_dag/{model_name}/{day}/{name}"
-=======
+
+
 def alerts(model_name: str, name: str = "") -> str:
     """What people are to hear of: ``outbox/`` is to be sent, ``sent/`` was."""
     return f"{root()}/alerts/{model_name}/{name}"
->>>>>>> alerts
 
 
 def raw(source: str, week: str = "", name: str = "") -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, timedelta
 
 from include.monitoring import days, drift
+from include.monitoring.answers import DaySums
 from include.monitoring.drift import LEAST_DAYS, WINDOWS, Comparison, Reference
-from include.monitoring.traffic import Champion, DaySums
+from include.monitoring.traffic import Champion
 
 REFERENCE_DAYS = 28
 NEVER_REFERENCE = 7  # the last days are tested, and so are no part of it

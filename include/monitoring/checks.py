@@ -15,6 +15,8 @@ import pandas as pd
 from pydantic import BaseModel
 
 from include.ingestion.quality import usual_lengths
+from include.monitoring.assessment import Assessment
+from include.monitoring.drift import Comparison
 from include.monitoring.profiles import Profile, Profiles, Sample, together
 
 Verdict = Literal["passed", "failed", "not_checked"]
@@ -30,6 +32,7 @@ LENGTH = 0.5  # Wasserstein's distance, in standard deviations of the usual leng
 UNKNOWN = 0.02  # of the pieces
 PIECES_PER_WORD = 1.25  # times the usual
 OUTLYING_LENGTHS, REPEATED = 0.05, 0.2
+LEAST_P = 1e-300
 UNUSUAL = 6.0  # robust deviations from the median of the last four weeks
 LEAST_DEVIATION = {"volume": 0.25, "latency_ms": 0.35, "confidence": 0.02, "unsure": 0.02}  # two of logarithms
 
@@ -58,6 +61,31 @@ def at_most(name: str, value: float, threshold: float, told: str) -> Check:
 def not_checked(name: str, why: str, value: float | None = None) -> Check:
     """A check that there was nothing for."""
     return Check(name=name, value=value, threshold=None, verdict="not_checked", told=why)
+
+
+def drift_checks(assessment: Assessment) -> list[Check]:
+    """Each test of the drift test, and the score: 1 is a drift, and half of that is p the square root of its level."""
+    found = [
+        Check(
+            name=f"drift.{one.name.replace(' ', '_')}.{one.window}",
+            value=one.p,
+            threshold=one.level,
+            verdict="failed" if one.alarms else "passed",
+            told=one.told,
+        )
+        for one in assessment.comparisons
+    ]
+    if not found:
+        return [not_checked("drift.score", assessment.told)]
+    score = max(_score(one) for one in assessment.comparisons)
+    told = f"{assessment.told}; the clearest change: {assessment.comparisons[0].told}"
+    verdict: Verdict = "failed" if assessment.alarms else "passed"
+    return [*found, Check(name="drift.score", value=score, threshold=1.0, verdict=verdict, told=told)]
+
+
+def _score(one: Comparison) -> float:
+    score = math.log(max(one.p, LEAST_P)) / math.log(one.level)
+    return score if one.alarms else min(score, 0.99)  # one odd day is no drift
 
 
 def quality(samples: Iterable[Sample], profiles: Profiles, past: Sequence[Profiles]) -> list[Check]:
@@ -99,10 +127,9 @@ def _quality(sample: Sample, now: Profile, past: Sequence[Profiles]) -> list[Che
         found.append(_share(now, f"{source}.missing_labels", missing, MISSING_LABELS, "have no label"))
     empty = int(measured["empty_columns"]) - (not now.texts_kept)
     found.append(at_most(f"{source}.empty_columns", empty, 0, f"{empty} of text and label are empty in every row"))
-    found.append(
-        _share(now, f"{source}.duplicates", measured["duplicates"], DUPLICATES[source],
-               "are there more than once, text and label", needs_text=True)
-    )  # fmt: skip
+    if source != "uploads":  # whose duplicates the intake has counted
+        twice, told = measured["duplicates"], "are there more than once, text and label"
+        found.append(_share(now, f"{source}.duplicates", twice, DUPLICATES[source], told, needs_text=True))
     if source == "predictions":
         found.append(_share(now, "predictions.cut", now.cut, CUT, "were longer than the model reads"))
     return found
@@ -120,14 +147,22 @@ def _refused(now: Profile) -> list[Check]:
     files, unreadable = now.counts.get("files", 0), now.counts.get("unreadable", 0)
     came = now.counts.get("rows_in", 0)
     if not files:
-        return [not_checked(f"uploads.{name}", "nothing was uploaded") for name in ("unreadable_files", "rejected")]
+        names = ("unreadable_files", "rejected", "duplicates")
+        return [not_checked(f"uploads.{name}", "nothing was uploaded") for name in names]
     told = f"{unreadable} of {files} files cannot be read"
     found = [at_most("uploads.unreadable_files", unreadable, 0, told)]
-    rejected = now.counts.get("rejected", 0)
-    if came < LEAST_ROWS:
-        return [*found, not_checked("uploads.rejected", f"{rejected} of {came} rows were rejected: too few to judge")]
-    told = f"{rejected:,} of {came:,} rows were rejected"
-    return [*found, at_most("uploads.rejected", rejected / came, REJECTED, told)]
+    for name, threshold, what in (
+        ("rejected", REJECTED, "rows were rejected, and were not there already"),
+        ("duplicates", DUPLICATES["uploads"], "rows were there before in the same upload"),
+    ):
+        count = now.counts.get(name, 0)
+        told = f"{count:,} of {came:,} {what}"
+        found.append(
+            at_most(f"uploads.{name}", count / came, threshold, told)
+            if came >= LEAST_ROWS
+            else not_checked(f"uploads.{name}", f"{told}: too few to judge")
+        )
+    return found
 
 
 def _distributions(sample: Sample, now: Profile, usual: Profile) -> list[Check]:

@@ -13,7 +13,7 @@ from include.registry import ledger
 from include.registry.ledger import Entry
 
 VERB: ledger.Verb = "drift_decision"
-DECISION, DAY, SINCE, ACTED_ON = "decision", "day", "since", ("retrain", "label")
+DECISION, DAY, SINCE, BECAUSE, ACTED_ON = "decision", "day", "since", "because", ("retrain", "label")
 MOST_DECISIONS = 2_000
 SHOWN = 8  # tests that an entry has
 
@@ -100,6 +100,7 @@ def _made(decided: Decided) -> date:
 
 def _facts(day: date, found: Decision, assessment: Assessment, new_rows: int) -> dict[str, Any]:
     facts: dict[str, Any] = {DECISION: found.verb, DAY: day.isoformat(), "new_rows": new_rows, "told": assessment.told}
+    facts |= {BECAUSE: found.because} if found.because else {}
     if assessment.reference:
         facts["reference"] = [one.isoformat() for one in assessment.reference]
     facts["tests"] = [

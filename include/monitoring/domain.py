@@ -9,9 +9,16 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
+
+from include.monitoring.assessment import Assessment
+from include.monitoring.traffic import some_rows
+
+Row = Mapping[str, Any]
+"""A row of the prediction log."""
 
 TYPICAL = 10
 WORDS = 12
@@ -36,7 +43,7 @@ class Difference:
     auc: float
     words: tuple[str, ...]
     typical: tuple[str, ...]
-    novelty: np.ndarray[Any, np.dtype[np.float64]]
+    novelty: Sequence[float]
 
 
 def differ(before: Sequence[str], now: Sequence[str]) -> Difference | None:
@@ -64,12 +71,25 @@ def differ(before: Sequence[str], now: Sequence[str]) -> Difference | None:
     novelty = told[new]
     order = np.argsort(-novelty, kind="stable")
     typical = list(dict.fromkeys(str(texts[int(new.argmax()) + at]) for at in order))[:TYPICAL]
-    return Difference(float(roc_auc_score(new, told)), tuple(best), tuple(typical), novelty)
+    return Difference(float(roc_auc_score(new, told)), tuple(best), tuple(typical), novelty.tolist())
 
 
-def worth_labelling(
-    rows: Sequence[Mapping[str, Any]], novelty: Sequence[float] | None = None, most: int = TO_LABEL
-) -> list[Mapping[str, Any]]:
+def rows_around(model: str, assessment: Assessment) -> tuple[list[Row], list[Row]]:
+    """Some rows of the reference, and of the window that alarms clearest, as far as the log has their texts."""
+    if not assessment.reference or not assessment.recent or not assessment.alarms:
+        return [], []
+    first, last = assessment.reference
+    changed = assessment.recent[1] - timedelta(days=assessment.alarms[0].window - 1)
+    return _rows_of(model, first, last), _rows_of(model, changed, assessment.recent[1])
+
+
+def _rows_of(model: str, first: date, last: date) -> list[Row]:
+    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    each = -(-MOST_TEXTS // len(days))
+    return [row for day in days for row in some_rows(model, day, each).to_pylist()][:MOST_TEXTS]
+
+
+def worth_labelling(rows: Sequence[Row], novelty: Sequence[float] | None = None, most: int = TO_LABEL) -> list[Row]:
     """The rows whose labels teach most: new texts of which the model is unsure, no two almost the same.
 
     Args:
@@ -98,7 +118,7 @@ def worth_labelling(
     return [rows[at] for at in chosen]
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def as_csv(rows: Sequence[Row]) -> bytes:
     """Rows to be labelled, as a file that is uploaded when its column ``label`` is filled in."""
     content = io.StringIO()
     columns = ["text", "label", "predicted", "probability", "prediction_id"]

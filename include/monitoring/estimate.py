@@ -11,11 +11,14 @@ from sqlalchemy.engine import Engine
 from include import lake
 from include.evaluation.answers import FILE, read_answers
 from include.monitoring.accuracy import Accuracy, Calibration, held_out_error
+from include.monitoring.answers import BINS, DaySums
 from include.monitoring.assessment import Assessment
-from include.monitoring.traffic import BINS, Champion, DaySums
+from include.monitoring.checks import Check, Verdict, not_checked
+from include.monitoring.traffic import Champion
 from include.registry import approvals, ledger
 
 MOST_ERROR = 0.02
+MOST_DROP = 0.02  # below the accuracy on the golden rows
 DAYS = 7
 DAGS = ("bert_model_training_pipeline", "weekly_etl", "model_retraining_dag", "ml_pipeline_dag")
 """Whose runs leave what a challenger answered to the golden rows."""
@@ -85,3 +88,41 @@ def golden_answers(champion: Champion, engine: Engine) -> tuple[list[float], lis
                 rows = read_answers(io.BytesIO(lake.read_bytes(uri)), "challenger")
                 return list(rows["confidence"]), list(rows["label"] == rows["predicted"]), list(rows["label"])
     return None
+
+
+def accuracy_checks(found: Estimate, live: Accuracy) -> list[Check]:
+    """What is known of the accuracy in production, beside that on the golden rows.
+
+    One that is surely lower than on the golden rows, by more than ``MOST_DROP``, fails. The ends of the intervals are
+    checks that nothing fails, to be plotted.
+    """
+    checks = []
+    if found.golden is not None:
+        checks.append(
+            _value("accuracy.golden", found.golden, "of the golden rows the champion had right when promoted")
+        )
+    if found.error is not None:
+        told = "mean error of the estimate on held-out shifts of the label mix"
+        shown: Verdict = "passed" if found.error <= MOST_ERROR else "not_checked"
+        checks.append(_value("accuracy.estimated_error", found.error, told, MOST_ERROR, shown))
+    checks += _interval("accuracy.estimated", found.accuracy, found.golden, found.told)
+    told = f"{live.value:.1%} of {live.texts} answers that people labelled at random were right"
+    if live.texts:
+        return [*checks, *_interval("accuracy.live", live, found.golden, told)]
+    return [*checks, not_checked("accuracy.live", "no label was asked for at random (POST /sample, /feedback)")]
+
+
+def _interval(name: str, accuracy: Accuracy | None, golden: float | None, told: str) -> list[Check]:
+    if accuracy is None:
+        return [not_checked(name, told)]
+    threshold = None if golden is None else golden - MOST_DROP
+    worse = threshold is not None and accuracy.high < threshold
+    return [
+        _value(name, accuracy.value, told, threshold, "failed" if worse else "passed"),
+        _value(f"{name}_low", accuracy.low, "lower end of its interval"),
+        _value(f"{name}_high", accuracy.high, "upper end of its interval"),
+    ]
+
+
+def _value(name: str, value: float, told: str, threshold: float | None = None, verdict: Verdict = "passed") -> Check:
+    return Check(name=name, value=value, threshold=threshold, verdict=verdict, told=told)

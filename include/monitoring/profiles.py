@@ -94,7 +94,7 @@ class Tokenizer:
         for one in self._fast.encode_batch(list(texts), add_special_tokens=False):
             words += len({at for at in one.word_ids if at is not None})
             pieces += len(one.ids)
-            unknown += one.ids.count(self._unknown)
+            unknown += sum(at == self._unknown for at in one.ids)
         return words, pieces, unknown
 
 
@@ -132,7 +132,7 @@ def profile(sample: Sample, tokenizer: Tokenizer | None) -> Profile:
         counts=sample.counts,
         texts_kept=kept,
         empty_texts=len(frame) - len(known) if kept else 0,
-        missing_labels=int((labels.isna() | (labels.astype(str).str.strip() == "")).sum()),
+        missing_labels=sum(not isinstance(label, str) or not label.strip() for label in labels),
         labels={str(label): int(count) for label, count in labels.value_counts().items()},
         lengths=[len(text) for text in random.Random(1).sample(known, min(KEPT_LENGTHS, len(known)))],
         languages=_languages(some),
