@@ -125,9 +125,13 @@ def day_of(champion: Champion, day: date, now: datetime, score: Score) -> DaySum
 
     None if others answered it and their texts are not in the log (BERT_LOG_TEXTS).
     """
-    uri = lake.daily_sums(champion.model, champion.version, day.isoformat())
-    kept = DaySums.model_validate(lake.read_json(uri)) if lake.exists(uri) else None
-    if kept and (kept.scored_again or now.date() - day > timedelta(days=LATE_DAYS)):
+    try:
+        kept = DaySums.model_validate(
+            lake.read_json(lake.daily_sums(champion.model, champion.version, day.isoformat()))
+        )
+    except FileNotFoundError:
+        kept = None
+    if kept and now.date() - day > timedelta(days=LATE_DAYS):
         return kept
     if kept and kept.seen == _seen(lake.find(folder(champion.model, day.isoformat()))):
         return kept
@@ -141,7 +145,7 @@ def day_of(champion: Champion, day: date, now: datetime, score: Score) -> DaySum
 def days_until(champion: Champion, first: date, last: date, now: datetime, score: Score) -> tuple[list[DaySums], str]:
     """A champion's days from one to another without a gap, and why there are fewer, if there are.
 
-    The days begin with the log, or after the last day that is not known.
+    The days begin with the first on which something was asked, or after the last day that is not known.
     """
     begins = first_day(champion.model)
     if begins is None or begins > last:
@@ -151,7 +155,7 @@ def days_until(champion: Champion, first: date, last: date, now: datetime, score
     day = max(first, begins)
     while day <= last:
         sums = day_of(champion, day, now, score)
-        found = [*found, sums] if sums else []
+        found = [*found, sums] if sums and (found or sums.of) else []
         if sums is None:
             why = (
                 f"{day} was answered by another version, and its texts are not in the log (BERT_LOG_TEXTS), so that "

@@ -4,13 +4,18 @@
 
 import io
 import logging
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import sqlalchemy as sa
+from pyarrow import parquet
 from sqlalchemy.engine import Engine
 
 from include import lake
@@ -26,10 +31,10 @@ from include.orchestration.outcome import NO_LOSS
 logger = logging.getLogger(__name__)
 
 MOST_ROWS = 10_000  # of a source that are looked at
+ROWS_AT_ONCE = 50_000
 SHOWN_FAULTS = 5
 OF_TEXT = ("text", "label")
 OF_PREDICTIONS = ("text", "label", "probability", "cut", "latency_ms", "text_hash")
-NOT_A_TEXT = "is no text"
 ETL = "weekly_etl"  # and the DAGs of sources with a schedule of their own, whose names begin so
 
 
@@ -103,7 +108,7 @@ def _uploads(day: date, engine: Engine) -> tuple[Sample, Check]:
             batches = connection.execute(wanted).fetchall()
     mine, runs = {one.batch_id for one in batches}, sorted({one.run_id for one in batches if one.run_id})
     counts: Counter[str] = Counter()
-    frames, faults = [], []
+    frames, faults, rows = [], [], 0
     for run_id in runs:
         uri = lake.staging(run_id, "intake.json")
         if not lake.exists(uri):
@@ -116,12 +121,13 @@ def _uploads(day: date, engine: Engine) -> tuple[Sample, Check]:
                     duplicates=file.by_rule.get("duplicate", 0), used=file.used + file.waiting,
                 )  # fmt: skip
         if intake.accepted_uri and lake.exists(intake.accepted_uri):
-            frame = pd.read_parquet(io.BytesIO(lake.read_bytes(intake.accepted_uri)))
-            faults += [f"{intake.accepted_uri}: {fault}" for fault in _faults(frame)]
-            frames.append(frame.reindex(columns=list(OF_TEXT)))
+            size, frame, wrong = _some_accepted(intake.accepted_uri)
+            faults += [f"{intake.accepted_uri}: {fault}" for fault in wrong]
+            frames.append(frame)
+            rows += size
     frame = pd.concat(frames, ignore_index=True) if frames else _nothing(OF_TEXT)
-    rows = len(frame)
-    sample = Sample("uploads", rows, frame.sample(min(rows, MOST_ROWS), random_state=0), dict(counts))
+    some = frame.sample(min(len(frame), MOST_ROWS), random_state=0)
+    sample = Sample("uploads", rows, some, dict(counts))
     schema = _told(name, faults, "text and label are texts") if frames else not_checked(name, "nothing was uploaded")
     return sample, schema
 
@@ -179,16 +185,29 @@ def _lost(file: FileAccount) -> int:
     return file.rejected - sum(file.by_rule.get(rule, 0) for rule in NO_LOSS)
 
 
-def _faults(frame: pd.DataFrame) -> list[str]:
-    missing = [name for name in OF_TEXT if name not in frame]
-    if missing:
-        return [f"it has no column {', '.join(missing)}"]
-    return [f"{name} {NOT_A_TEXT}" for name in OF_TEXT if not _is_text(frame[name])]
+def _some_accepted(uri: str) -> tuple[int, pd.DataFrame, list[str]]:
+    """How many rows were accepted, some of them, and what is wrong with their columns; a file may have millions."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        parquet.ParquetFile(lake.download_file(uri, Path(folder) / "accepted.parquet")) as file,
+    ):
+        rows, schema = file.metadata.num_rows, file.schema_arrow
+        if missing := [name for name in OF_TEXT if name not in schema.names]:
+            return rows, _nothing(OF_TEXT), [f"it has no column {', '.join(missing)}"]
+        wrong = [f"{name} is {schema.field(name).type} and no text" for name in OF_TEXT if not _is_text(schema, name)]
+        chosen = np.sort(np.random.default_rng(0).choice(rows, min(rows, MOST_ROWS), replace=False))
+        parts, start = [], 0
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(OF_TEXT)):
+            mine = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
+            parts.append(pa.Table.from_batches([batch]).take(mine))
+            start += len(batch)
+        frame = pa.concat_tables(parts).to_pandas() if parts else _nothing(OF_TEXT)
+        return rows, frame.reindex(columns=list(OF_TEXT)), wrong
 
 
-def _is_text(column: "pd.Series[Any]") -> bool:
-    known = column.dropna()
-    return not len(known) or pd.api.types.is_string_dtype(known)
+def _is_text(schema: pa.Schema, name: str) -> bool:
+    of = schema.field(name).type
+    return bool(pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_null(of))
 
 
 def _kind(of: Any) -> str:
