@@ -125,12 +125,7 @@ def day_of(champion: Champion, day: date, now: datetime, score: Score) -> DaySum
 
     None if others answered it and their texts are not in the log (BERT_LOG_TEXTS).
     """
-    try:
-        kept = DaySums.model_validate(
-            lake.read_json(lake.daily_sums(champion.model, champion.version, day.isoformat()))
-        )
-    except FileNotFoundError:
-        kept = None
+    kept = _kept(champion, day)
     if kept and now.date() - day > timedelta(days=LATE_DAYS):
         return kept
     if kept and kept.seen == _seen(lake.find(folder(champion.model, day.isoformat()))):
@@ -197,6 +192,14 @@ def _score_again(champion: Champion, day: date, score: Score) -> DaySums | None:
     logger.info("%s: %d texts were scored again by version %s", day, len(texts), champion.version)
     _keep(champion.model, found)
     return found
+
+
+def _kept(champion: Champion, day: date) -> DaySums | None:
+    uri = lake.daily_sums(champion.model, champion.version, day.isoformat())
+    try:
+        return DaySums.model_validate(lake.read_json(uri))
+    except FileNotFoundError:
+        return None
 
 
 def _keep(model: str, sums: DaySums) -> None:
