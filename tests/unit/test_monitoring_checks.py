@@ -11,12 +11,30 @@ from sqlalchemy.engine import Engine
 
 from include import lake
 from include.monitoring import profiles, results
-from include.monitoring.checks import Check, anomalies, distributions, quality
+from include.monitoring.checks import (
+    CUT,
+    EMPTY_TEXTS,
+    LABEL_MIX,
+    LANGUAGE_MIX,
+    LENGTH,
+    MISSING_LABELS,
+    OUTLYING_LENGTHS,
+    PIECES_PER_WORD,
+    REJECTED,
+    REPEATED,
+    UNKNOWN,
+    UNUSUAL,
+    Check,
+    anomalies,
+    distributions,
+    quality,
+)
 from include.monitoring.profiles import SOURCES, Name, Profiles, Sample, Tokenizer, profile, tokenizer_at
 
 pytest_plugins = ["tests.unit.registry_services"]
 
 DAY = date(2026, 3, 30)
+REPOSITORY = Path(__file__).parents[2]
 WORDS = [
     "please",
     "tell",
@@ -217,3 +235,14 @@ def test_results_are_entered_once_and_told_when_they_begin_to_fail(engine: Engin
     rows = results.since(engine, "model", date(2026, 3, 1), date(2026, 3, 4), like="a%")
     assert [(day.day, check.verdict) for day, check in rows] == [(1, "failed"), (2, "failed"), (3, "passed")]
     assert results.of_day(engine, "another", date(2026, 3, 1)) == []
+
+
+def test_the_page_names_every_check_with_its_threshold() -> None:
+
+    page = (REPOSITORY / "docs" / "validation.md").read_text()
+    found = checked(sample(), sample(source="uploads"), sample(source="training_examples"))
+    for name in found:
+        assert f"`{name}`" in page or f"`….{name.split('.', 1)[1]}`" in page, f"docs/validation.md has no {name}"
+    for share in (EMPTY_TEXTS, MISSING_LABELS, CUT, REJECTED, UNKNOWN, OUTLYING_LENGTHS, REPEATED):
+        assert f"{share:.0%}".replace("%", " %") in page
+    assert all(str(one) in page for one in (LABEL_MIX, LENGTH, LANGUAGE_MIX, PIECES_PER_WORD, f"{UNUSUAL:.0f} robust"))
