@@ -62,6 +62,11 @@ def begins(champion: Champion, alarms: Sequence[Alarm]) -> date:
     return max(earliest, min(drifted, key=lambda one: one.day).since) if drifted else earliest
 
 
+def reference_size(days: int) -> int:
+    """How many of so many days are the reference: 7 to 28, but none of the last week as soon as that leaves 7."""
+    return min(max(days - NEVER_REFERENCE, LEAST_DAYS), REFERENCE_DAYS)
+
+
 def assess(kept: Sequence[DaySums], rate: float, why_fewer: str = "") -> Assessment:
     """Tests the last of a champion's days against the first of them.
 
@@ -70,8 +75,7 @@ def assess(kept: Sequence[DaySums], rate: float, why_fewer: str = "") -> Assessm
         rate: false alarms allowed in a year.
         why_fewer: why the days do not begin earlier, if anything hindered that.
     """
-    enough = len(kept) >= LEAST_DAYS + min(WINDOWS)
-    size = min(max(len(kept) - NEVER_REFERENCE, LEAST_DAYS), REFERENCE_DAYS)
+    enough, size = len(kept) >= LEAST_DAYS + min(WINDOWS), reference_size(len(kept))
     if not enough:
         because = f" ({why_fewer})" if why_fewer else ""
         told = (

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from include import lake
-from include.monitoring import traffic
-from include.monitoring.assessment import Alarm, assess, begins
+from include.monitoring import drift, traffic
+from include.monitoring.assessment import Alarm, assess, begins, reference_size
 from include.monitoring.days import join
 from include.monitoring.traffic import Champion
 from include.serving.prediction_log import LogTexts, Said, as_table, folder, new_id
@@ -281,3 +281,17 @@ def test_the_first_days_are_the_reference_and_the_last_week_never_is(log: Log) -
         "(the log begins then)"
     )
     assert {one.window for one in assess(kept, 1.0).comparisons} == {3, 7}
+
+
+def test_a_reference_that_grows_gives_no_more_false_alarms() -> None:
+    from tests.unit.test_monitoring_drift import Traffic
+
+    alarmed = days = 0
+    for seed in range(12):
+        seen = Traffic(seed, texts=(100, 500, 3_000)[seed % 3], ups_and_downs=(0.05, 0.2)[seed % 2]).days(36)
+        for number in range(10, 36):
+            size = reference_size(number)
+            alarmed += any(one.alarms for one in drift.assess(drift.Reference(seen[:size]), seen[size:number]))
+            days += 1
+    assert days == 312
+    assert alarmed <= 1
