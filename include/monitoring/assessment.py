@@ -44,10 +44,11 @@ class Assessment:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A drift that was seen before: on which day, and since when the texts are others by its window."""
+    """A drift that was seen: on which day, since when the texts are others, and in which version's answers."""
 
     day: date
     since: date
+    version: str
 
 
 def begins(champion: Champion, alarms: Sequence[Alarm]) -> date:
@@ -62,20 +63,33 @@ def begins(champion: Champion, alarms: Sequence[Alarm]) -> date:
     return max(earliest, min(drifted, key=lambda one: one.day).since) if drifted else earliest
 
 
+def ends(champion: Champion, alarms: Sequence[Alarm]) -> date | None:
+    """The day before which a champion's reference ends, if it has seen a drift: days after that are no more of it.
+
+    ``alarms`` are those before the day that is looked at.
+    """
+    promoted = champion.since.astimezone(UTC).date()
+    mine = [one.since for one in alarms if one.version == champion.version and one.day > promoted]
+    return min(mine, default=None)
+
+
 def reference_size(days: int) -> int:
     """How many of so many days are the reference: 7 to 28, but none of the last week as soon as that leaves 7."""
     return min(max(days - NEVER_REFERENCE, LEAST_DAYS), REFERENCE_DAYS)
 
 
-def assess(kept: Sequence[DaySums], rate: float, why_fewer: str = "") -> Assessment:
+def assess(kept: Sequence[DaySums], rate: float, why_fewer: str = "", before: date | None = None) -> Assessment:
     """Tests the last of a champion's days against the first of them.
 
     Args:
         kept: all days since the reference's first, the oldest first.
         rate: false alarms allowed in a year.
         why_fewer: why the days do not begin earlier, if anything hindered that.
+        before: the reference's days are before this one, if it leaves enough of them.
     """
     enough, size = len(kept) >= LEAST_DAYS + min(WINDOWS), reference_size(len(kept))
+    if before is not None:
+        size = min(size, max(sum(one.day < before for one in kept), LEAST_DAYS))
     if not enough:
         because = f" ({why_fewer})" if why_fewer else ""
         told = (

@@ -58,7 +58,8 @@ def day_of(labels: Sequence[str], probabilities: ArrayLike, characters: ArrayLik
         probabilities: (texts, labels) its answers.
         characters: (texts,) lengths of the texts; None if the texts are not kept.
     """
-    answers = np.asarray(probabilities, np.float64).reshape(-1, len(labels))
+    answers = np.asarray(probabilities, np.float64)
+    answers = answers.reshape(len(answers), len(labels))
     measures = _measures(answers, None if characters is None else np.asarray(characters, np.float64))
     values = np.stack(list(measures.values()), 1)
     return Days(

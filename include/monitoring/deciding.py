@@ -43,7 +43,7 @@ def decisions(engine: Engine, model: str) -> list[Decided]:
 def alarms(engine: Engine, model: str) -> list[Alarm]:
     """The drifts that were seen: on which days, and since when."""
     seen = [one for one in decisions(engine, model) if one.entry.facts.get(SINCE)]
-    return [Alarm(one.day, date.fromisoformat(one.entry.facts[SINCE])) for one in seen]
+    return [Alarm(one.day, date.fromisoformat(one.entry.facts[SINCE]), one.entry.version) for one in seen]
 
 
 def decide_day(

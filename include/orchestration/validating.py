@@ -122,10 +122,12 @@ class Validation:
 
     def assess(self, champion: Champion) -> tuple[list[DaySums], Assessment]:
         """The champion's days and what the drift test says of them; days that are not known yet are scored."""
-        first = assessment.begins(champion, deciding.alarms(self.engine, self.model))
+        seen = [one for one in deciding.alarms(self.engine, self.model) if one.day < self.day]
+        first = assessment.begins(champion, seen)
         with traffic.scorer(champion) as score:
             kept, why = traffic.days_until(champion, first, self.day, self.now, score)
-        return kept, assessment.assess(kept, MonitoringSettings().false_alarms_per_year, why)
+        rate, end = MonitoringSettings().false_alarms_per_year, assessment.ends(champion, seen)
+        return kept, assessment.assess(kept, rate, why, end)
 
     def decide(self) -> dict[str, Any]:
         """Decides what follows; writes the report, raises alerts, sets the run's note. Returns what a trigger needs."""

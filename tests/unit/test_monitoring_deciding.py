@@ -42,7 +42,7 @@ def test_what_was_decided_on_a_day_holds(champion: Champion, engine: Engine) -> 
     assert entry.facts["tests"][0]["told"] == "card 41.0%, was 20.0%"
     assert entry.facts["reference"] == ["2026-02-18", "2026-03-17"]
     assert "there are 500 new labelled rows to learn from" in entry.reason
-    assert alarms(engine, champion.model) == [Alarm(DAY, date(2026, 3, 24))]
+    assert alarms(engine, champion.model) == [Alarm(DAY, date(2026, 3, 24), "2")]
 
 
 def test_a_drift_that_goes_on_is_acted_on_once_until_the_cool_down_is_over(champion: Champion, engine: Engine) -> None:

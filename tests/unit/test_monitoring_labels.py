@@ -95,7 +95,7 @@ def test_the_words_and_the_texts_that_are_new_are_named() -> None:
 def test_new_texts_of_which_the_model_is_unsure_are_worth_most_and_no_two_are_alike() -> None:
     rows: list[dict[str, Any]] = [
         {"id": str(number), "text": text, "label": "card", "probability": sure}
-        for number, (text, sure) in enumerate([(OLD, 0.99), (NEW, 0.99), (f"{NEW} again", 0.4), (NEW + "!", 0.39)])
+        for number, (text, sure) in enumerate([(OLD, 0.99), (NEW, 0.99), (f"{NEW}.", 0.4), (NEW + "!", 0.39)])
     ]
     assert [row["id"] for row in worth_labelling(rows, [0.1, 0.9, 0.9, 0.9])] == ["3", "0"]
     assert [row["id"] for row in worth_labelling(rows, None, 1)] == ["3"]

@@ -1,6 +1,5 @@
 """A champion's days out of the prediction log, on real Parquet in S3: counted, kept, and scored again."""
 
-import tracemalloc
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from pyarrow import parquet
 
 from include import lake
 from include.monitoring import drift, traffic
-from include.monitoring.assessment import Alarm, assess, begins, reference_size
+from include.monitoring.assessment import Alarm, assess, begins, ends, reference_size
 from include.monitoring.days import join
 from include.monitoring.traffic import Champion
 from include.serving.prediction_log import LogTexts, Said, as_table, folder, new_id
@@ -68,6 +67,12 @@ class Log:
 
 @pytest.fixture
 def log() -> Log:
+    return Log()
+
+
+@pytest.fixture
+def local(file_lake: str) -> Log:
+    """One in a folder, for tests that write many files."""
     return Log()
 
 
@@ -223,27 +228,27 @@ def test_the_sample_of_a_large_day_is_any_rows(log: Log, monkeypatch: pytest.Mon
     assert found.sample.equals(traffic.look(log.model, TODAY, log.champion).sample)
 
 
-def test_reading_a_day_takes_no_more_memory_if_there_are_more_files(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    labels = [f"label {number}" for number in range(100)]
-    champion = Champion(log.model, "2", "", tuple(labels), log.champion.since)
+def test_reading_a_day_takes_no_more_memory_if_there_are_more_files(
+    local: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = [f"label {number}" for number in range(50)]
+    champion = Champion(local.model, "2", "", tuple(labels), local.champion.since)
     at = datetime(2026, 3, 30, 12, tzinfo=UTC)
-    ids, nobody_else, shares = [new_id(at) for _ in range(200)], [None] * 200, np.full((200, 100), 0.01, np.float32)
-    said = Said(log.model, "2", at, ids, ["some text"] * 200, [False] * 200, labels, shares, 5.0, nobody_else)
+    ids, nobody_else, shares = [new_id(at) for _ in range(200)], [None] * 200, np.full((200, 50), 0.02, np.float32)
+    said = Said(local.model, "2", at, ids, ["some text"] * 200, [False] * 200, labels, shares, 5.0, nobody_else)
     table = as_table([said], "full")
     monkeypatch.setattr(traffic, "MOST_SAMPLED", 100)
-    peaks = []
-    for day, count in ((ago(1), 40), (TODAY, 160)):
+    peaks, usual = [], pa.default_memory_pool()
+    for day, count in ((ago(1), 40), (TODAY, 200)):
         for _ in range(count):
-            log.put(day, table)
-        usual, mine = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+            local.put(day, table)
+        mine = pa.proxy_memory_pool(usual)
         pa.set_memory_pool(mine)
-        tracemalloc.start()
         try:
-            assert traffic.look(log.model, day, champion).sums.texts == 200 * count
-            peaks.append(tracemalloc.get_traced_memory()[1] + mine.max_memory())
+            assert traffic.look(local.model, day, champion).sums.texts == 200 * count
         finally:
-            tracemalloc.stop()
             pa.set_memory_pool(usual)
+        peaks.append(mine.max_memory())
     assert peaks[1] < 1.5 * peaks[0]
 
 
@@ -262,15 +267,30 @@ def test_the_reference_reaches_back_four_weeks_but_not_before_a_drift_that_led_t
 ) -> None:
     promoted = log.champion.since.date()
     assert begins(log.champion, []) == promoted - timedelta(days=28)
-    seen = [Alarm(promoted - timedelta(days=days), promoted - timedelta(days=days + 2)) for days in (60, 5, 3)]
+    seen = [Alarm(promoted - timedelta(days=days), promoted - timedelta(days=days + 2), "1") for days in (60, 5, 3)]
     assert begins(log.champion, seen) == promoted - timedelta(days=7)
-    assert begins(log.champion, [Alarm(promoted + timedelta(days=3), promoted)]) == promoted - timedelta(days=28)
+    assert begins(log.champion, [Alarm(promoted + timedelta(days=3), promoted, "2")]) == promoted - timedelta(days=28)
 
 
-def test_the_first_days_are_the_reference_and_the_last_week_never_is(log: Log) -> None:
+def test_a_reference_takes_in_no_day_since_a_drift(local: Log) -> None:
+    promoted = local.champion.since.date()
+    seen = [Alarm(promoted + timedelta(days=days), promoted + timedelta(days=days - 2), "2") for days in (14, 13)]
+    before = ends(local.champion, [*seen, Alarm(promoted, promoted - timedelta(days=3), "1")])
+    assert before == promoted + timedelta(days=11)
+    assert ends(local.champion, []) is None
+    for number in range(30):
+        local.write(promoted + timedelta(days=number), ["some text"] * 40)
+    kept, _ = traffic.days_until(local.champion, promoted, promoted + timedelta(days=29), NOW, as_refunds)
+    found = assess(kept, 1.0, before=before)
+    assert found.reference == (promoted, promoted + timedelta(days=10))
+    early = assess(kept, 1.0, before=promoted + timedelta(days=2))
+    assert early.reference == (promoted, promoted + timedelta(days=6)), "fewer than seven days are none"
+
+
+def test_the_first_days_are_the_reference_and_the_last_week_never_is(local: Log) -> None:
     for number in range(40):
-        log.write(ago(number), ["some text"] * 40)
-    kept, _ = traffic.days_until(log.champion, ago(39), TODAY, NOW, as_refunds)
+        local.write(ago(number), ["some text"] * 40)
+    kept, _ = traffic.days_until(local.champion, ago(39), TODAY, NOW, as_refunds)
     sizes = {}
     for count in (9, 10, 14, 20, 35, 40):
         found = assess(kept[:count], 1.0)
