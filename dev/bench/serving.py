@@ -50,7 +50,7 @@ app = FastAPI()
 @app.get("/ping")
 def ping(): return {}
 @app.post("/invocations")
-def predict(body: dict): return {"predictions": [one[0]["label"] for one in classify(body["instances"])]}
+def predict(body: dict): return {"predictions": [one[0]["label"] for one in classify(body["inputs"])]}
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """
 
@@ -67,7 +67,7 @@ app = FastAPI()
 def ping(): return {}
 @app.post("/invocations")
 def predict(body: dict):
-    texts = tokenizer(body["instances"], padding=True, truncation=True, return_tensors="np")
+    texts = tokenizer(body["inputs"], padding=True, truncation=True, return_tensors="np")
     given = {name: texts[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
     return {"predictions": [labels[int(one)] for one in session.run(None, given)[0].argmax(-1)]}
 uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
@@ -107,7 +107,7 @@ class Load:
             dice = random.Random(seed)
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=300)
             while self._take():
-                body = json.dumps({"instances": dice.sample(self._texts, self._per_request)})
+                body = json.dumps({"inputs": dice.sample(self._texts, self._per_request)})
                 begun = time.perf_counter()
                 connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
                 answer = connection.getresponse()
@@ -142,7 +142,8 @@ def prepare(folder: Path) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "BERT_ENVIRONMENT": "local",
         "BERT_LOG_TEXTS": "hash",
-        "PYTHONPATH": str(REPOSITORY),
+        # With the engines that make bench-serving installs beside the project's packages.
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
         # MLflow starts uvicorn by its name.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
