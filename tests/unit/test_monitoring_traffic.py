@@ -281,9 +281,9 @@ def test_a_reference_takes_in_no_day_since_a_drift(local: Log) -> None:
     for number in range(30):
         local.write(promoted + timedelta(days=number), ["some text"] * 40)
     kept, _ = traffic.days_until(local.champion, promoted, promoted + timedelta(days=29), NOW, as_refunds)
-    found = assess(kept, 1.0, before=before)
+    found = assess(kept, 1.0, until=before)
     assert found.reference == (promoted, promoted + timedelta(days=10))
-    early = assess(kept, 1.0, before=promoted + timedelta(days=2))
+    early = assess(kept, 1.0, until=promoted + timedelta(days=2))
     assert early.reference == (promoted, promoted + timedelta(days=6)), "fewer than seven days are none"
 
 
