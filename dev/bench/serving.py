@@ -59,6 +59,7 @@ import sys
 import numpy as np, onnxruntime, uvicorn
 from fastapi import FastAPI
 from transformers import AutoConfig, AutoTokenizer
+import include.training.model
 folder, port = sys.argv[1], int(sys.argv[2])
 tokenizer, labels = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder).id2label
 session = onnxruntime.InferenceSession(folder + "/model.onnx")
@@ -231,9 +232,12 @@ def measure(rounds: int, requests: int) -> dict[str, Any]:
     with TemporaryDirectory(prefix="bench-serving-") as name:
         folder = Path(name)
         environment = prepare(folder)
-        onnx = export_onnx(folder / "model")
+        commands = sides(folder, onnx=export_onnx(folder / "model"))
+        for command in commands.values():  # one that does not start is to be known before an hour has gone
+            with started(command, environment, folder / "log") as port:
+                Load(port, short, 1).run(1, 1)
         for turn in range(rounds):
-            for side, command in sides(folder, onnx=onnx).items():
+            for side, command in commands.items():
                 with started(command, environment, folder / "log") as port:
                     for kind, texts, per_request, callers, count in (
                         ("16", short, 1, CALLERS, requests),
