@@ -134,7 +134,7 @@ class Validation:
         if self.champion is None:
             told = "There is no champion yet: what came was checked, and there is no traffic to watch."
             self._conclude("No champion", told, None, [], None)
-            return {"decision": "nothing", "decision_id": "", "reason": told}
+            return {"decision": "nothing", "decision_id": "", "reason": told, "starts": False}
         kept, assessed = self.assess(self.champion)
         config = MonitoringSettings()
         rules = Rules(config.drift_cool_down_days, config.drift_retrainings_a_month, config.drift_least_new_rows)
