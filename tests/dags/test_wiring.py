@@ -68,6 +68,11 @@ def test_the_listener_starts_the_pipeline_through_a_dataset(bag: Any) -> None:
     assert [uri for uri, _ in trigger.iter_datasets()] == [outlet.uri]
 
 
+def test_the_sender_of_alerts_always_runs(bag: Any) -> None:
+    assert chain(bag.dags["send_alerts"]) == ["send"]
+    assert bag.dags["send_alerts"].timetable.summary == "@continuous"
+
+
 def test_training_stands_behind_the_gpu_pool(bag: Any) -> None:
     assert bag.dags["bert_model_training_pipeline"].get_task("train_model").pool == "gpu"
 
