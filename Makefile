@@ -152,7 +152,10 @@ bench-pieces: setup ## measures what each piece of include/training/fast gains o
 profile: setup ## shows where the CPU seconds of a training step go, and the MFU, in .local/profile.txt [DATA=]
 	$(BIN)/python -m dev.bench.profile $${DATA:+--data="$$DATA"}
 
-gpu-check: setup ## measures all that there is to know of a GPU in nine minutes, to docs/benchmarks/gpu.json [DATA= TEST= DIR=unpadded BERT]
+gpu-test-nightly: setup ## runs all tests, also those that take minutes and that the nightly workflow runs
+	NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+check: setup ## measures all that there is to know of a GPU in nine minutes, to docs/benchmarks/gpu.json [DATA= TEST= DIR=unpadded BERT]
 	$(BIN)/python -m dev.bench.gpu_check $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"} $${DIR:+--unpadded="$$DIR"}
 	$(BIN)/python -m dev.bench page
 
@@ -184,7 +187,7 @@ simulate-promotion: setup ## simulates the gates' decisions for minutes and writ
 simulate-drift: setup ## simulates years of traffic and drifts, trains a model for it, and writes docs/monitoring.md [DATA= TEST=]
 	$(BIN)/python -m dev.drift $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"}
 
-test: setup ## runs all tests
+test: setup ## runs the tests but those that are marked nightly
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check: setup ## lints, checks the format, the types and who imports whom, and looks for known vulnerabilities

@@ -87,14 +87,18 @@ def weekly_etl(schedule: str, names: list[str]) -> None:
         landed = download.expand(source=list_sources(names))
         raw_file, steps = curate.script_steps(week().scripts)
         raw = LoadRows(
-            task_id="load_raw", input_file=curate.parquet(raw_file), output_table=curate.own("raw"), if_exists="replace"
+            task_id="load_raw",
+            input_file=curate.parquet(raw_file),
+            output_table=curate.own("raw"),
+            if_exists="replace",
+            columns=sql.RAW,
         )
         sightings = aql.transform_file(
             "transform.sql", task_id="transform", conn_id=WAREHOUSE, parameters={"raw": raw.output},
             op_kwargs={"output_table": curate.own("sightings")},
         )  # fmt: skip
         merge = curate.MergeExamples(
-            task_id="merge", names=names, source_table=curate.own("changes"), columns=curate.COLUMNS,
+            task_id="merge", names=names, source_table=curate.own("update"), columns=list(sql.COLUMNS),
             target_table=curate.table("training_examples"), target_conflict_columns=["text_hash"],
             if_conflicts="update", pool=MERGE_POOL,
         )  # fmt: skip

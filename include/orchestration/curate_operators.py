@@ -26,8 +26,6 @@ or has another label there becomes a batch that this run trains on; the model is
 report lies in `reports/weekly_etl/`. A source with a schedule of its own has a DAG of its own, which hands its batch to
 `bert_model_training_pipeline`. docs/etl.md has the rest.
 """
-COLUMNS = ["text_hash", "text", "label", "source", "first_seen", "last_seen", "label_version"]
-"""Of ``training_examples``, those that a merge writes."""
 
 
 def task_defaults() -> dict[str, Any]:
@@ -92,7 +90,10 @@ def dag_id_of(schedule: str) -> str:
 
 
 class MergeExamples(MergeOperator):
-    """``aql.merge`` of what was settled from a week's sightings; entering those comes first."""
+    """``aql.merge`` of what was settled from a week's sightings; entering those comes first.
+
+    The SDK's merge is for texts that are known; new ones, of which there may be millions, are inserted after it.
+    """
 
     def __init__(self, *, names: list[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -102,12 +103,14 @@ class MergeExamples(MergeOperator):
         """Settles and merges; returns the merged table."""
         from include.orchestration import curating, etl_steps
 
-        run, changes = context["dag_run"], self.source_table.name
-        curated = curating.table_name("curated", run.dag_id, run.run_id)
+        run = context["dag_run"]
+        curated, changes = (curating.table_name(kind, run.dag_id, run.run_id) for kind in ("curated", "changes"))
         if curating.has_table(changes) and not curating.has_table(curated):
             raise AirflowSkipException("the run's tables are gone: clear it from read_files on")
         curating.settle(curated, changes, etl_steps.week_of(run), self.names, sources.week().conflicts)
+        curating.prepare_merge(changes, self.source_table.name)
         merged = super().execute(context)
+        curating.insert_new(changes)
         etl_steps.keep(run, merge=curating.changes_of(changes), rule=sources.week().conflicts)
         return merged
 
