@@ -18,7 +18,6 @@ from astro.table import Metadata, Table
 
 from include.ingestion import sources
 from include.orchestration.defaults import AWS, SCHEMA, TASK_DEFAULTS, WAREHOUSE
-from include.settings import settings
 
 ETL_DOC = """
 Fetches what is new at the sources that `BERT_SOURCES` lists (FTP, SFTP, HTTP, S3, SQL, REST, MongoDB, folders) into
@@ -31,14 +30,10 @@ report lies in `reports/weekly_etl/`. A source with a schedule of its own has a 
 
 def task_defaults() -> dict[str, Any]:
     """What all tasks of these DAGs have in common, as it is set now."""
-    emails = list(settings().alert_emails)
     return TASK_DEFAULTS | {
         "retries": 1,
         "retry_delay": timedelta(minutes=5),
         "retry_exponential_backoff": False,
-        "email": emails,
-        "email_on_failure": bool(emails),
-        "email_on_retry": False,
     }
 
 

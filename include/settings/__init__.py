@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from include import renaming
+from include.settings import quiet
 from include.settings.monitoring import MonitoringSettings
 from include.settings.pod import PodSettings
 from include.settings.serving import ServingSettings
@@ -92,7 +93,16 @@ class Settings(Deployment):
 
     # The weekly ETL.
     sources: str = Field("include/ingestion/sources.yaml", description="the YAML file that lists its sources")
-    alert_emails: Names = Field((), description="who gets a mail when weekly_etl fails, comma-separated")
+
+    # Alerts: sent by mail if there is the connection smtp_default, and to Slack if there is slack_default.
+    alert_emails: Names = Field((), description="who gets alerts by mail, comma-separated")
+    quiet_hours: Annotated[str, AfterValidator(quiet.checked)] = Field(
+        "",
+        description="when alerts wait that are not urgent: 22:00-07:00, or 22:00-07:00 Europe/Berlin for a zone other "
+        "than UTC; empty: never",
+    )
+    late_minutes: float = Field(360.0, gt=0, description="a DAG run that takes longer than this is told of as late")
+    stuck_hours: float = Field(24.0, gt=0, description="so is an upload that has waited this long for a run to use it")
 
     # The data contract.
     text_column: str = Field("", description="name of the text column; empty: found by name")
