@@ -206,10 +206,16 @@ def _identifier() -> Any:
 
 def other_language(text: str, wanted: tuple[str, ...]) -> str:
     """The language of a text if that is surely none of those wanted; empty if it is, or if nobody can tell."""
+    language = language_of(text)
+    return language if language not in wanted else ""
+
+
+def language_of(text: str) -> str:
+    """The language of a text, as ISO 639-1; empty if nobody can tell for sure."""
     words = re.sub(r"\S*[@/\d]\S*|[^\w\s]", " ", text)
     plain = [word for word in words.split() if not word[0].isupper()]  # names are of any language
     words = " ".join(plain) if len(plain) >= FEWEST_WORDS else words
     if len(words.strip()) < SHORTEST_FOR_LANGUAGE:
         return ""
     language, probability = _identifier().classify(words)
-    return str(language) if language not in wanted and probability >= SURE_OF_LANGUAGE else ""
+    return str(language) if probability >= SURE_OF_LANGUAGE else ""

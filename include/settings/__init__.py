@@ -19,6 +19,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from include import renaming
+from include.settings.monitoring import MonitoringSettings
 from include.settings.pod import PodSettings
 from include.settings.serving import ServingSettings
 from include.settings.types import Names, TrackingUri, parse_object, split
@@ -213,13 +214,19 @@ def faults() -> list[str]:
     wrong_pod = list(_wrong_values(PodSettings))
     # With a pod that is wrong, the rest can still be looked at beside one that is right.
     stand_in = {"pod": PodSettings.model_construct(image="any")} if wrong_pod else {}
-    return [*_unknown_names(), *wrong_pod, *_wrong_values(ServingSettings), *_wrong_values(Settings, **stand_in)]
+    return [
+        *_unknown_names(),
+        *wrong_pod,
+        *_wrong_values(ServingSettings),
+        *_wrong_values(MonitoringSettings),
+        *_wrong_values(Settings, **stand_in),
+    ]
 
 
 def variables() -> dict[str, str]:
     """Every setting's variable, with what it is about."""
     found = {}
-    for model in (PodSettings, ServingSettings, Settings):
+    for model in (PodSettings, ServingSettings, MonitoringSettings, Settings):
         for name, field in model.model_fields.items():
             default = None if field.default_factory else f"the default is {field.default!r}"
             found[_variable(model, name)] = "; ".join(part for part in (field.description, default) if part)
