@@ -187,6 +187,10 @@ simulate-promotion: setup ## simulates the gates' decisions for minutes and writ
 simulate-drift: setup ## simulates years of traffic and drifts, trains a model for it, and writes docs/monitoring.md [DATA= TEST=]
 	$(BIN)/python -m dev.drift $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"}
 
+test-spark: setup ## runs the weekly ETL's tests by Spark, which it brings (480 MB) and which need Java 17
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .local/spark -r requirements-spark.txt
+	NIGHTLY=1 PYTHONPATH=.local/spark $(BIN)/pytest -p no:xdist tests/dags/test_etl_spark.py
+
 test: setup ## runs the tests but those that are marked nightly
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 

@@ -23,7 +23,7 @@ from include.settings import quiet
 from include.settings.monitoring import MonitoringSettings
 from include.settings.pod import PodSettings
 from include.settings.serving import ServingSettings
-from include.settings.types import Names, TrackingUri, split
+from include.settings.types import Names, TrackingUri, parse_object, split
 
 
 class Deployment(BaseSettings):
@@ -93,6 +93,12 @@ class Settings(Deployment):
 
     # The weekly ETL.
     sources: str = Field("include/ingestion/sources.yaml", description="the YAML file that lists its sources")
+    etl_engine: Literal["warehouse", "spark"] = Field(
+        "warehouse", description="what transforms and merges its rows: SQL in the warehouse, or Spark (docs/etl.md)"
+    )
+    spark_conf: Annotated[dict[str, str], NoDecode] = Field(
+        {}, description="Spark's own settings for these jobs, a JSON object of names and values"
+    )
 
     # Alerts: sent by mail if there is the connection smtp_default, and to Slack if there is slack_default.
     alert_emails: Names = Field((), description="who gets alerts by mail, comma-separated")
@@ -180,6 +186,7 @@ class Settings(Deployment):
         split
     )
 
+    _parse_conf = field_validator("spark_conf", mode="before")(parse_object)
     _parse_mapping = field_validator("label_mapping", mode="before")(renaming.parse)
     _check_mapping = field_validator("label_mapping")(renaming.check)
 
