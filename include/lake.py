@@ -125,6 +125,11 @@ def raw(source: str, week: str = "", name: str = "") -> str:
     return f"{root()}/raw/{source}/{week}/{name}" if week else f"{root()}/raw/{source}/"
 
 
+def sightings(name: str = "") -> str:
+    """What was ever said of each text, where the weekly ETL works by Spark: a folder of Parquet per merge."""
+    return f"{root()}/sightings/{name}"
+
+
 def job(job_id: str, name: str = "") -> str:
     """The trainer's only way in and out."""
     return f"{root()}/jobs/{job_id}/{name}"

@@ -35,7 +35,7 @@ from include.monitoring.decision import Rules
 from include.monitoring.domain import Difference
 from include.monitoring.report import Day
 from include.monitoring.traffic import Champion
-from include.orchestration import arrivals, learnable, notes
+from include.orchestration import arrivals, gauges, learnable, notes
 from include.orchestration.settling import warehouse
 from include.registry import ledger
 from include.settings.monitoring import MonitoringSettings
@@ -44,6 +44,12 @@ logger = logging.getLogger(__name__)
 
 DAG_ID = "data_validation_dag"
 ACTOR = f"dag:{DAG_ID}"
+GAUGES = {
+    "drift.score": "drift_score",
+    "accuracy.live": "live_accuracy",
+    "accuracy.estimated": "estimated_accuracy",
+}
+"""The checks whose values are metrics, too."""
 SHOWN_CHECKS = 5
 MOST_EVENTS = 200
 
@@ -74,6 +80,7 @@ class Validation:
     def enter(self, found: Sequence[Check]) -> dict[str, int]:
         """Enters checks; returns how many there are of each verdict."""
         results.enter(self.engine, self.model, self.day, found)
+        gauges.show(self.model, **{GAUGES[one.name]: one.value for one in found if one.name in GAUGES})
         for one in found:
             log = logger.warning if one.verdict == "failed" else logger.info
             log("%s %s: %s", one.name, one.verdict.replace("_", " "), one.told)
