@@ -255,3 +255,16 @@ def test_a_day_may_be_named_and_what_failed_is_told(watch: Watch, month: dict[st
     told = [one for one in watch.alerts() if one["kind"] == "quality" and "empty_texts" in one["text"]]
     assert len(told) == 1
     assert models.by_alias(MODEL, models.CHAMPION) is not None
+
+
+def test_a_day_that_has_not_come_is_refused_and_one_that_is_not_over_is_not_decided_on(
+    watch: Watch, month: dict[str, DagRun]
+) -> None:
+    today = datetime.now(UTC).date()
+    run = watch.run(SINCE + timedelta(days=53), day=(today + timedelta(days=2)).isoformat())
+    assert states(run)["validate_schema"] == "failed"
+    before = watch.alerts()
+    assert watch.run(SINCE + timedelta(days=54), day=today.isoformat()).state == "success"
+    assert today.isoformat() not in watch.decisions()
+    assert watch.alerts() == before
+    assert lake.exists(lake.day_report(MODEL, today.isoformat(), "day.html"))
