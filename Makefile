@@ -184,6 +184,12 @@ simulate-drift: setup ## simulates years of traffic and drifts, trains a model f
 test: setup ## runs all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
+test-browser: setup ## what people do in the console, in a real browser on a real stack
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
+
+screenshots: setup ## makes the pictures of docs/console.md again, by the same tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser --screenshots docs/console
+
 check: setup ## lints, checks the format, the types and who imports whom, and looks for known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

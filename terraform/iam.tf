@@ -1,9 +1,9 @@
 # What each side may do follows include/lake.py, folder by folder. tests/unit/test_terraform.py compares them.
 
 locals {
-  airflow_writes  = ["claims", "quarantine", "staging", "datasets", "golden", "waiting", "jobs", "models", "reports", "raw", "predictions", "feedback", "incoming/feedback", "xcom", "logs"]
-  airflow_deletes = ["incoming"]                                         # after the claim's copy
-  airflow_expires = ["claims", "waiting", "staging", "datasets", "jobs"] # marks of ended batches; what lake_cleanup finds old; rows that joined
+  airflow_writes  = ["claims", "quarantine", "staging", "datasets", "golden", "waiting", "jobs", "models", "reports", "raw", "predictions", "feedback", "drafts", "tokens", "incoming/feedback", "incoming/console", "xcom", "logs"]
+  airflow_deletes = ["incoming"]                                                   # after the claim's copy
+  airflow_expires = ["claims", "waiting", "staging", "datasets", "jobs", "drafts"] # marks of ended batches; what lake_cleanup finds old; rows that joined
   trainer_reads   = ["jobs", "datasets", "models"]                       # a model can be the base of the next
   trainer_writes  = ["jobs/*", "datasets/*/tokens/*"]
   trainer_deletes = ["jobs"]                              # old checkpoints

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Verb = Literal[
     "promote", "reject", "rollback", "by_hand", "restore", "correct",
-    "await", "supersede", "establish", "approve_corrections", "bake",
+    "await", "supersede", "establish", "approve_corrections", "bake", "drift_decision",
 ]  # fmt: skip
 MOVES: tuple[Verb, ...] = ("promote", "rollback", "by_hand", "restore")
 ANCHOR = "anchor"
