@@ -194,6 +194,12 @@ test-spark: setup ## runs the weekly ETL's tests by Spark, which it brings (480 
 test: setup ## runs the tests but those that are marked nightly
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
+test-browser: setup ## what people do in the console, in a real browser on a real stack
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
+
+screenshots: setup ## makes the pictures of docs/console.md again, by the same tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser --screenshots docs/console
+
 check: setup ## lints, checks the format, the types and who imports whom, and looks for known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
