@@ -106,7 +106,7 @@ def weekly_etl(uri: str) -> Work:
         steps.do("load_raw", lambda: handover.load(names["raw"], found.raw_uri, sql.RAW))
         steps.do("transform", lambda: _transform(names["raw"], names["sightings"]))
         quality = Quality(near_duplicates=False)
-        clean = lambda: etl_steps.clean(quality, names["sightings"], names["curated"], "")  # noqa: E731
+        clean = lambda: etl_steps.clean(quality, names["sightings"], names["curated"], "", landed.week)  # noqa: E731
         steps.do("preprocess_data", clean)
         steps.do("merge", merge)
         return steps

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ETL_PREFIX = "etl_"
-KINDS = ("raw", "sightings", "curated", "changes", "update", "export")
+KINDS = ("raw", "sightings", "curated", "changes", "update", "export", "signatures")
 SHOWN = 50
 SORT_MEMORY = "64MB"  # of the warehouse's, for each sort of a merge; PostgreSQL's own default is 4
 BYTEWISE_TEXT = sa.Text(collation="C")  # compared several times as fast as by a language's rules
@@ -62,7 +62,7 @@ def engine() -> Any:
 
 
 def table_name(kind: str, dag_id: str, run_id: str) -> str:
-    """A run's table of a kind: raw, sightings, curated, changes, update, export."""
+    """A run's table of a kind: raw, sightings, curated, changes, update, export, signatures."""
     return f"{ETL_PREFIX}{kind}_{hashlib.sha256(f'{dag_id} {run_id}'.encode()).hexdigest()[:20]}"
 
 
@@ -90,26 +90,39 @@ def some_of(name: str, columns: tuple[str, ...], count: int) -> list[Any]:
 
 def write_rows(name: str, parts: Iterable["pa.Table | pa.RecordBatch"]) -> int:
     """Makes a table of rows with the columns ``CURATED``, replacing what was there; returns how many."""
+    return write_table(name, schema_of(*CURATED), parts)
+
+
+def write_table(name: str, schema: "pa.Schema", parts: Iterable["pa.Table | pa.RecordBatch"]) -> int:
+    """Makes a table of rows with a schema's columns, replacing what was there; returns how many."""
     from include.orchestration import copying
 
     connection = PostgresHook(WAREHOUSE).get_conn()
     try:
         with connection.cursor() as cursor:
-            count = copying.make_table(cursor, name, schema_of(*CURATED), parts)
+            count = copying.make_table(cursor, name, schema, parts)
         connection.commit()
     finally:
         connection.close()
     return count
 
 
+def create_tables() -> None:
+    """Makes the tables that outlive runs, where they are not there."""
+    _METADATA.create_all(engine())
+
+
 def settle(curated: str, changes: str, week: str, sources: list[str], rule: str) -> None:
     """Enters a week's sightings, and makes a table of what becomes of their texts; in one transaction."""
-    _METADATA.create_all(engine())
+    create_tables()
     columns = ", ".join(CURATED)
     # In the order of the index: several times as fast as in any other.
     entered = f"SELECT {columns}, :week FROM ({sql.enter(_quoted(curated), bytewise=sql.BYTEWISE)}) AS entered"
     with engine().begin() as connection:
         connection.execute(sa.text(f"SET LOCAL work_mem = '{SORT_MEMORY}'"))
+        connection.execute(
+            sa.text("SET LOCAL default_statistics_target = 10")
+        )  # it is for plans of these queries alone
         connection.execute(sa.text("LOCK TABLE example_sightings IN SHARE ROW EXCLUSIVE MODE"))  # readers go on
         _with_narrow_index(connection)
         connection.execute(sa.text(f"ANALYZE {_quoted(curated)} (text_hash, label, source, seen_at)"))
@@ -163,25 +176,30 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def changes_of(changes: str) -> dict[str, Any]:
-    """How many of a run's texts are new, have another label, or are as they were; and the contradicted ones."""
+def changes_of(changes: str, sightings: list[Any] | None = None) -> dict[str, Any]:
+    """How many of a run's texts are new, have another label, or are as they were; and the contradicted ones.
+
+    ``sightings`` are those of the contradicted texts, by time, where the warehouse has none.
+    """
     table = sa.table(changes, *map(sa.column, ("kind", "contradicted", "text", "label", "text_hash")))
     with engine().connect() as connection:
         counts = dict(connection.execute(sa.select(table.c.kind, sa.func.count()).group_by(table.c.kind)).fetchall())
         wanted = table.c.contradicted == 1
         number = connection.execute(sa.select(sa.func.count()).where(wanted)).scalar_one()
         some = connection.execute(sa.select(table).where(wanted).order_by(table.c.text).limit(SHOWN)).mappings().all()
-        hashes = [row["text_hash"] for row in some]
-        given = connection.execute(
-            sa.select(SIGHTINGS.c.text_hash, SIGHTINGS.c.label, SIGHTINGS.c.source, SIGHTINGS.c.seen_at)
-            .where(SIGHTINGS.c.text_hash.in_(hashes))
-            .order_by(SIGHTINGS.c.seen_at)
-        ).fetchall()
+        if sightings is None:
+            wanted = SIGHTINGS.c.text_hash.in_([row["text_hash"] for row in some])
+            said = sa.select(*(SIGHTINGS.c[name] for name in ("text_hash", "label", "source", "seen_at")))
+            sightings = list(connection.execute(said.where(wanted).order_by(SIGHTINGS.c.seen_at)).mappings())
     shown = [
         {
             "text": row["text"],
             "label": row["label"],
-            "given": [f"{one.label} ({one.source}, {one.seen_at[:10]})" for one in given if one[0] == row["text_hash"]],
+            "given": [
+                f"{one['label']} ({one['source']}, {one['seen_at'][:10]})"
+                for one in sightings
+                if one["text_hash"] == row["text_hash"]
+            ],
         }
         for row in some
     ]

@@ -12,6 +12,7 @@ START = datetime(2025, 1, 1)
 
 AWS = "aws_default"
 WAREHOUSE = "warehouse"
+SPARK = "spark_default"
 SCHEMA = "public"  # of the warehouse's tables
 GPU_POOL = "gpu"
 MERGE_POOL = "warehouse_merge"

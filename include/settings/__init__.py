@@ -20,10 +20,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from include import renaming
 from include.settings import quiet
+from include.settings.console import ConsoleSettings
 from include.settings.monitoring import MonitoringSettings
 from include.settings.pod import PodSettings
 from include.settings.serving import ServingSettings
-from include.settings.types import Names, TrackingUri, split
+from include.settings.types import Names, TrackingUri, parse_object, split
 
 
 class Deployment(BaseSettings):
@@ -90,9 +91,16 @@ class Settings(Deployment):
     staging_days: float = Field(14.0, ge=0, description="so are what ended runs handed from task to task,")
     jobs_days: float = Field(30.0, ge=0, description="training jobs that no model version comes from,")
     datasets_days: float = Field(90.0, ge=0, description="and datasets that no model version was trained on")
+    drafts_days: float = Field(30.0, ge=0, description="so are files that were looked at in the console")
 
     # The weekly ETL.
     sources: str = Field("include/ingestion/sources.yaml", description="the YAML file that lists its sources")
+    etl_engine: Literal["warehouse", "spark"] = Field(
+        "warehouse", description="what transforms and merges its rows: SQL in the warehouse, or Spark (docs/etl.md)"
+    )
+    spark_conf: Annotated[dict[str, str], NoDecode] = Field(
+        {}, description="Spark's own settings for these jobs, a JSON object of names and values"
+    )
 
     # Alerts: sent by mail if there is the connection smtp_default, and to Slack if there is slack_default.
     alert_emails: Names = Field((), description="who gets alerts by mail, comma-separated")
@@ -180,6 +188,7 @@ class Settings(Deployment):
         split
     )
 
+    _parse_conf = field_validator("spark_conf", mode="before")(parse_object)
     _parse_mapping = field_validator("label_mapping", mode="before")(renaming.parse)
     _check_mapping = field_validator("label_mapping")(renaming.check)
 
@@ -217,19 +226,15 @@ def faults() -> list[str]:
     wrong_pod = list(_wrong_values(PodSettings))
     # With a pod that is wrong, the rest can still be looked at beside one that is right.
     stand_in = {"pod": PodSettings.model_construct(image="any")} if wrong_pod else {}
-    return [
-        *_unknown_names(),
-        *wrong_pod,
-        *_wrong_values(ServingSettings),
-        *_wrong_values(MonitoringSettings),
-        *_wrong_values(Settings, **stand_in),
-    ]
+    models = (ServingSettings, MonitoringSettings, ConsoleSettings)
+    others = [fault for model in models for fault in _wrong_values(model)]
+    return [*_unknown_names(), *wrong_pod, *others, *_wrong_values(Settings, **stand_in)]
 
 
 def variables() -> dict[str, str]:
     """Every setting's variable, with what it is about."""
     found = {}
-    for model in (PodSettings, ServingSettings, MonitoringSettings, Settings):
+    for model in (PodSettings, ServingSettings, MonitoringSettings, ConsoleSettings, Settings):
         for name, field in model.model_fields.items():
             default = None if field.default_factory else f"the default is {field.default!r}"
             found[_variable(model, name)] = "; ".join(part for part in (field.description, default) if part)

@@ -14,7 +14,7 @@ ORDERS = {
     "trusted": "trust DESC, seen_at DESC",
 }
 """Which of a text's labels comes first, by the rule for contradictions."""
-RAW = ("text_hash", "text", "label", "source", "seen_at", "trust", "extra")
+RAW = ("text_hash", "text", "label", "source", "seen_at", "trust")
 """Of the rows that were read, the columns that the warehouse gets."""
 BYTEWISE = 'COLLATE "C"'
 """How PostgreSQL is told to sort by bytes: by a language's rules it takes several times as long."""
