@@ -32,7 +32,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION PROGRAM ROUNDS REQUESTS
+GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION PROGRAM NOW ROUNDS REQUESTS
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -102,6 +102,9 @@ establish: setup ## lets golden rows judge that came with a run's upload: RUN="r
 	@test -n "$$NAME" -a -n "$$REASON" -a -n "$$RUN" || \
 	  { echo 'Whose, who, and why? make establish RUN="…" NAME="…" REASON="…"'; exit 1; }
 	$(BIN)/python -m dev establish $(STATE) --name="$$NAME" --reason="$$REASON" -- "$$RUN"
+
+alerts: setup ## shows alerts that are unsent, and why [NOW=1: tries to send them first; STACK=]
+	$(BIN)/python -m dev alerts $(STATE) $${NOW:+--now}
 
 reproduce: setup ## trains a version again and compares: VERSION=7 [STACK=]
 	@test -n "$$VERSION" || { echo 'Which version? make reproduce VERSION=7'; exit 1; }
@@ -181,7 +184,11 @@ simulate-promotion: setup ## simulates the gates' decisions for minutes and writ
 simulate-drift: setup ## simulates years of traffic and drifts, trains a model for it, and writes docs/monitoring.md [DATA= TEST=]
 	$(BIN)/python -m dev.drift $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"}
 
-test: setup ## runs all tests
+test-spark: setup ## runs the weekly ETL's tests by Spark, which it brings (480 MB) and which need Java 17
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .local/spark -r requirements-spark.txt
+	NIGHTLY=1 PYTHONPATH=.local/spark $(BIN)/pytest -p no:xdist tests/dags/test_etl_spark.py
+
+test: setup ## runs the tests but those that are marked nightly
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 test-browser: setup ## what people do in the console, in a real browser on a real stack
@@ -189,6 +196,9 @@ test-browser: setup ## what people do in the console, in a real browser on a rea
 
 screenshots: setup ## makes the pictures of docs/console.md again, by the same tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser --screenshots docs/console
+
+test-nightly: setup ## runs all tests, also those that take minutes and that the nightly workflow runs
+	NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check: setup ## lints, checks the format, the types and who imports whom, and looks for known vulnerabilities
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from airflow.decorators import dag, task
 
+from include.orchestration.alerts import tell_if_timed_out
 from include.orchestration.defaults import START, TASK_DEFAULTS
 
 
@@ -16,6 +17,7 @@ from include.orchestration.defaults import START, TASK_DEFAULTS
     max_active_runs=1,
     is_paused_upon_creation=False,
     dagrun_timeout=timedelta(hours=6),
+    on_failure_callback=tell_if_timed_out,
     default_args=TASK_DEFAULTS,
     tags=["bert", "admin"],
     doc_md="""

@@ -12,10 +12,10 @@ from astro.table import Table
 from include import sql
 from include.ingestion.sources import WEEKLY, week
 from include.orchestration import curate_operators as curate
-from include.orchestration.defaults import MERGE_POOL, START, WAREHOUSE
+from include.orchestration.alerts import tell_if_timed_out
+from include.orchestration.defaults import MERGE_POOL, START
 from include.orchestration.download_operator import DownloadData, wait_for_files
 from include.orchestration.events import TRAINING_EXAMPLES
-from include.orchestration.handover import LoadRows
 from include.orchestration.params import etl_params
 from include.orchestration.production import road_to_production
 
@@ -26,9 +26,10 @@ OF_ALL: dict[str, Any] = {
     "max_active_runs": 1,
     "is_paused_upon_creation": False,
     "dagrun_timeout": timedelta(days=2),
+    "on_failure_callback": tell_if_timed_out,
     "default_args": curate.task_defaults(),
     "template_searchpath": [str(sql.FOLDER)],
-    "user_defined_macros": {"etl_table": curate.etl_table, "staged": curate.staged},
+    "user_defined_macros": curate.MACROS,
     "tags": ["bert", "etl", "training"],
     "doc_md": curate.ETL_DOC,
 }
@@ -84,15 +85,9 @@ def weekly_etl(schedule: str, names: list[str]) -> None:
         download = DownloadData.partial(task_id="download_data", max_active_tis_per_dagrun=4)
         landed = download.expand(source=list_sources(names))
         raw_file, steps = curate.script_steps(week().scripts)
-        raw = LoadRows(
-            task_id="load_raw", input_file=curate.parquet(raw_file), output_table=curate.own("raw"), if_exists="replace"
-        )
-        sightings = aql.transform_file(
-            "transform.sql", task_id="transform", conn_id=WAREHOUSE, parameters={"raw": raw.output},
-            op_kwargs={"output_table": curate.own("sightings")},
-        )  # fmt: skip
+        first, sightings = curate.sightings(raw_file)
         merge = curate.MergeExamples(
-            task_id="merge", names=names, source_table=curate.own("changes"), columns=curate.COLUMNS,
+            task_id="merge", names=names, source_table=curate.own("update"), columns=list(sql.COLUMNS),
             target_table=curate.table("training_examples"), target_conflict_columns=["text_hash"],
             if_conflicts="update", pool=MERGE_POOL,
         )  # fmt: skip
@@ -101,7 +96,7 @@ def weekly_etl(schedule: str, names: list[str]) -> None:
             output_file=curate.parquet("export.parquet"), outlets=[TRAINING_EXAMPLES],
         )  # fmt: skip
         report = generate_report(names)
-        chain(wait_for_files(names), landed, read_files(names), *steps, raw)
+        chain(wait_for_files(names), landed, read_files(names), *steps, first)
         preprocess_data(sightings) >> merge >> export >> report
         if week().targets:
             merge >> write_targets() >> report

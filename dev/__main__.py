@@ -13,7 +13,7 @@ from rich.console import Console
 
 from dev import chosen
 from dev.containers import AstroProject
-from dev.decisions import DECISIONS, add_words
+from dev.decisions import DECISIONS, add_words, alerts
 from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
 from dev.sbom import write_sbom
@@ -275,7 +275,7 @@ def _print_start_of_airflow(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    commands_of_a_stack = (up, down, status, logs, env, upload, rejected, *DECISIONS, reproduce, export)
+    commands_of_a_stack = (up, down, status, logs, env, upload, rejected, *DECISIONS, alerts, reproduce, export)
     for function in (*commands_of_a_stack, demo, demo_week, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
@@ -301,6 +301,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         if function in DECISIONS:
             add_words(function, command)
+        if function is alerts:
+            command.add_argument("--now", action="store_true", help="try to send them first")
         if function in (reproduce, export):
             command.add_argument("version", help="of the registered model")
         if function is export:

@@ -127,9 +127,10 @@ class Observer:
         }
 
     def last_decision(self) -> tuple[str, str] | None:
-        """Verb and version of the ledger's newest entry."""
+        """Verb and version of the ledger's newest entry, but for what the daily validation decides at night."""
         with self.warehouse.connect() as connection, suppress(sa.exc.ProgrammingError):
-            row = connection.execute(sa.text("SELECT verb, version FROM promotion_ledger ORDER BY seq DESC")).first()
+            newest = "WHERE verb <> 'drift_decision' ORDER BY seq DESC"
+            row = connection.execute(sa.text(f"SELECT verb, version FROM promotion_ledger {newest}")).first()
             return (row[0], row[1]) if row else None
         return None
 

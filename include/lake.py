@@ -100,9 +100,44 @@ def feedback(model_name: str, name: str = "") -> str:
     return f"{root()}/feedback/{model_name}/{name}"
 
 
+def monitoring(model_name: str, name: str = "") -> str:
+    """What is known of a model's traffic day by day, and what people are asked to label."""
+    return f"{root()}/monitoring/{model_name}/{name}"
+
+
+def daily_sums(model_name: str, version: str, day: str) -> str:
+    """A version's answers to a day's texts (YYYY-MM-DD) as sums: ``days/<version>/<day>.json``."""
+    return monitoring(model_name, f"days/{version}/{day}.json")
+
+
+def day_facts(model_name: str, day: str = "") -> str:
+    """What the checks have found in what came on a day; without a day the folder of all days."""
+    return monitoring(model_name, f"facts/{day}.json" if day else "facts/")
+
+
+def to_label(model_name: str, day: str) -> str:
+    """The texts of a drift that are worth most to be labelled, as CSV."""
+    return monitoring(model_name, f"to_label/{day}.csv")
+
+
+def day_report(model_name: str, day: str, name: str = "") -> str:
+    """A day's HTML page and pictures, whichever run wrote them."""
+    return f"{root()}/reports/data_validation_dag/{model_name}/{day}/{name}"
+
+
+def alerts(model_name: str, name: str = "") -> str:
+    """What people are to hear of: ``outbox/`` is to be sent, ``sent/`` was."""
+    return f"{root()}/alerts/{model_name}/{name}"
+
+
 def raw(source: str, week: str = "", name: str = "") -> str:
     """Files as the weekly ETL fetched them, unchanged; without a week the folder of all weeks."""
     return f"{root()}/raw/{source}/{week}/{name}" if week else f"{root()}/raw/{source}/"
+
+
+def sightings(name: str = "") -> str:
+    """What was ever said of each text, where the weekly ETL works by Spark: a folder of Parquet per merge."""
+    return f"{root()}/sightings/{name}"
 
 
 def job(job_id: str, name: str = "") -> str:

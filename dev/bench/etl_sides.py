@@ -75,11 +75,11 @@ def weekly_etl(uri: str) -> Work:
     from astro.databases import create_database
     from astro.table import Metadata, Table
 
+    from include import sql
     from include.ingestion.landing import Landed, week_of
     from include.ingestion.reading import read_files
     from include.ingestion.sources import Folder, Quality
     from include.orchestration import curating, etl_steps, handover
-    from include.orchestration.curate_operators import COLUMNS
 
     landed = Landed(
         source="bench", week=week_of(WEEK), name="rows.csv", uri=uri, where=uri, size=0, sha256="", mark="bench",
@@ -91,20 +91,22 @@ def weekly_etl(uri: str) -> Work:
 
     def merge() -> None:
         curating.settle(names["curated"], names["changes"], landed.week, ["bench"], "newest")
+        curating.prepare_merge(names["changes"], names["update"])
         tables = [
             Table(name=name, conn_id="warehouse", metadata=Metadata(schema="public"))
-            for name in (names["changes"], "training_examples")
+            for name in (names["update"], "training_examples")
         ]
-        columns = {name: name for name in COLUMNS}
+        columns = {name: name for name in sql.COLUMNS}
         create_database("warehouse").merge_table(*tables, columns, ["text_hash"], if_conflicts="update")
+        curating.insert_new(names["changes"])
 
     def work() -> dict[str, float]:
         steps = Steps()
         found = steps.do("read_files", lambda: read_files([(source, landed)], "bench", "bench"))
-        steps.do("load_raw", lambda: handover.load(names["raw"], found.raw_uri))
+        steps.do("load_raw", lambda: handover.load(names["raw"], found.raw_uri, sql.RAW))
         steps.do("transform", lambda: _transform(names["raw"], names["sightings"]))
         quality = Quality(near_duplicates=False)
-        clean = lambda: etl_steps.clean(quality, names["sightings"], names["curated"], "")  # noqa: E731
+        clean = lambda: etl_steps.clean(quality, names["sightings"], names["curated"], "", landed.week)  # noqa: E731
         steps.do("preprocess_data", clean)
         steps.do("merge", merge)
         return steps
@@ -114,13 +116,12 @@ def weekly_etl(uri: str) -> Work:
 
 def _transform(raw: str, sightings: str) -> None:
     """As the Astro SDK does it."""
-    import jinja2
     import sqlalchemy as sa
 
     from include import sql
     from include.orchestration import curating
 
-    query = jinja2.Template((sql.FOLDER / "transform.sql").read_text()).render(raw=f'"{raw}"')
+    query = sql.transform(f'"{raw}"')
     with curating.engine().begin() as connection:
         connection.execute(sa.text(f'DROP TABLE IF EXISTS "{sightings}"'))
         connection.execute(sa.text(f'CREATE TABLE "{sightings}" AS {query}'))

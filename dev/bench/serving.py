@@ -50,7 +50,7 @@ app = FastAPI()
 @app.get("/ping")
 def ping(): return {}
 @app.post("/invocations")
-def predict(body: dict): return {"predictions": [one[0]["label"] for one in classify(body["instances"])]}
+def predict(body: dict): return {"predictions": [one[0]["label"] for one in classify(body["inputs"])]}
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """
 
@@ -59,6 +59,7 @@ import sys
 import numpy as np, onnxruntime, uvicorn
 from fastapi import FastAPI
 from transformers import AutoConfig, AutoTokenizer
+import include.training.model
 folder, port = sys.argv[1], int(sys.argv[2])
 tokenizer, labels = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder).id2label
 session = onnxruntime.InferenceSession(folder + "/model.onnx")
@@ -67,7 +68,7 @@ app = FastAPI()
 def ping(): return {}
 @app.post("/invocations")
 def predict(body: dict):
-    texts = tokenizer(body["instances"], padding=True, truncation=True, return_tensors="np")
+    texts = tokenizer(body["inputs"], padding=True, truncation=True, return_tensors="np")
     given = {name: texts[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
     return {"predictions": [labels[int(one)] for one in session.run(None, given)[0].argmax(-1)]}
 uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
@@ -107,7 +108,7 @@ class Load:
             dice = random.Random(seed)
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=300)
             while self._take():
-                body = json.dumps({"instances": dice.sample(self._texts, self._per_request)})
+                body = json.dumps({"inputs": dice.sample(self._texts, self._per_request)})
                 begun = time.perf_counter()
                 connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
                 answer = connection.getresponse()
@@ -142,7 +143,8 @@ def prepare(folder: Path) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "BERT_ENVIRONMENT": "local",
         "BERT_LOG_TEXTS": "hash",
-        "PYTHONPATH": str(REPOSITORY),
+        # With the engines that make bench-serving installs beside the project's packages.
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
         # MLflow starts uvicorn by its name.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
@@ -230,9 +232,12 @@ def measure(rounds: int, requests: int) -> dict[str, Any]:
     with TemporaryDirectory(prefix="bench-serving-") as name:
         folder = Path(name)
         environment = prepare(folder)
-        onnx = export_onnx(folder / "model")
+        commands = sides(folder, onnx=export_onnx(folder / "model"))
+        for command in commands.values():  # one that does not start is to be known before an hour has gone
+            with started(command, environment, folder / "log") as port:
+                Load(port, short, 1).run(1, 1)
         for turn in range(rounds):
-            for side, command in sides(folder, onnx=onnx).items():
+            for side, command in commands.items():
                 with started(command, environment, folder / "log") as port:
                     for kind, texts, per_request, callers, count in (
                         ("16", short, 1, CALLERS, requests),

@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +92,17 @@ def intervals(comparisons: list[Comparison], margin: float, png: Path) -> str:
         return _save(figure, png)
 
 
-def two_mixes(names: list[str], now: list[int], before: list[int] | None, png: Path, *, upright: bool = False) -> str:
+def two_mixes(
+    names: list[str],
+    now: list[int],
+    before: list[int] | None,
+    png: Path,
+    *,
+    upright: bool = False,
+    titles: tuple[str, str] = ("this week", "last week"),
+) -> str:
     """Draws shares of this week, and of the week before beside them; writes the PNG and returns the SVG."""
-    mixes = [("this week", BLUE, now)] + ([("last week", ORANGE, before)] if before and sum(before) else [])
+    mixes = [(titles[0], BLUE, now)] + ([(titles[1], ORANGE, before)] if before and sum(before) else [])
     with _style():
         figure = _figure(10, 3.2 if upright else 1.2 + 0.3 * len(names))
         axes = figure.subplots()
@@ -127,6 +136,48 @@ def weeks(names: list[str], series: dict[str, list[int]], png: Path) -> str:
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color=INK, alpha=0.15)
         axes.legend(loc="best")
+        return _save(figure, png)
+
+
+def over_days(
+    days: list[date],
+    series: dict[str, list[float | None]],
+    png: Path,
+    *,
+    unit: str,
+    bands: dict[str, tuple[list[float | None], list[float | None]]] | None = None,
+    limit: tuple[float, str] | None = None,
+    marks: dict[str, list[date]] | None = None,
+) -> str:
+    """Draws values by day, with gaps where there are none; writes the PNG and returns the SVG.
+
+    ``bands`` are the lower and upper ends of what a series' true value may be, ``limit`` a line with its name, and
+    ``marks`` days on which something happened.
+    """
+    import numpy as np
+    from matplotlib.dates import date2num
+
+    at = date2num(np.array(days, "datetime64[D]"))
+    with _style():
+        figure = _figure(10, 2.8)
+        axes = figure.subplots()
+        axes.xaxis_date()
+        for (title, values), colour in zip(series.items(), (BLUE, ORANGE, GREEN, RED), strict=False):
+            axes.plot(at, np.array(values, float), color=colour, marker="o", markersize=3, linewidth=2, label=title)
+            if bands and title in bands:
+                low, high = (np.array(ends, float) for ends in bands[title])
+                axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+        if limit:
+            axes.axhline(limit[0], color=RED, linestyle=":", linewidth=1.5, label=limit[1])
+        for (title, on), colour in zip((marks or {}).items(), (GREEN, RED, INK), strict=False):
+            for number, day in enumerate(on):
+                axes.axvline(float(date2num(day)), color=colour, linewidth=1, alpha=0.6, label="" if number else title)
+        if not bands:  # a share of texts hardly ever reaches down to nothing
+            axes.set_ylim(bottom=0)
+        axes.set_ylabel(unit)
+        axes.grid(axis="y", color=INK, alpha=0.15)
+        axes.legend(loc="best")
+        axes.tick_params(axis="x", rotation=30)
         return _save(figure, png)
 
 
@@ -208,6 +259,7 @@ def _write_counts(axes: "Axes", metrics: Metrics) -> None:
 
 def _save(figure: "Figure", png: Path) -> str:
     figure.savefig(png, dpi=130, facecolor="white")
+    figure.set_layout_engine("none")  # it is laid out: doing that again takes half of the time
     buffer = io.StringIO()
     # None leaves out the metadata block: its date would make each report's bytes differ.
     empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -1,5 +1,6 @@
-"""The evaluation as one HTML file that needs nothing else, and its pictures as PNG."""
+"""The evaluation as one HTML file that needs nothing else, and its pictures as PNG and SVG."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from include.evaluation.metrics import most_confused
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+PICTURES = ("learning_curve", "confusion_matrix", "intervals")
 SHOWN_FLIPS = 25
 SHOWN_PAIRS = 20
 # Up to here the matrix itself is read at a glance; with more classes the page leads with the most confused pairs.
@@ -17,25 +19,33 @@ FEW_CLASSES = 12
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> Path:
-    """Writes report.html and its pictures as PNG, those for which there is something to draw; returns the HTML's path.
+    """Writes report.html and its pictures, those for which there is something to draw; returns the HTML's path.
 
-    Texts and labels are escaped; the file makes no request to anywhere. ``folder`` is made if it is not there.
+    Texts and labels are escaped; the file makes no request to anywhere. ``folder`` is made if it is not there; pictures
+    that lie in it as SVG are not drawn again: drawing takes seconds, and a report is written anew when its version has
+    a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    context = evaluation.context
-    curve = ""
+    context, decision = evaluation.context, evaluation.decision
+    margin = evaluation.thresholds.max_accuracy_drop
+    draw: dict[str, Callable[[Path], str]] = {
+        "confusion_matrix": lambda png: charts.confusion_matrix(evaluation.challenger.metrics, png)
+    }
     if context.history:
-        curve = charts.learning_curve(context.history, context.best_epoch, folder / "learning_curve.png")
-    matrix = charts.confusion_matrix(evaluation.challenger.metrics, folder / "confusion_matrix.png")
-    intervals = ""
-    if evaluation.decision.comparisons:
-        margin = evaluation.thresholds.max_accuracy_drop
-        intervals = charts.intervals(evaluation.decision.comparisons, margin, folder / "intervals.png")
-    pictures = {"curve": curve, "matrix": matrix, "intervals": intervals}
-    page = environment().get_template("report.html.jinja").render(_values(evaluation), **pictures)
+        draw["learning_curve"] = lambda png: charts.learning_curve(context.history, context.best_epoch, png)
+    if decision.comparisons:
+        draw["intervals"] = lambda png: charts.intervals(decision.comparisons, margin, png)
+    drawn = dict.fromkeys(PICTURES, "") | {name: _picture(folder / f"{name}.svg", how) for name, how in draw.items()}
+    page = environment().get_template("report.html.jinja").render(_values(evaluation), **drawn)
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _picture(svg: Path, draw: Callable[[Path], str]) -> str:
+    if not svg.exists():
+        svg.write_text(draw(svg.with_suffix(".png")), encoding="utf-8")
+    return svg.read_text(encoding="utf-8")
 
 
 def _values(evaluation: Evaluation) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from xxhash import xxh3_64_intdigest
 
 from include.datasets.checks import normalise
+from include.ingestion.near_duplicates import NearDuplicates
 from include.ingestion.sources import Quality
 
 PLACEHOLDERS = frozenset(
@@ -26,8 +27,6 @@ FAR_OUT = 4.0  # robust deviations
 FEWEST_WORDS = 3
 SHORTEST_FOR_LANGUAGE = 20  # characters: of shorter texts no library tells the language
 SURE_OF_LANGUAGE = 0.98
-SHINGLE_CHARACTERS = 5
-PERMUTATIONS, BANDS = 128, 32
 
 _SIGNATURE = re.compile(
     r"(?im)^\s*(?:--\s*$|best regards|kind regards|warm regards|regards,|sincerely|yours truly|many thanks,?\s*$|"
@@ -89,21 +88,41 @@ class Cleaner:
         self.mended: Counter[str] = Counter()
         self.examples: dict[str, list[tuple[str, str]]] = {}
         self.shortest, self.longest = usual_lengths(lengths) if quality.length else (0, 0)
-        self._near = _NearDuplicates(quality.similarity) if quality.near_duplicates else None
+        self.near = NearDuplicates(quality.similarity) if quality.near_duplicates else None
 
     def clean(self, rows: list[Row]) -> tuple[list[Row], list[Broken]]:
         """The rows that stay, mended, and those that are left out."""
-        kept, broken = [], []
-        for row in rows:
-            text = self._mend(row.text)
-            found = self._fault(text, row)
-            if found:
-                self.left_out[found[0]] += 1
-                self._show(found[0], row.text, found[1])
-                broken.append(Broken(row, *found))
-            else:
-                kept.append(row if text == row.text else row._replace(text=text, text_hash=hash_of(text)))
-        return kept, broken
+        found = [self._mended(row) for row in rows]
+        faults = [self._fault(mended.text) for mended in found]
+        self._find_near_duplicates(found, faults)
+        broken = []
+        for row, fault in zip(rows, faults, strict=True):
+            if fault:
+                broken.append(self._left_out(row, *fault))
+        return [one for one, fault in zip(found, faults, strict=True) if not fault], broken
+
+    def leave_out(self, row: Row, other: str) -> Broken:
+        """Notes that a row that stayed is almost a text of an earlier week."""
+        return self._left_out(row, "across_weeks", f"almost the same as {other[:200]!r}, which came in an earlier week")
+
+    def _left_out(self, row: Row, rule: str, reason: str) -> Broken:
+        self.left_out[rule] += 1
+        self._show(rule, row.text, reason)
+        return Broken(row, rule, reason)
+
+    def _find_near_duplicates(self, rows: list[Row], faults: list[tuple[str, str] | None]) -> None:
+        """Adds to the faults those that a text has beside others."""
+        if not self.near:
+            return
+        places = [place for place, fault in enumerate(faults) if not fault]
+        others = self.near.seen((rows[place].text_hash, rows[place].text, rows[place].label) for place in places)
+        for place, other in zip(places, others, strict=True):
+            if other:
+                faults[place] = "near_duplicate", f"almost the same as {other[:200]!r}"
+
+    def _mended(self, row: Row) -> Row:
+        text = self._mend(row.text)
+        return row if text == row.text else row._replace(text=text, text_hash=hash_of(text))
 
     def _mend(self, text: str) -> str:
         for rule, mend in (("encoding", mend_encoding), ("boilerplate", without_boilerplate)):
@@ -113,7 +132,7 @@ class Cleaner:
                 text = better
         return text
 
-    def _fault(self, text: str, row: Row) -> tuple[str, str] | None:
+    def _fault(self, text: str) -> tuple[str, str] | None:
         quality = self.quality
         if quality.boilerplate and (not text.strip() or _ONLY_AUTOMATIC.fullmatch(text)):
             return "boilerplate", "nothing but an automatic answer, a signature or a quoted message"
@@ -123,8 +142,6 @@ class Cleaner:
             return "length", f"{len(text)} characters, and usual are {self.shortest} to {self.longest}"
         if quality.languages and (language := other_language(text, quality.languages)):
             return "language", f"looks like {language!r}, and wanted are {', '.join(quality.languages)}"
-        if self._near and (other := self._near.seen(text, row.label)):
-            return "near_duplicate", f"almost the same as {other[:200]!r}"
         return None
 
     def _show(self, rule: str, before: str, after: str) -> None:
@@ -189,53 +206,16 @@ def _identifier() -> Any:
 
 def other_language(text: str, wanted: tuple[str, ...]) -> str:
     """The language of a text if that is surely none of those wanted; empty if it is, or if nobody can tell."""
+    language = language_of(text)
+    return language if language not in wanted else ""
+
+
+def language_of(text: str) -> str:
+    """The language of a text, as ISO 639-1; empty if nobody can tell for sure."""
     words = re.sub(r"\S*[@/\d]\S*|[^\w\s]", " ", text)
     plain = [word for word in words.split() if not word[0].isupper()]  # names are of any language
     words = " ".join(plain) if len(plain) >= FEWEST_WORDS else words
     if len(words.strip()) < SHORTEST_FOR_LANGUAGE:
         return ""
     language, probability = _identifier().classify(words)
-    return str(language) if language not in wanted and probability >= SURE_OF_LANGUAGE else ""
-
-
-class _NearDuplicates:
-    """Knows the texts that it has seen by MinHash; one that is almost one of them, with the same label, is told."""
-
-    def __init__(self, similarity: float) -> None:
-        from rensa import RMinHashLSH
-
-        self.similarity = similarity
-        self.index = RMinHashLSH(threshold=similarity, num_perm=PERMUTATIONS, num_bands=BANDS)
-        self.known: list[tuple[str, str]] = []
-
-    def seen(self, text: str, label: str) -> str:
-        """A text seen before that this one almost is; empty if there is none, and then it is known from now on."""
-        from rensa import RMinHash
-
-        plain = normalise(text)
-        if len(plain) < 2 * SHINGLE_CHARACTERS:
-            return ""
-        signature = RMinHash(num_perm=PERMUTATIONS, seed=42)
-        signature.update(list(_shingles(plain)))
-        for place in self.index.query(signature):
-            other, its_label = self.known[int(place)]
-            # A contradiction is the merge's to settle, and numbers make different questions of the same words.
-            if its_label == label and _numbers(other) == _numbers(plain) and _alike(other, plain) >= self.similarity:
-                return other
-        self.index.insert(len(self.known), signature)
-        self.known.append((plain, label))
-        return ""
-
-
-def _shingles(plain: str) -> set[str]:
-    return {plain[at : at + SHINGLE_CHARACTERS] for at in range(max(1, len(plain) - SHINGLE_CHARACTERS + 1))}
-
-
-def _numbers(plain: str) -> list[str]:
-    return re.findall(r"\d+", plain)
-
-
-def _alike(one: str, other: str) -> float:
-    """The share of short pieces that two texts have in common."""
-    first, second = _shingles(one), _shingles(other)
-    return len(first & second) / len(first | second)
+    return str(language) if probability >= SURE_OF_LANGUAGE else ""

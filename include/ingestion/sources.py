@@ -191,6 +191,7 @@ class Quality(_Model):
     length: bool = True
     languages: tuple[str, ...] = Field((), description="ISO 639-1 codes; empty: the rule is off")
     near_duplicates: bool = True
+    across_weeks: bool = Field(True, description="with near_duplicates: also those of earlier weeks' texts")
     similarity: float = Field(0.85, gt=0, le=1, description="of two texts' word pairs, from which on they count as one")
 
 

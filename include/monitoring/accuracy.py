@@ -1,6 +1,7 @@
 """How often the champion is right in production: with labels that come late, and without any."""
 # ruff: noqa: TID253 - statistics on arrays are what this module is about
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log, sqrt
 
@@ -8,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+LEAST_GOLDEN = 50  # rows
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,55 @@ class Calibration:
         fitted = IsotonicRegression(out_of_bounds="clip").fit(sure, truth)
         return cls(np.asarray(fitted.X_thresholds_), np.asarray(fitted.y_thresholds_))
 
-    def estimate(self, confidence: ArrayLike) -> Accuracy:
+    def estimate(self, confidence: ArrayLike, counts: ArrayLike | None = None) -> Accuracy:
         """Accuracy on texts without labels by the answers' confidence alone, for any number of classes.
+
+        ``counts`` says how many texts have each confidence; without it each is of one text.
 
         It is right as far as a confidence means in production what it meant on the golden rows, which texts of unknown
         labels break: the interval is that of sampling alone.
         """
         sure = np.interp(np.asarray(confidence, np.float64), self.confidence, self.right)
-        if not len(sure):
+        many = np.ones(len(sure)) if counts is None else np.asarray(counts, np.float64)
+        texts = float(many.sum())
+        if not texts:
             return Accuracy(0.5, 0.0, 1.0, 0)
-        value, half = float(sure.mean()), 1.96 * sqrt(float((sure * (1 - sure)).sum())) / len(sure)
-        return Accuracy(value, max(value - half, 0.0), min(value + half, 1.0), len(sure))
+        value = float((many * sure).sum()) / texts
+        half = 1.96 * sqrt(float((many * sure * (1 - sure)).sum())) / texts
+        return Accuracy(value, max(value - half, 0.0), min(value + half, 1.0), int(texts))
+
+
+def held_out_error(
+    confidence: ArrayLike, right: ArrayLike, labels: Sequence[str], shifts: int = 50, seed: int = 0
+) -> float:
+    """By how much an estimate is off, as a mean over shifts of the label mix that it was not calibrated on.
+
+    The rows are calibrated by the others, a fifth at a time; each shift draws as many rows with other frequencies of
+    their labels, as they may change in production, and sets the estimate beside the truth.
+
+    Args:
+        confidence: (rows,) of the answers to golden rows.
+        right: (rows,) whether they were right.
+        labels: (rows,) the rows' labels.
+        shifts: how many.
+        seed: of their chance.
+
+    Raises:
+        ValueError: there are fewer than ``LEAST_GOLDEN`` rows.
+    """
+    sure, truth, names = np.asarray(confidence, np.float64), np.asarray(right, np.float64), np.asarray(labels)
+    if len(sure) < LEAST_GOLDEN:
+        raise ValueError(f"{len(sure)} golden rows are too few to say how good an estimate is: it takes {LEAST_GOLDEN}")
+    dice = np.random.default_rng(seed)
+    part = dice.permutation(len(sure)) % FOLDS
+    told = np.empty(len(sure))
+    for fold in range(FOLDS):
+        fitted = Calibration.fit(sure[part != fold], truth[part != fold])
+        told[part == fold] = np.interp(sure[part == fold], fitted.confidence, fitted.right)
+    classes, of_row = np.unique(names, return_inverse=True)
+    errors = []
+    for _ in range(shifts):
+        weights = dice.dirichlet(np.ones(len(classes)))[of_row]
+        drawn = dice.choice(len(sure), len(sure), p=weights / weights.sum())
+        errors.append(abs(float(told[drawn].mean() - truth[drawn].mean())))
+    return float(np.mean(errors))

@@ -2,12 +2,14 @@
 # ruff: noqa: TID253 - sums over arrays are what this module is about
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+MEASURES = ("confidence", "log_characters")
+"""All that is watched of each text beside the labels, in their order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +50,17 @@ class Days:
         )
 
 
-def day_of(labels: Sequence[str], probabilities: ArrayLike, characters: ArrayLike) -> Days:
-    """One day.
+def day_of(labels: Sequence[str], probabilities: ArrayLike, characters: ArrayLike | None) -> Days:
+    """One day, or a part of it.
 
     Args:
         labels: the champion's labels.
         probabilities: (texts, labels) its answers.
-        characters: (texts,) lengths of the texts.
+        characters: (texts,) lengths of the texts; None if the texts are not kept.
     """
-    answers = np.asarray(probabilities, np.float64).reshape(-1, len(labels))
-    measures = _measures(answers, np.asarray(characters, np.float64))
+    answers = np.asarray(probabilities, np.float64)
+    answers = answers.reshape(len(answers), len(labels))
+    measures = _measures(answers, None if characters is None else np.asarray(characters, np.float64))
     values = np.stack(list(measures.values()), 1)
     return Days(
         np.array([float(len(answers))]),
@@ -71,15 +74,40 @@ def day_of(labels: Sequence[str], probabilities: ArrayLike, characters: ArrayLik
 
 
 def join(days: Sequence[Days]) -> Days:
-    """Days one after another, of one champion. Raises ValueError if their labels or measures differ."""
+    """Days one after another, of one champion, with the measures that all of them know.
+
+    Lengths are not known of days whose texts were not kept. Raises ValueError if the days' labels differ.
+    """
     first = days[0]
-    if any((one.labels, one.measures) != (first.labels, first.measures) for one in days):
+    if any(one.labels != first.labels for one in days):
         raise ValueError("these days are of champions with different labels: score the older ones again first")
-    columns = ("texts", "label_sums", "label_squares", "measure_sums", "measure_squares")
+    known = [set(one.measures) for one in days if one.texts.sum()] or [set(first.measures)]
+    measures = tuple(name for name in MEASURES if all(name in mine for mine in known))
+    columns = ("texts", "label_sums", "label_squares")
     found = {name: np.concatenate([getattr(one, name) for one in days]) for name in columns}
-    return Days(labels=first.labels, measures=first.measures, **found)
+    of_measures = {
+        name: np.concatenate([_columns(getattr(one, name), one.measures, measures) for one in days])
+        for name in ("measure_sums", "measure_squares")
+    }
+    return Days(labels=first.labels, measures=measures, **found, **of_measures)
 
 
-def _measures(answers: Floats, characters: Floats) -> Mapping[str, Floats]:
+def add(parts: Sequence[Days]) -> Days:
+    """Parts of one day as that day."""
+    together = join(parts)
+    columns = ("texts", "label_sums", "label_squares", "measure_sums", "measure_squares")
+    return replace(together, **{name: getattr(together, name).sum(0, keepdims=True) for name in columns})
+
+
+def _columns(values: Floats, names: tuple[str, ...], wanted: tuple[str, ...]) -> Floats:
+    """Some of the columns; of days without a text those that they lack are zero."""
+    empty = np.zeros(len(values))
+    chosen = [values[:, names.index(name)] if name in names else empty for name in wanted]
+    found: Floats = np.stack(chosen, 1) if chosen else np.empty((len(values), 0))
+    return found
+
+
+def _measures(answers: Floats, characters: Floats | None) -> Mapping[str, Floats]:
     """What is watched of each text, beside the labels."""
-    return {"confidence": answers.max(1, initial=0.0), "log_characters": np.log1p(characters)}
+    confidence = {"confidence": answers.max(1, initial=0.0)}
+    return confidence if characters is None else confidence | {"log_characters": np.log1p(characters)}

@@ -47,10 +47,11 @@ class Known:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done, and why, in one sentence."""
+    """What is to be done, and why, in one sentence; of a drift that waits also for what."""
 
     verb: Verb
     reason: str
+    because: Literal["", "cool_down", "budget"] = ""
 
 
 def decide(known: Known, rules: Rules) -> Decision:
@@ -62,7 +63,7 @@ def decide(known: Known, rules: Rules) -> Decision:
     quiet_from = max(filter(None, (known.last_alarm, known.champion_since)))
     until = quiet_from + timedelta(days=rules.cool_down_days)
     if known.today < until:
-        return Decision("wait", f"{drift}; what was done on {quiet_from} is given time until {until}")
+        return Decision("wait", f"{drift}; what was done on {quiet_from} is given time until {until}", "cool_down")
     if known.new_rows < rules.least_new_rows:
         return Decision(
             "label",
@@ -70,9 +71,11 @@ def decide(known: Known, rules: Rules) -> Decision:
             f"{rules.least_new_rows} that it takes. Label the texts that are named",
         )
     recent = sorted(day for day in known.retrained if known.today - day < timedelta(days=30))
+    if not rules.a_month:
+        return Decision("wait", f"{drift}; a drift may start no retraining here", "budget")
     if len(recent) >= rules.a_month:
         again = recent[-rules.a_month] + timedelta(days=30)
-        return Decision("wait", f"{drift}; the month's {rules.a_month} retrainings are used up until {again}")
+        return Decision("wait", f"{drift}; the month's {rules.a_month} retrainings are used up until {again}", "budget")
     return Decision("retrain", f"{drift}, and there are {known.new_rows} new labelled rows to learn from")
 
 

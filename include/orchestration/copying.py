@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from pyarrow import csv
 
+from include import sql
 from include.datasets.ahead import ahead
 from include.orchestration.defaults import WAREHOUSE
 from include.settings import settings
@@ -70,12 +71,16 @@ def _parsed(source: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
             yield batch.cast(schema) if batch.schema != schema else batch
 
 
-def make_table(cursor: Any, name: str, schema: pa.Schema, parts: Iterable[pa.Table | pa.RecordBatch]) -> int:
+def make_table(
+    cursor: Any, name: str, schema: pa.Schema, parts: Iterable[pa.Table | pa.RecordBatch], bytewise: bool = False
+) -> int:
     """Makes a table, replacing what was there, and fills it; returns how many rows it has.
 
-    Text is ``text``, whole numbers are ``bigint``; a text that is missing is an empty one.
+    Text is ``text``, whole numbers are ``bigint``; a text that is missing is an empty one. A ``bytewise`` table, and
+    what is made of it, is sorted by bytes: several times as fast as by a language's rules.
     """
-    columns = ", ".join(f'"{one.name}" {"bigint" if pa.types.is_integer(one.type) else "text"}' for one in schema)
+    text = f"text {sql.BYTEWISE if bytewise else ''}"
+    columns = ", ".join(f'"{one.name}" {"bigint" if pa.types.is_integer(one.type) else text}' for one in schema)
     cursor.execute(f'DROP TABLE IF EXISTS "{name}"')
     cursor.execute(f'CREATE TABLE "{name}" ({columns})')
     content = _Content(parts, schema)

@@ -12,12 +12,15 @@ from airflow.exceptions import AirflowSkipException
 from airflow.operators.bash import BashOperator
 from astro.constants import FileType
 from astro.files import File
+from astro.sql import transform_file
 from astro.sql.operators.export_to_file import ExportToFileOperator
 from astro.sql.operators.merge import MergeOperator
 from astro.table import Metadata, Table
 
+from include import sql
 from include.ingestion import sources
 from include.orchestration.defaults import AWS, SCHEMA, TASK_DEFAULTS, WAREHOUSE
+from include.orchestration.handover import LoadRows
 from include.settings import settings
 
 ETL_DOC = """
@@ -27,20 +30,14 @@ or has another label there becomes a batch that this run trains on; the model is
 report lies in `reports/weekly_etl/`. A source with a schedule of its own has a DAG of its own, which hands its batch to
 `bert_model_training_pipeline`. docs/etl.md has the rest.
 """
-COLUMNS = ["text_hash", "text", "label", "source", "first_seen", "last_seen", "label_version"]
-"""Of ``training_examples``, those that a merge writes."""
 
 
 def task_defaults() -> dict[str, Any]:
     """What all tasks of these DAGs have in common, as it is set now."""
-    emails = list(settings().alert_emails)
     return TASK_DEFAULTS | {
         "retries": 1,
         "retry_delay": timedelta(minutes=5),
         "retry_exponential_backoff": False,
-        "email": emails,
-        "email_on_failure": bool(emails),
-        "email_on_retry": False,
     }
 
 
@@ -59,6 +56,17 @@ def staged(dag_run: Any, name: str) -> str:
     return lake.staging(etl_steps.staging_of(dag_run), name)
 
 
+def spark_transform(dag_run: Any, name: str) -> str:
+    """A template's word for Spark's job between the rows that a run stages under a name and their sightings."""
+    from include.orchestration import etl_spark
+
+    return etl_spark.transform_job(staged(dag_run, name), staged(dag_run, "spark/sightings/"))
+
+
+MACROS = {"etl_table": etl_table, "staged": staged, "spark_transform": spark_transform}
+"""What templates of these DAGs may say."""
+
+
 def table(name: str) -> Table:
     """A table of the warehouse; without its schema the Astro SDK would look in one of its own."""
     return Table(name=name, conn_id=WAREHOUSE, metadata=Metadata(schema=SCHEMA))
@@ -72,6 +80,39 @@ def own(kind: str) -> Table:
 def parquet(name: str) -> File:
     """What a run stages under a name."""
     return File(path=f"{{{{ staged(dag_run, '{name}') }}}}", conn_id=AWS, filetype=FileType.PARQUET)
+
+
+def sightings(raw_file: str) -> tuple[Any, Any]:
+    """``load_raw`` and ``transform``: the first, and the table of sightings. Spark transforms before it loads."""
+    if settings().etl_engine == "spark":
+        from include.orchestration import etl_spark
+
+        transform = etl_spark.operator(task_id="transform", steps=f"{{{{ spark_transform(dag_run, '{raw_file}') }}}}")
+        load = LoadSightings(
+            task_id="load_raw", input_file=parquet("spark/sightings/"), output_table=own("sightings"),
+            if_exists="replace",
+        )  # fmt: skip
+        transform >> load
+        return transform, load.output
+    raw = LoadRows(
+        task_id="load_raw", input_file=parquet(raw_file), output_table=own("raw"), if_exists="replace", columns=sql.RAW
+    )
+    table = transform_file(
+        "transform.sql", task_id="transform", conn_id=WAREHOUSE, parameters={"raw": raw.output},
+        op_kwargs={"output_table": own("sightings")},
+    )  # fmt: skip
+    return raw, table
+
+
+class LoadSightings(LoadRows):
+    """``load_raw`` of what Spark has made of the rows that were read."""
+
+    def load_data_to_table(self, input_file: Any, context: Any) -> Any:
+        """Fills the table with the folder's rows, replacing what was there; returns the table."""
+        from include.orchestration import etl_spark
+
+        etl_spark.load(self.output_table.name, input_file.path)
+        return self.output_table
 
 
 def script_steps(scripts: Sequence[str]) -> tuple[str, list[BashOperator]]:
@@ -97,7 +138,10 @@ def dag_id_of(schedule: str) -> str:
 
 
 class MergeExamples(MergeOperator):
-    """``aql.merge`` of what was settled from a week's sightings; entering those comes first."""
+    """``aql.merge`` of what was settled from a week's sightings; entering those comes first.
+
+    The SDK's merge is for texts that are known; new ones, of which there may be millions, are inserted after it.
+    """
 
     def __init__(self, *, names: list[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -105,15 +149,23 @@ class MergeExamples(MergeOperator):
 
     def execute(self, context: Any) -> Any:
         """Settles and merges; returns the merged table."""
-        from include.orchestration import curating, etl_steps
+        from include.orchestration import curating, etl_spark, etl_steps
 
-        run, changes = context["dag_run"], self.source_table.name
-        curated = curating.table_name("curated", run.dag_id, run.run_id)
+        run = context["dag_run"]
+        curated, changes = (curating.table_name(kind, run.dag_id, run.run_id) for kind in ("curated", "changes"))
         if curating.has_table(changes) and not curating.has_table(curated):
             raise AirflowSkipException("the run's tables are gone: clear it from read_files on")
-        curating.settle(curated, changes, etl_steps.week_of(run), self.names, sources.week().conflicts)
+        given, rule = None, sources.week().conflicts
+        what = (curated, changes, etl_steps.week_of(run), self.names, rule)
+        if settings().etl_engine == "spark":
+            given = etl_spark.settle(etl_steps.staging_of(run), *what)
+        else:
+            etl_spark.check_warehouse_has_all()
+            curating.settle(*what)
+        curating.prepare_merge(changes, self.source_table.name)
         merged = super().execute(context)
-        etl_steps.keep(run, merge=curating.changes_of(changes), rule=sources.week().conflicts)
+        curating.insert_new(changes)
+        etl_steps.keep(run, merge=curating.changes_of(changes, given), rule=rule)
         return merged
 
 

@@ -23,25 +23,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ETL_PREFIX = "etl_"
-KINDS = ("raw", "sightings", "curated", "changes", "export")
+KINDS = ("raw", "sightings", "curated", "changes", "update", "export", "signatures")
 SHOWN = 50
 SORT_MEMORY = "64MB"  # of the warehouse's, for each sort of a merge; PostgreSQL's own default is 4
+BYTEWISE_TEXT = sa.Text(collation="C")  # compared several times as fast as by a language's rules
+TEXTS_INDEX, OLD_KEY = "example_sightings_texts", "example_sightings_pkey"
 _METADATA = sa.MetaData()
 SIGHTINGS = sa.Table(
     "example_sightings",
     _METADATA,
-    *(sa.Column(name, sa.Text, primary_key=True) for name in ("text_hash", "label", "source", "seen_at")),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("text_hash", BYTEWISE_TEXT, nullable=False),
+    *(sa.Column(name, sa.Text, nullable=False) for name in ("label", "source", "seen_at", "text")),
     sa.Column("trust", sa.Integer, nullable=False),
     sa.Column("copies", sa.BigInteger, nullable=False),
     sa.Column("week", sa.Text, nullable=False),
+    # Narrow: most of what it costs to enter rows is the index. That none is there twice is ``settle``'s to see to.
+    sa.Index(TEXTS_INDEX, "text_hash"),
     # A week's rows lie together: this knows where, and costs nothing when rows come.
     sa.Index("example_sightings_weeks", "week", postgresql_using="brin"),
 )
 EXAMPLES = sa.Table(
     "training_examples",
     _METADATA,
-    sa.Column("text_hash", sa.Text, primary_key=True),
+    sa.Column("text_hash", BYTEWISE_TEXT, primary_key=True),
     *(sa.Column(name, sa.Text, nullable=False) for name in ("text", "label", "source", "first_seen", "last_seen")),
     sa.Column("label_version", sa.Integer, nullable=False),
     sa.Column("exported_version", sa.Integer, nullable=False, server_default="0"),
@@ -58,7 +62,7 @@ def engine() -> Any:
 
 
 def table_name(kind: str, dag_id: str, run_id: str) -> str:
-    """A run's table of a kind: raw, sightings, curated, changes, export."""
+    """A run's table of a kind: raw, sightings, curated, changes, update, export, signatures."""
     return f"{ETL_PREFIX}{kind}_{hashlib.sha256(f'{dag_id} {run_id}'.encode()).hexdigest()[:20]}"
 
 
@@ -86,62 +90,116 @@ def some_of(name: str, columns: tuple[str, ...], count: int) -> list[Any]:
 
 def write_rows(name: str, parts: Iterable["pa.Table | pa.RecordBatch"]) -> int:
     """Makes a table of rows with the columns ``CURATED``, replacing what was there; returns how many."""
+    return write_table(name, schema_of(*CURATED), parts)
+
+
+def write_table(name: str, schema: "pa.Schema", parts: Iterable["pa.Table | pa.RecordBatch"]) -> int:
+    """Makes a table of rows with a schema's columns, replacing what was there; returns how many."""
     from include.orchestration import copying
 
     connection = PostgresHook(WAREHOUSE).get_conn()
     try:
         with connection.cursor() as cursor:
-            count = copying.make_table(cursor, name, schema_of(*CURATED), parts)
+            count = copying.make_table(cursor, name, schema, parts)
         connection.commit()
     finally:
         connection.close()
     return count
 
 
+def create_tables() -> None:
+    """Makes the tables that outlive runs, where they are not there."""
+    _METADATA.create_all(engine())
+
+
 def settle(curated: str, changes: str, week: str, sources: list[str], rule: str) -> None:
     """Enters a week's sightings, and makes a table of what becomes of their texts; in one transaction."""
-    _METADATA.create_all(engine())
-    query = sql.settle(f'"{curated}"', rule)
+    create_tables()
     columns = ", ".join(CURATED)
+    # In the order of the index: several times as fast as in any other.
+    entered = f"SELECT {columns}, :week FROM ({sql.enter(_quoted(curated), bytewise=sql.BYTEWISE)}) AS entered"
     with engine().begin() as connection:
         connection.execute(sa.text(f"SET LOCAL work_mem = '{SORT_MEMORY}'"))
+        connection.execute(
+            sa.text("SET LOCAL default_statistics_target = 10")
+        )  # it is for plans of these queries alone
+        connection.execute(sa.text("LOCK TABLE example_sightings IN SHARE ROW EXCLUSIVE MODE"))  # readers go on
+        _with_narrow_index(connection)
+        connection.execute(sa.text(f"ANALYZE {_quoted(curated)} (text_hash, label, source, seen_at)"))
         connection.execute(sa.delete(SIGHTINGS).where(SIGHTINGS.c.week == week, SIGHTINGS.c.source.in_(sources)))
+        insert = f"INSERT INTO example_sightings ({columns}, week) {entered} ORDER BY text_hash"
+        connection.execute(sa.text(insert), {"week": week})
+        connection.execute(sa.text("ANALYZE example_sightings (text_hash, label, source, seen_at, week)"))
+        connection.execute(sa.text(f"DROP TABLE IF EXISTS {_quoted(changes)}"))
+        query = sql.settle(_quoted(curated), rule, sql.BYTEWISE)
+        connection.execute(sa.text(f"CREATE TABLE {_quoted(changes)} AS {query}"))
+
+
+def _with_narrow_index(connection: Any) -> None:
+    """Older versions made a key of four columns, each entry of which is as long as many a text."""
+    found = sa.inspect(connection)
+    if found.get_pk_constraint("example_sightings")["name"] == OLD_KEY:
+        connection.execute(sa.text(f"ALTER TABLE example_sightings DROP CONSTRAINT {OLD_KEY}"))
+        connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {TEXTS_INDEX} ON example_sightings (text_hash)"))
+
+
+def prepare_merge(changes: str, update: str) -> None:
+    """Makes a table of those rows of ``changes`` that are in ``training_examples`` and have become others."""
+    columns = ", ".join(sql.COLUMNS)
+    with engine().begin() as connection:
+        connection.execute(sa.text(f"DROP TABLE IF EXISTS {_quoted(update)}"))
         connection.execute(
             sa.text(
-                # Mended texts may have become the same.
-                f"INSERT INTO example_sightings ({columns}, week) SELECT text_hash, MIN(text), label, source, seen_at, "
-                f'MAX(trust), SUM(copies), :week FROM "{curated}" AS new '
-                "WHERE NOT EXISTS (SELECT 1 FROM example_sightings AS old WHERE old.text_hash = new.text_hash "
-                "AND old.label = new.label AND old.source = new.source AND old.seen_at = new.seen_at) "
-                "GROUP BY text_hash, label, source, seen_at "
-                # Into the key's index in its own order: several times as fast as in any other.
-                "ORDER BY text_hash, label, source, seen_at"
-            ),
-            {"week": week},
+                f"CREATE TABLE {_quoted(update)} AS SELECT {columns} FROM {_quoted(changes)} "
+                "WHERE kind <> 'new' AND unchanged = 0"
+            )
         )
-        connection.execute(sa.text(f'DROP TABLE IF EXISTS "{changes}"'))
-        connection.execute(sa.text(f'CREATE TABLE "{changes}" AS {query}'))
 
 
-def changes_of(changes: str) -> dict[str, Any]:
-    """How many of a run's texts are new, have another label, or are as they were; and the contradicted ones."""
+def insert_new(changes: str) -> None:
+    """Adds the new texts of ``changes`` to ``training_examples``; repeated, it changes nothing.
+
+    A merge would look each one up before it writes it, which takes twice as long.
+    """
+    columns = ", ".join(sql.COLUMNS)
+    with engine().begin() as connection:
+        connection.execute(
+            sa.text(
+                f"INSERT INTO training_examples ({columns}) SELECT {columns} FROM {_quoted(changes)} AS new "
+                "WHERE kind = 'new' AND NOT EXISTS "
+                "(SELECT 1 FROM training_examples AS old WHERE old.text_hash = new.text_hash)"
+            )
+        )
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def changes_of(changes: str, sightings: list[Any] | None = None) -> dict[str, Any]:
+    """How many of a run's texts are new, have another label, or are as they were; and the contradicted ones.
+
+    ``sightings`` are those of the contradicted texts, by time, where the warehouse has none.
+    """
     table = sa.table(changes, *map(sa.column, ("kind", "contradicted", "text", "label", "text_hash")))
     with engine().connect() as connection:
         counts = dict(connection.execute(sa.select(table.c.kind, sa.func.count()).group_by(table.c.kind)).fetchall())
         wanted = table.c.contradicted == 1
         number = connection.execute(sa.select(sa.func.count()).where(wanted)).scalar_one()
         some = connection.execute(sa.select(table).where(wanted).order_by(table.c.text).limit(SHOWN)).mappings().all()
-        hashes = [row["text_hash"] for row in some]
-        given = connection.execute(
-            sa.select(SIGHTINGS.c.text_hash, SIGHTINGS.c.label, SIGHTINGS.c.source, SIGHTINGS.c.seen_at)
-            .where(SIGHTINGS.c.text_hash.in_(hashes))
-            .order_by(SIGHTINGS.c.seen_at)
-        ).fetchall()
+        if sightings is None:
+            wanted = SIGHTINGS.c.text_hash.in_([row["text_hash"] for row in some])
+            said = sa.select(*(SIGHTINGS.c[name] for name in ("text_hash", "label", "source", "seen_at")))
+            sightings = list(connection.execute(said.where(wanted).order_by(SIGHTINGS.c.seen_at)).mappings())
     shown = [
         {
             "text": row["text"],
             "label": row["label"],
-            "given": [f"{one.label} ({one.source}, {one.seen_at[:10]})" for one in given if one[0] == row["text_hash"]],
+            "given": [
+                f"{one['label']} ({one['source']}, {one['seen_at'][:10]})"
+                for one in sightings
+                if one["text_hash"] == row["text_hash"]
+            ],
         }
         for row in some
     ]

@@ -3,6 +3,7 @@
 
 import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 MOST_EXPLORED = 200_000  # texts: by hash, so any of them
 MOST_EXTRAS = 10_000
-RULES = ("missing", "encoding", "boilerplate", "length", "languages", "near_duplicates")
+RULES = ("missing", "encoding", "boilerplate", "length", "languages", "near_duplicates", "across_weeks")
 NAMES = {"languages": "language", "near_duplicates": "near_duplicate"}
 
 
@@ -82,12 +83,25 @@ def _nothing(week: str) -> dict[str, Any]:
 
 def _explored(dag_run: DagRun) -> Exploration:
     """The week's texts in numbers; of a run that is repeated after its tables were dropped, what was known."""
-    curated, raw = (curating.table_name(kind, dag_run.dag_id, dag_run.run_id) for kind in ("curated", "raw"))
+    curated = curating.table_name("curated", dag_run.dag_id, dag_run.run_id)
     if not curating.has_table(curated):
         known = lake.week_facts(dag_run.dag_id, etl_steps.week_of(dag_run))
         return Exploration(**lake.read_json(known)["explored"]) if lake.exists(known) else Exploration()
     texts = curating.some_of(curated, ("text", "label", "source"), MOST_EXPLORED)
-    return explore(texts, (extra for (extra,) in curating.some_of(raw, ("extra",), MOST_EXTRAS)))
+    return explore(texts, _extras(lake.staging(etl_steps.staging_of(dag_run), "raw.parquet")))
+
+
+def _extras(uri: str) -> Iterator[str]:
+    """The other columns of some rows, as JSON; which ones, their texts' hashes say."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with lake.filesystem(uri).open(uri, "rb") as content:
+        file = pq.ParquetFile(content)
+        share = MOST_EXTRAS / max(file.metadata.num_rows, 1)
+        last = f"{min(int(share * 2**64), 2**64 - 1):016x}"
+        for part in file.iter_batches(100_000, columns=["text_hash", "extra"]):
+            yield from part.filter(pc.less_equal(part["text_hash"], last))["extra"].to_pylist()
 
 
 def _length_drift(before: dict[str, Any], now: dict[str, Any]) -> float | None:

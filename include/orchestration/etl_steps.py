@@ -68,12 +68,12 @@ def preprocess(table: str) -> dict[str, Any]:
     dag_run = get_current_context()["dag_run"]  # the Astro SDK hands a function no context
     curated = curating.table_name("curated", dag_run.dag_id, dag_run.run_id)
     uri = lake.quarantine(quarantine_of(dag_run), "preprocessed.parquet")
-    facts = clean(sources.week().quality, table, curated, uri)
+    facts = clean(sources.week().quality, table, curated, uri, week_of(dag_run))
     _keep(dag_run, {"quality": facts})
     return {name: facts[name] for name in ("kept", "left_out", "mended")}
 
 
-def clean(quality: sources.Quality, table: str, curated: str, uri: str) -> dict[str, Any]:
+def clean(quality: sources.Quality, table: str, curated: str, uri: str, week: str) -> dict[str, Any]:
     """Makes a table of those rows of another that the rules leave in; the others go to a Parquet file at ``uri``."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -99,6 +99,11 @@ def clean(quality: sources.Quality, table: str, curated: str, uri: str) -> dict[
                     yield pa.Table.from_pylist([row._asdict() for row in kept], some.schema)
 
             count = curating.write_rows(curated, parts())
+            if quality.across_weeks:
+                broken = _leave_out_known(cleaner, week, curated)
+                count -= len(broken)
+                if broken:
+                    writer.write_table(pa.Table.from_pylist([_left_out(one) for one in broken], REJECTED))
         if cleaner.left_out:
             lake.upload_file(path, uri)
     return {
@@ -109,6 +114,22 @@ def clean(quality: sources.Quality, table: str, curated: str, uri: str) -> dict[
         "usual_lengths": [cleaner.shortest, cleaner.longest],
         "left_out_uri": uri if cleaner.left_out else "",
     }
+
+
+def _leave_out_known(cleaner: Cleaner, week: str, curated: str) -> list[Broken]:
+    """Takes out of a table what is almost a text of an earlier week; returns it."""
+    if not cleaner.near or not cleaner.near.known:
+        return []
+    from include.orchestration import earlier_weeks
+
+    own = curated.replace("_curated_", "_signatures_")
+    known = cleaner.near.known
+    found = {
+        (known[place].text_hash, known[place].label): other
+        for place, other in earlier_weeks.almost_known(cleaner.near, week, own).items()
+    }
+    rows = earlier_weeks.leave_out(curated, list(found), own)
+    return [cleaner.leave_out(Row(**row), found[row["text_hash"], row["label"]].plain) for row in rows]
 
 
 def _left_out(one: Broken) -> dict[str, Any]:

@@ -5,6 +5,7 @@ what it then reads is compared with what was accepted, so no run ever works on a
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -47,12 +48,16 @@ class LoadRows(LoadFileOperator):
     """The Astro SDK's ``load_file`` for accepted rows, in parts, and with every cell in quotes.
 
     The SDK's own COPY holds a file as a frame and as CSV, and leaves quotes away where pandas does; then PostgreSQL
-    refuses a text with a carriage return.
+    refuses a text with a carriage return. Of the file's columns only some are loaded, if they are named.
     """
+
+    def __init__(self, *, columns: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.columns = columns
 
     def load_data_to_table(self, input_file: Any, context: Any) -> Any:
         """Fills the table with the file's rows, replacing what was there; returns the table."""
-        load(self.output_table.name, input_file.path)
+        load(self.output_table.name, input_file.path, self.columns)
         return self.output_table
 
 
@@ -89,8 +94,11 @@ def _drop(engine: Any, name: str) -> None:
     sa.Table(name, sa.MetaData()).drop(engine, checkfirst=True)
 
 
-def load(name: str, uri: str) -> int:
-    """Makes a table of a Parquet file's rows, all columns text, in one transaction; returns how many."""
+def load(name: str, uri: str, columns: Sequence[str] = ()) -> int:
+    """Makes a table of a Parquet file's rows, all columns text, in one transaction; returns how many.
+
+    With ``columns``, of those only.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -100,8 +108,9 @@ def load(name: str, uri: str) -> int:
     try:
         with lake.filesystem(uri).open(uri, "rb") as content, connection.cursor() as cursor:
             file = pq.ParquetFile(content)
-            schema = pa.schema([(column, pa.string()) for column in file.schema_arrow.names])
-            count = copying.make_table(cursor, name, schema, file.iter_batches(ROWS_AT_ONCE))
+            schema = pa.schema([(column, pa.string()) for column in columns or file.schema_arrow.names])
+            parts = file.iter_batches(ROWS_AT_ONCE, columns=schema.names)
+            count = copying.make_table(cursor, name, schema, parts, bytewise=True)
         connection.commit()
     finally:
         connection.close()

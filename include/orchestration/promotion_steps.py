@@ -21,7 +21,7 @@ from include.datasets.intake import Intake, Plan
 from include.evaluation.answers import write_answers
 from include.evaluation.evaluate import Context, Evaluation, ShownFile, evaluate
 from include.evaluation.gates import Thresholds
-from include.evaluation.report import write_report
+from include.evaluation.report import PICTURES, write_report
 from include.orchestration import awaiting, canaries, golden_rows, handover, serving_trial, settling
 from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
@@ -61,10 +61,13 @@ def evaluate_challenger(dag_run: DagRun, result_uri: str, *, anew: bool = False)
     return {"evaluation_uri": uri, "result_uri": result_uri, "promote": evaluation.decision.promote}
 
 
-def write(evaluation: Evaluation, uri: str) -> None:
-    """Writes an evaluation to its URI, with its report beside it and in MLflow."""
+def write(evaluation: Evaluation, uri: str, *, drawn: bool = False) -> None:
+    """Writes an evaluation to its URI, with its report beside it and in MLflow; ``drawn`` if its pictures lie there."""
     lake.write_bytes(uri, evaluation.model_dump_json(indent=2).encode())
     with tempfile.TemporaryDirectory() as folder:
+        for picture in (f"{name}.svg" for name in PICTURES if drawn):
+            with suppress(FileNotFoundError):  # there was nothing to draw
+                lake.download_file(f"{uri.rsplit('/', 1)[0]}/{picture}", Path(folder) / picture)
         write_report(evaluation, Path(folder))
         if evaluation.answers:  # else they lie there since it was decided
             write_answers(evaluation.answers, Path(folder))
@@ -156,7 +159,7 @@ def _naming(evaluation: Evaluation, version: str, uri: str) -> Evaluation:
         return evaluation
     context = evaluation.context.model_copy(update={"challenger_version": version})
     named = evaluation.model_copy(update={"context": context})
-    write(named, uri)
+    write(named, uri, drawn=True)
     return named
 
 

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include import lake
+from include import lake, sql
 from include.ingestion.sources import MongoTarget, S3Target, Target
 from include.orchestration import curating
-from include.orchestration.curate_operators import COLUMNS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +31,7 @@ def write(targets: tuple[Target, ...], changes: str) -> list[dict[str, Any]]:
 
 
 def _parts(table: str) -> Iterator["pa.RecordBatch"]:
-    return curating.rows_of(table, tuple(COLUMNS), ("text_hash",))
+    return curating.rows_of(table, sql.COLUMNS, ("text_hash",))
 
 
 def _to_bucket(target: S3Target) -> tuple[str, int]:
@@ -43,7 +42,7 @@ def _to_bucket(target: S3Target) -> tuple[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows"
         if target.format == "parquet":
-            with pq.ParquetWriter(path, curating.schema_of(*COLUMNS), compression="zstd") as writer:
+            with pq.ParquetWriter(path, curating.schema_of(*sql.COLUMNS), compression="zstd") as writer:
                 for part in _parts("training_examples"):
                     writer.write_batch(part)
                     rows += len(part)

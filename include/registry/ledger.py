@@ -8,7 +8,8 @@ Besides what the pipeline decides, it has what it finds: ``by_hand``, somebody s
 ``restore``, the champion's version was deleted there and is registered again under another number. And what persons
 say: ``await`` is a challenger that waits for one, and the ``promote``, ``reject`` or ``supersede`` after it the end of
 that; ``establish`` and ``approve_corrections`` are about golden rows. ``bake`` says that a new champion that had only a
-share of the requests has held, and has all of them now.
+share of the requests has held, and has all of them now. ``drift_decision`` is what follows on a day from the champion's
+traffic: ``retrain``, ``label``, ``wait`` or ``nothing``, as its facts say.
 """
 
 import hashlib

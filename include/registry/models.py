@@ -62,7 +62,7 @@ def register(model_name: str, source_uri: str, mlflow_run_id: str, tags: Mapping
     """
     if not tags.get(JOB_ID):
         raise ValueError(f"tags of a {model_name} version must name its job_id: it is what keeps a job registered once")
-    tags = {**tags, LABELS_HASH: hash_labels(_labels(source_uri))}
+    tags = {**tags, LABELS_HASH: hash_labels(labels_of(source_uri))}
     _ensure_model(model_name)
     _remove_cut_off(model_name, tags[JOB_ID])
     version = of_job(model_name, tags[JOB_ID]) or _create(model_name, mlflow_run_id, tags)
@@ -175,7 +175,8 @@ def _version(found: Any) -> ModelVersion:
     return ModelVersion(found.name, str(found.version), found.source, found.run_id or "", dict(found.tags))
 
 
-def _labels(source_uri: str) -> list[str]:
+def labels_of(source_uri: str) -> list[str]:
+    """The labels of the model at a URI, in its own order. Raises ValueError if it is no trained classifier."""
     config = lake.read_json(f"{source_uri.rstrip('/')}/config.json")
     names: dict[str, str] = config.get("id2label") or {}
     if not names:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     # Read when torch is loaded, with the first model. Threads that wait by spinning, as OpenMP's do otherwise, take six
-    # times the processor from each other where cores are shared (docs/serving-benchmarks.md).
+    # times the processor from each other where cores are shared (docs/serving.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import uvicorn
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT

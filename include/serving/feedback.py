@@ -120,6 +120,15 @@ def send_back(model: str, name: str, until: date) -> list[Sent]:
     return [_send(model, one, uris) for one, uris in sorted(pinned.items()) if one not in done]
 
 
+def waiting(model: str) -> int:
+    """How many answers have a correction that went in no file yet."""
+    there = lake.find(lake.feedback(model, "sent/"))
+    pins = [uri for uri in there if uri.endswith(".json") and not uri.endswith(".done.json")]
+    gone = {one for uri in pins for one in lake.read_json(uri)["corrections"]}
+    found = [uri for uri in lake.find(lake.feedback(model)) if _day(model, uri) and uri not in gone]
+    return len({one["prediction_id"] for one in _corrections(found)})
+
+
 def _send(model: str, name: str, uris: list[str]) -> Sent:
     """Joins some corrections with the log and drops the file, unless that was done."""
     newest = {one["prediction_id"]: one for one in sorted(_corrections(uris), key=lambda one: str(one.get("at", "")))}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Literal
 from uuid import uuid4
 
@@ -199,17 +199,43 @@ def read_files(uris: Iterable[str]) -> Iterator[pa.Table]:
     names = [name for name in SCHEMA.names if name != "probabilities"]
     schema = pa.schema([SCHEMA.field(name) for name in names])
     yield schema.empty_table()
+    for _, table in raw_files(uris):
+        yield fitted(table, schema)
 
-    def one(uri: str) -> pa.Table:
-        table = parquet.read_table(io.BytesIO(lake.read_bytes(uri)))
-        columns = [
-            table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
-            for field in schema
-        ]
-        return pa.Table.from_arrays(columns, schema=schema)
 
+def raw_files(uris: Iterable[str], faults: list[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
+    """Files as they are, in their order, with their URIs; few are in memory at a time, however many there are.
+
+    Those that are no Parquet are left out and told in ``faults``; without a list for that they raise what pyarrow does.
+    """
+
+    def one(uri: str) -> tuple[str, pa.Table | None]:
+        content = io.BytesIO(lake.read_bytes(uri))
+        try:
+            return uri, parquet.read_table(content)
+        except (pa.ArrowException, OSError) as error:
+            if faults is None:
+                raise
+            faults.append(f"{uri} cannot be read: {error}")
+            return uri, None
+
+    coming = iter(uris)
     with ThreadPoolExecutor(READERS) as readers:
-        yield from readers.map(one, uris)
+        ahead = deque(readers.submit(one, uri) for uri in islice(coming, 2 * READERS))
+        while ahead:
+            uri, table = ahead.popleft().result()
+            ahead.extend(readers.submit(one, uri) for uri in islice(coming, 1))
+            if table is not None:
+                yield uri, table
+
+
+def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with these columns and types; one that it has not is empty. Raises ArrowInvalid if a type is another."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _place(said: Said) -> tuple[str, str]:

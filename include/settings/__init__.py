@@ -15,14 +15,16 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from include import renaming
+from include.settings import quiet
 from include.settings.console import ConsoleSettings
+from include.settings.monitoring import MonitoringSettings
 from include.settings.pod import PodSettings
 from include.settings.serving import ServingSettings
-from include.settings.types import Names, TrackingUri, split
+from include.settings.types import Names, TrackingUri, parse_object, split
 
 
 class Deployment(BaseSettings):
@@ -93,7 +95,22 @@ class Settings(Deployment):
 
     # The weekly ETL.
     sources: str = Field("include/ingestion/sources.yaml", description="the YAML file that lists its sources")
-    alert_emails: Names = Field((), description="who gets a mail when weekly_etl fails, comma-separated")
+    etl_engine: Literal["warehouse", "spark"] = Field(
+        "warehouse", description="what transforms and merges its rows: SQL in the warehouse, or Spark (docs/etl.md)"
+    )
+    spark_conf: Annotated[dict[str, str], NoDecode] = Field(
+        {}, description="Spark's own settings for these jobs, a JSON object of names and values"
+    )
+
+    # Alerts: sent by mail if there is the connection smtp_default, and to Slack if there is slack_default.
+    alert_emails: Names = Field((), description="who gets alerts by mail, comma-separated")
+    quiet_hours: Annotated[str, AfterValidator(quiet.checked)] = Field(
+        "",
+        description="when alerts wait that are not urgent: 22:00-07:00, or 22:00-07:00 Europe/Berlin for a zone other "
+        "than UTC; empty: never",
+    )
+    late_minutes: float = Field(360.0, gt=0, description="a DAG run that takes longer than this is told of as late")
+    stuck_hours: float = Field(24.0, gt=0, description="so is an upload that has waited this long for a run to use it")
 
     # The data contract.
     text_column: str = Field("", description="name of the text column; empty: found by name")
@@ -171,6 +188,7 @@ class Settings(Deployment):
         split
     )
 
+    _parse_conf = field_validator("spark_conf", mode="before")(parse_object)
     _parse_mapping = field_validator("label_mapping", mode="before")(renaming.parse)
     _check_mapping = field_validator("label_mapping")(renaming.check)
 
@@ -208,14 +226,15 @@ def faults() -> list[str]:
     wrong_pod = list(_wrong_values(PodSettings))
     # With a pod that is wrong, the rest can still be looked at beside one that is right.
     stand_in = {"pod": PodSettings.model_construct(image="any")} if wrong_pod else {}
-    others = [fault for model in (ServingSettings, ConsoleSettings) for fault in _wrong_values(model)]
+    models = (ServingSettings, MonitoringSettings, ConsoleSettings)
+    others = [fault for model in models for fault in _wrong_values(model)]
     return [*_unknown_names(), *wrong_pod, *others, *_wrong_values(Settings, **stand_in)]
 
 
 def variables() -> dict[str, str]:
     """Every setting's variable, with what it is about."""
     found = {}
-    for model in (PodSettings, ServingSettings, ConsoleSettings, Settings):
+    for model in (PodSettings, ServingSettings, MonitoringSettings, ConsoleSettings, Settings):
         for name, field in model.model_fields.items():
             default = None if field.default_factory else f"the default is {field.default!r}"
             found[_variable(model, name)] = "; ".join(part for part in (field.description, default) if part)

@@ -25,6 +25,16 @@ TrackingUri = Annotated[str, AfterValidator(_without_login)]
 """MLflow's address, which everyone who may read a job sees."""
 
 
+def parse_object(value: object) -> object:
+    """A JSON object as the environment has it; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f'it is no JSON object, as {{"name": "value"}} ({error})') from error
+
+
 def split(value: object) -> object:
     """What `Names` are made of."""
     if not isinstance(value, str):

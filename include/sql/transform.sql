@@ -5,7 +5,6 @@ SELECT
     source,
     seen_at,
     CAST(trust AS INTEGER) AS trust,
-    COUNT(*) AS copies,
-    MIN(file) AS file
+    COUNT(*) AS copies
 FROM {{ raw }}
 GROUP BY text_hash, label, source, seen_at, trust

@@ -68,6 +68,26 @@ def test_the_listener_starts_the_pipeline_through_a_dataset(bag: Any) -> None:
     assert [uri for uri, _ in trigger.iter_datasets()] == [outlet.uri]
 
 
+def test_the_sender_of_alerts_always_runs(bag: Any) -> None:
+    assert chain(bag.dags["send_alerts"]) == ["send"]
+    assert bag.dags["send_alerts"].timetable.summary == "@continuous"
+
+
+def test_the_daily_validation_checks_after_the_schema_and_decides_after_all_checks(bag: Any) -> None:
+    dag = bag.dags["data_validation_dag"]
+    checks = {"check_data_quality", "check_distributions", "detect_anomalies"}
+    assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == {
+        "validate_schema": checks,
+        **{check: {"decide_on_drift"} for check in checks},
+        "decide_on_drift": {"is_retraining_due"},
+        "is_retraining_due": {"trigger_retraining"},
+        "trigger_retraining": set(),
+    }
+    trigger = dag.get_task("trigger_retraining")
+    assert trigger.trigger_dag_id == "model_retraining_dag"
+    assert set(trigger.conf) == {"reason", "decision_id"}
+
+
 def test_training_stands_behind_the_gpu_pool(bag: Any) -> None:
     assert bag.dags["bert_model_training_pipeline"].get_task("train_model").pool == "gpu"
 

@@ -158,6 +158,7 @@ def test_what_comes_while_the_pipeline_is_paused_is_used_when_it_is_not_whatever
     assert states(story, readmitted)[before["number"] :][:3] == ["released", "told", "taken"]
 
 
+@pytest.mark.nightly
 def test_a_run_that_fails_and_one_whose_champion_is_rolled_back_meanwhile_leave_their_upload_to_the_next(
     story: Story,
 ) -> None:

@@ -17,7 +17,7 @@ from dev.stack import Stack
 from tests.pods_api import TOKEN, Cluster
 from tests.scenarios.conftest import fresh_stack, wait
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.nightly]
 
 CLEANUP = "training_pod_cleanup"
 KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}

@@ -178,6 +178,7 @@ def training(cluster: Cluster, words: str = "step ") -> str:
     return only(cluster)
 
 
+@pytest.mark.nightly
 def test_two_runs_of_one_job_share_a_pod_whose_log_is_shown_once(
     attempt: Any, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:

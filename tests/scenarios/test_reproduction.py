@@ -32,6 +32,7 @@ from tests.scenarios.small_bert import save_small_bert
 
 pytest_plugins = ["tests.unit.registry_services"]
 
+pytestmark = pytest.mark.nightly
 MODEL = "support"
 
 

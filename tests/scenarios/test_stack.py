@@ -220,6 +220,7 @@ def services() -> Iterator[Stack]:
         assert survivors(services) == []
 
 
+@pytest.mark.nightly
 def test_services_alone_come_with_what_an_airflow_beside_them_needs(services: Stack) -> None:
     assert set(services.statuses()) == {"postgres", "s3", "mlflow", "serving"}
     assert not services.up()
@@ -234,6 +235,7 @@ def test_services_alone_come_with_what_an_airflow_beside_them_needs(services: St
     assert "admin" in users.stdout
 
 
+@pytest.mark.nightly
 def test_up_recovers_after_the_process_manager_and_postgres_were_killed(services: Stack) -> None:
     name = leave_traces(services)
     manager, database = int(services.state.supervisor_pid.read_text()), services.pids()["postgres"]

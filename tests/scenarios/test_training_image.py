@@ -72,6 +72,7 @@ def _train(python: Path, app: Path, job_uri: str, **variables: str) -> subproces
     return subprocess.run(command, cwd=app, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.nightly
 def test_a_job_trains_with_the_pinned_packages_alone(python: Path, app: Path, submitted: tuple[Job, str]) -> None:
     job, folder = submitted
     done = _train(python, app, f"{folder}/job.json")
@@ -81,6 +82,7 @@ def test_a_job_trains_with_the_pinned_packages_alone(python: Path, app: Path, su
     assert lake.exists(f"{result.model_uri}/model.safetensors")
 
 
+@pytest.mark.nightly
 def test_it_finds_its_way_to_s3(python: Path, app: Path, s3_endpoint: str) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
     done = _train(python, app, "s3://nowhere/jobs/1/job.json", AWS_ENDPOINT_URL=s3_endpoint, **keys)

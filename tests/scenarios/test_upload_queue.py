@@ -340,6 +340,7 @@ def running(home: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
                 os.killpg(program.pid, signal.SIGKILL)
 
 
+@pytest.mark.nightly
 def test_a_real_airflow_is_told_of_an_upload_and_finds_one_that_nobody_told_of(
     s3: Bucket, queue: Queue, airflow_home: Path
 ) -> None:

@@ -190,6 +190,7 @@ def test_the_stopwatch_leaves_out_the_first_step_evaluations_and_saves(
     assert (found["steps"], found["seconds"]) == (4, 2 * 3 + 2 * 2)
 
 
+@pytest.mark.nightly
 def test_a_scripts_trainer_is_timed_in_its_own_process(tmp_path: Path) -> None:
     program = tmp_path / "train.py"
     program.write_text(TRAINING)

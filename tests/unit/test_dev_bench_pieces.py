@@ -1,7 +1,6 @@
 """The speed code piece by piece, its profile, and the GPU's script, each in small on this machine."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def test_the_profile_says_where_the_time_goes(base: Path, tmp_path: Path) -> Non
     assert "aten::addmm" in told
 
 
-@pytest.mark.skipif("NIGHTLY" not in os.environ, reason="three minutes of CPU: the nightly workflow runs it, NIGHTLY=1")
+@pytest.mark.nightly
 def test_every_part_of_the_gpus_script_runs_in_small_on_the_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     assert gpu_check.main(["--device", "cpu", "--tiny", "--out", str(out)]) == 0, out.read_text()

@@ -236,3 +236,18 @@ def test_the_report_shows_warnings_and_why_a_file_could_not_be_read(tmp_path: Pa
     for words in ("read as Mac Roman", "look &lt;alike&gt;", "it is a &lt;PDF&gt;", "incoming/&lt;b&gt;.csv"):
         assert words in page
     assert "Warnings" not in write_report(found, tmp_path).read_text()
+
+
+def test_a_report_that_is_written_again_draws_nothing_again(tmp_path: Path) -> None:
+    found = evaluation(2, 60)
+    first = write_report(found, tmp_path).read_text()
+    pictures = {path: path.read_bytes() for path in tmp_path.glob("*.svg")}
+    assert len(pictures) == 3
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    named = found.model_copy(update={"context": found.context.model_copy(update={"challenger_version": "7"})})
+    again = write_report(named, tmp_path).read_text()
+    assert "v7 · " in again
+    assert "v7 · " not in first
+    assert not list(tmp_path.glob("*.png")), "a picture was drawn"
+    assert all(path.read_text() in again for path in pictures)

@@ -16,6 +16,7 @@ from tests.unit.registry_services import MlflowServer, Registry
 pytest_plugins = ["tests.unit.registry_services"]
 
 
+@pytest.mark.nightly
 def test_every_request_is_answered_and_every_answer_logged_once_whatever_dies(
     services: None,
     registry: Registry,

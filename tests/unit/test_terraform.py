@@ -26,7 +26,8 @@ def test_airflow_may_write_the_lakes_folders_its_frames_and_its_logs() -> None:
         "logs",
     }
     assert folders("airflow_deletes") == {"incoming"}
-    assert folders("airflow_expires") == {"claims", "waiting", "staging", "datasets", "jobs", "drafts"}
+    marks = {"claims", "waiting", "staging", "datasets", "jobs", "alerts", "drafts", "sightings"}
+    assert folders("airflow_expires") == marks
 
 
 def test_the_trainer_never_sees_the_golden_set() -> None:

@@ -74,6 +74,7 @@ def test_two_processes_have_the_loss_curve_of_one(
         assert together == pytest.approx(alone, abs=2e-3)
 
 
+@pytest.mark.nightly
 def test_asked_to_stop_both_do_and_one_alone_can_go_on(base: Path, dataset_uri: str, tmp_path: Path) -> None:
     wanted = job(dataset_uri, base, f"sqlite:///{tmp_path}/mlflow.db", epochs=30, early_stopping_patience=0)
     run = _start(wanted, tmp_path)
@@ -93,6 +94,7 @@ def test_asked_to_stop_both_do_and_one_alone_can_go_on(base: Path, dataset_uri: 
     assert _result(wanted, tmp_path).resumed_from_step > 0
 
 
+@pytest.mark.nightly
 def test_what_cannot_be_trained_ends_all_with_the_reason(base: Path, dataset_uri: str, tmp_path: Path) -> None:
     wanted = job(dataset_uri, base, f"sqlite:///{tmp_path}/mlflow.db", batch_size=9)
     run = _start(wanted, tmp_path)

@@ -1,0 +1,116 @@
+"""The day's decision: entered in the ledger with its reasons, once, and told to people where they have to know."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy.engine import Engine
+
+from include.monitoring.assessment import Alarm, Assessment
+from include.monitoring.decision import Decision, Known, Rules, decide
+from include.monitoring.traffic import Champion
+from include.registry import ledger
+from include.registry.ledger import Entry
+
+VERB: ledger.Verb = "drift_decision"
+DECISION, DAY, SINCE, BECAUSE, ACTED_ON = "decision", "day", "since", "because", ("retrain", "label")
+MOST_DECISIONS = 2_000
+SHOWN = 8  # tests that an entry has
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision as the ledger has it."""
+
+    entry: Entry
+
+    @property
+    def verb(self) -> str:
+        """retrain, label, wait or nothing."""
+        return str(self.entry.facts[DECISION])
+
+    @property
+    def day(self) -> date:
+        """Whose traffic it is about."""
+        return date.fromisoformat(self.entry.facts[DAY])
+
+
+def decisions(engine: Engine, model: str) -> list[Decided]:
+    """A model's decisions, the newest first."""
+    return [Decided(one) for one in ledger.entries(engine, model, verbs=[VERB], limit=MOST_DECISIONS)]
+
+
+def alarms(engine: Engine, model: str) -> list[Alarm]:
+    """The drifts that were seen: on which days, and since when."""
+    seen = [one for one in decisions(engine, model) if one.entry.facts.get(SINCE)]
+    return [Alarm(one.day, date.fromisoformat(one.entry.facts[SINCE]), one.entry.version) for one in seen]
+
+
+def decide_day(
+    champion: Champion,
+    engine: Engine,
+    day: date,
+    now: datetime,
+    assessment: Assessment,
+    new_rows: int,
+    rules: Rules,
+    *,
+    actor: str,
+    holds: bool = True,
+) -> Decided:
+    """Decides on a day, or returns what was decided on it before about this champion: that holds.
+
+    Args:
+        champion: whose traffic it is.
+        engine: the warehouse's.
+        day: the last day of the traffic.
+        now: when it is decided.
+        assessment: of the drift test.
+        new_rows: labelled rows that the champion has not learnt from.
+        rules: when a retraining is allowed.
+        actor: who decides.
+        holds: whether it is entered; not on a day that is not over.
+    """
+    before = decisions(engine, champion.model)
+    known = Known(
+        today=now.astimezone(UTC).date(),
+        comparisons=assessment.comparisons,
+        last_alarm=max((_made(one) for one in before if one.verb in ACTED_ON), default=None),
+        champion_since=champion.since.astimezone(UTC).date(),
+        retrained=tuple(_made(one) for one in before if one.verb == "retrain"),
+        new_rows=new_rows,
+    )
+    found = decide(known, rules) if assessment.comparisons else Decision("nothing", assessment.told)
+    entry = Entry(
+        model_name=champion.model,
+        verb=VERB,
+        version=champion.version,
+        previous_champion=champion.version,
+        actor=actor,
+        reason=found.reason,
+        dag_run_id=f"drift-{day}",
+        facts=_facts(day, found, assessment, new_rows),
+        decided_at=now,
+    )
+    if not holds:
+        return Decided(entry)
+    ledger.append(engine, entry)
+    return Decided(ledger.find(engine, entry.decision_id) or entry)
+
+
+def _made(decided: Decided) -> date:
+    return decided.entry.decided_at.astimezone(UTC).date()
+
+
+def _facts(day: date, found: Decision, assessment: Assessment, new_rows: int) -> dict[str, Any]:
+    facts: dict[str, Any] = {DECISION: found.verb, DAY: day.isoformat(), "new_rows": new_rows, "told": assessment.told}
+    facts |= {BECAUSE: found.because} if found.because else {}
+    if assessment.reference:
+        facts["reference"] = [one.isoformat() for one in assessment.reference]
+    facts["tests"] = [
+        {"name": one.name, "window": one.window, "p": one.p, "level": one.level, "alarms": one.alarms, "told": one.told}
+        for one in assessment.comparisons[:SHOWN]
+    ]
+    if assessment.alarms and assessment.recent:
+        facts[SINCE] = (assessment.recent[1] - timedelta(days=assessment.alarms[0].window - 1)).isoformat()
+    return facts
