@@ -32,7 +32,7 @@ endif
 
 # What a user writes is handed to the shell as an environment variable, and never read by make or the shell again:
 # a reason may have quotes and dollars, a file's name blanks. Unset ones stay unset.
-GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION PROGRAM ROUNDS REQUESTS
+GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT LABEL TEST STORIES RUN_CLASSIFICATION SAMPLES TEXTS EPOCHS ROWS VERSION PROGRAM NOW ROUNDS REQUESTS
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
@@ -103,6 +103,9 @@ establish: setup ## lets golden rows judge that came with a run's upload: RUN="r
 	  { echo 'Whose, who, and why? make establish RUN="…" NAME="…" REASON="…"'; exit 1; }
 	$(BIN)/python -m dev establish $(STATE) --name="$$NAME" --reason="$$REASON" -- "$$RUN"
 
+alerts: setup ## shows alerts that are unsent, and why [NOW=1: tries to send them first; STACK=]
+	$(BIN)/python -m dev alerts $(STATE) $${NOW:+--now}
+
 reproduce: setup ## trains a version again and compares: VERSION=7 [STACK=]
 	@test -n "$$VERSION" || { echo 'Which version? make reproduce VERSION=7'; exit 1; }
 	$(BIN)/python -m dev reproduce $(STATE) -- "$$VERSION"
@@ -149,10 +152,7 @@ bench-pieces: setup ## measures what each piece of include/training/fast gains o
 profile: setup ## shows where the CPU seconds of a training step go, and the MFU, in .local/profile.txt [DATA=]
 	$(BIN)/python -m dev.bench.profile $${DATA:+--data="$$DATA"}
 
-gpu-test-nightly: setup ## runs all tests, also those that take minutes and that the nightly workflow runs
-	NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
-
-check: setup ## measures all that there is to know of a GPU in nine minutes, to docs/benchmarks/gpu.json [DATA= TEST= DIR=unpadded BERT]
+gpu-check: setup ## measures all that there is to know of a GPU in nine minutes, to docs/benchmarks/gpu.json [DATA= TEST= DIR=unpadded BERT]
 	$(BIN)/python -m dev.bench.gpu_check $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"} $${DIR:+--unpadded="$$DIR"}
 	$(BIN)/python -m dev.bench page
 
@@ -190,6 +190,15 @@ test-spark: setup ## runs the weekly ETL's tests by Spark, which it brings (480 
 
 test: setup ## runs the tests but those that are marked nightly
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+test-browser: setup ## what people do in the console, in a real browser on a real stack
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
+
+screenshots: setup ## makes the pictures of docs/console.md again, by the same tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser --screenshots docs/console
+
+test-nightly: setup ## runs all tests, also those that take minutes and that the nightly workflow runs
+	NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check: setup ## lints, checks the format, the types and who imports whom, and looks for known vulnerabilities
 	$(BIN)/ruff check .

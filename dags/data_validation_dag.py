@@ -7,6 +7,7 @@ from airflow.decorators import dag, task
 from airflow.models.param import Param
 from airflow.operators.trigger_dagrun import TriggerDagRunOperator
 
+from include.orchestration.alerts import tell_if_timed_out
 from include.orchestration.defaults import START, TASK_DEFAULTS
 from include.settings import settings
 
@@ -22,6 +23,7 @@ DECISION = "ti.xcom_pull(task_ids='decide_on_drift')"
     max_active_runs=1,
     is_paused_upon_creation=False,
     dagrun_timeout=timedelta(hours=6),
+    on_failure_callback=tell_if_timed_out,
     default_args=TASK_DEFAULTS,
     params={
         "day": Param(

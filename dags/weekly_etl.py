@@ -12,6 +12,7 @@ from astro.table import Table
 from include import sql
 from include.ingestion.sources import WEEKLY, week
 from include.orchestration import curate_operators as curate
+from include.orchestration.alerts import tell_if_timed_out
 from include.orchestration.defaults import MERGE_POOL, START
 from include.orchestration.download_operator import DownloadData, wait_for_files
 from include.orchestration.events import TRAINING_EXAMPLES
@@ -25,6 +26,7 @@ OF_ALL: dict[str, Any] = {
     "max_active_runs": 1,
     "is_paused_upon_creation": False,
     "dagrun_timeout": timedelta(days=2),
+    "on_failure_callback": tell_if_timed_out,
     "default_args": curate.task_defaults(),
     "template_searchpath": [str(sql.FOLDER)],
     "user_defined_macros": curate.MACROS,

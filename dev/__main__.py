@@ -13,7 +13,7 @@ from rich.console import Console
 
 from dev import chosen
 from dev.containers import AstroProject
-from dev.decisions import DECISIONS, add_words
+from dev.decisions import DECISIONS, add_words, alerts
 from dev.environment import CLIENT_PREFIXES
 from dev.processes import StartError
 from dev.sbom import write_sbom
@@ -220,7 +220,8 @@ def _astro_project(arguments: argparse.Namespace) -> AstroProject:
 def _print_addresses(stack: Stack, *, with_airflow: bool) -> None:
     bucket = stack.env["BERT_BUCKET"]
     rows = (
-        ("Airflow", stack.airflow_url, "login admin, password admin"),
+        ("console", f"{stack.airflow_url}/console/", "login admin, password admin: train, look, decide"),
+        ("Airflow", stack.airflow_url, "the same login"),
         ("MLflow", stack.mlflow_uri, ""),
         ("champion", stack.serving_url, "answers texts; /docs shows how to ask"),
         ("S3", stack.s3_url, f"key local, secret local, bucket {bucket}"),
@@ -228,7 +229,7 @@ def _print_addresses(stack: Stack, *, with_airflow: bool) -> None:
         ("logs", str(stack.state.logs), ""),
     )
     console.print()
-    for name, address, login in rows if with_airflow else rows[1:]:
+    for name, address, login in rows if with_airflow else rows[2:]:
         console.print(f"  {name:<10} {address:<25} {login}".rstrip(), markup=False, soft_wrap=True)
     if not with_airflow:
         _print_start_of_airflow(stack)
@@ -274,7 +275,7 @@ def _print_start_of_airflow(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    commands_of_a_stack = (up, down, status, logs, env, upload, rejected, *DECISIONS, reproduce, export)
+    commands_of_a_stack = (up, down, status, logs, env, upload, rejected, *DECISIONS, alerts, reproduce, export)
     for function in (*commands_of_a_stack, demo, demo_week, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
@@ -300,6 +301,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         if function in DECISIONS:
             add_words(function, command)
+        if function is alerts:
+            command.add_argument("--now", action="store_true", help="try to send them first")
         if function in (reproduce, export):
             command.add_argument("version", help="of the registered model")
         if function is export:

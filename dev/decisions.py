@@ -51,6 +51,12 @@ def establish(arguments: argparse.Namespace) -> int:
     return subprocess.call([*command, "--", arguments.run_id], env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
+def alerts(arguments: argparse.Namespace) -> int:
+    """Shows the alerts that are unsent, and why; 1 if a channel fails."""
+    command = [sys.executable, "-m", "include.orchestration.sending"]
+    return subprocess.call(command + ["--now"] * arguments.now, env=Stack(arguments.state).env, cwd=REPOSITORY)
+
+
 DECISIONS = (rollback, approve, reject, readmit, establish)
 
 

@@ -8,8 +8,10 @@ sends it twice: nothing here is lost for that.
 import hashlib
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -37,6 +39,7 @@ URGENT_KINDS = ("rollback",)
 
 LONGEST_TITLE = 200  # characters
 LONGEST_TEXT = 4000
+AT_ONCE = 16  # requests to S3
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,10 @@ class Alert:
 
 @dataclass(frozen=True)
 class Pending:
-    """An alert in the outbox: when it was raised, and which channels have had it, with the time."""
+    """An alert in the outbox: when it was raised, and which channels have had it, with the time.
+
+    A channel that gave up has said so in place of the time.
+    """
 
     alert: Alert
     raised_at: datetime
@@ -115,13 +121,14 @@ def names(model_name: str) -> list[str]:
 
 def unsent(model_name: str) -> list[Pending]:
     """What lies in the outbox, oldest first."""
-    found = [_read(model_name, name) for name in names(model_name)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = list(pool.map(partial(_read, model_name), names(model_name)))
     return sorted((one for one in found if one is not None), key=lambda one: one.raised_at)
 
 
-def note_delivery(model_name: str, pending: Pending, channel: str, now: datetime) -> Pending:
-    """Notes that a channel has had an alert; returns it with that."""
-    noted = replace(pending, delivered=pending.delivered | {channel: now.isoformat()})
+def note_delivery(model_name: str, pending: Pending, channel: str, said: str) -> Pending:
+    """Notes that a channel has had an alert, and when, or why it never will; returns it with that."""
+    noted = replace(pending, delivered=pending.delivered | {channel: said})
     lake.write_bytes(_outbox(model_name, pending.alert.name), _json(noted))
     return noted
 

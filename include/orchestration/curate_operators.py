@@ -34,14 +34,10 @@ report lies in `reports/weekly_etl/`. A source with a schedule of its own has a 
 
 def task_defaults() -> dict[str, Any]:
     """What all tasks of these DAGs have in common, as it is set now."""
-    emails = list(settings().alert_emails)
     return TASK_DEFAULTS | {
         "retries": 1,
         "retry_delay": timedelta(minutes=5),
         "retry_exponential_backoff": False,
-        "email": emails,
-        "email_on_failure": bool(emails),
-        "email_on_retry": False,
     }
 
 

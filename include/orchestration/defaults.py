@@ -5,7 +5,7 @@ from typing import Any
 
 from airflow.models.param import Param
 
-from include.orchestration.notes import note_failure
+from include.orchestration.alerts import tell_if_timed_out, tell_of_failure
 from include.orchestration.params import refuse_wrong_request
 
 START = datetime(2025, 1, 1)
@@ -23,7 +23,7 @@ TASK_DEFAULTS: dict[str, Any] = {
     "retry_delay": timedelta(seconds=15),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
-    "on_failure_callback": note_failure,
+    "on_failure_callback": tell_of_failure,
     "pre_execute": refuse_wrong_request,
 }
 
@@ -34,6 +34,7 @@ STARTED_BY_HAND: dict[str, Any] = {
     "max_active_runs": 1,
     "is_paused_upon_creation": False,
     "dagrun_timeout": timedelta(hours=1),
+    "on_failure_callback": tell_if_timed_out,
     "default_args": TASK_DEFAULTS,
     "tags": ["bert", "admin"],
 }

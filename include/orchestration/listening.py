@@ -14,7 +14,8 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, State
 from sqlalchemy.exc import SQLAlchemyError
 
-from include import lake
+from include import alerts, lake
+from include.alerts import Alert
 from include.markdown import plain
 from include.orchestration import batches, reconciling
 from include.orchestration.events import INCOMING
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 TAKING_TASK = "validate_data"  # a run in which it has not begun will take what waits
 NEXT_LOOK_SECONDS = 2.0
 IDLE_LOOK_SECONDS = 900.0
+STUCK_AFTER_TRIES = 3  # to copy an upload; it may have been a moment's fault
 
 
 def listen(dag_id: str, run_id: str, timestamp: str) -> list[str]:
@@ -43,8 +45,9 @@ def listen(dag_id: str, run_id: str, timestamp: str) -> list[str]:
     entries = open_batches.lives()
     Stats.gauge("uploads_waiting", sum(entry.waiting for entry in entries))
     batches.record([entry.batch_id for entry in entries])
-    refused = refusals.known()
-    if note := _note(entries, refused, pipeline()):
+    refused, damaged = refusals.known(), open_batches.damaged()
+    _tell_of_what_cannot_move(refused, damaged)
+    if note := _note(entries, refused, pipeline(), damaged):
         set_note(dag_id, run_id, note)
     if refused and not claimed and not told:
         _wait_for_another(refused)
@@ -140,9 +143,36 @@ def _alert(entry: Entry) -> None:
         entry.batch_id, entry.reason,
     )  # fmt: skip
     Stats.incr("uploads_given_up")
+    alerts.raise_alert(
+        Alert(
+            kind="stuck_upload",
+            key=f"{entry.batch_id} given up {entry.number}",
+            title=f"An upload waits for a person: batch {entry.batch_id}",
+            text=f"{entry.reason}\n\nIts files are used by the next run. To start one, trigger the pipeline or upload "
+            "one of them again.",
+            links={"files": lake.claims(entry.batch_id)},
+        )
+    )
 
 
-def _note(entries: list[Entry], refused: list[refusals.Refusal], state: Pipeline) -> str:
+def _tell_of_what_cannot_move(refused: list[refusals.Refusal], damaged: list[str]) -> None:
+    """Alerts about uploads that cannot be claimed and batches that no run can read, once each."""
+    for one in refused:
+        if one.tries >= STUCK_AFTER_TRIES:
+            text = f"{one.reason}\n\nTried {one.tries} times since {one.since:%F %R} UTC; it is tried again."
+            alerts.raise_alert(
+                Alert("stuck_upload", f"{one.key} {one.etag}", f"An upload cannot be copied: {one.key}", text)
+            )
+    for batch_id in damaged:
+        text = "No run uses this batch's files until the earlier version of its manifest is brought back."
+        title = f"An upload's manifest is damaged: batch {batch_id}"
+        link = {"manifest": lake.claims(batch_id, "manifest.json")}
+        alerts.raise_alert(Alert("stuck_upload", f"{batch_id} damaged", title, text, link))
+
+
+def _note(
+    entries: list[Entry], refused: list[refusals.Refusal], state: Pipeline, damaged: list[str] | None = None
+) -> str:
     """What somebody should look at, for the listener's run; empty if all is well."""
     lines = [
         f"**{one.key} cannot be copied** ({one.tries} tries since {one.since:%F %R}): {one.reason}" for one in refused
@@ -155,7 +185,7 @@ def _note(entries: list[Entry], refused: list[refusals.Refusal], state: Pipeline
     lines += [
         f"**{lake.claims(batch_id, 'manifest.json')} is damaged**: no run uses this batch's files until its earlier "
         "version is brought back."
-        for batch_id in open_batches.damaged()
+        for batch_id in (open_batches.damaged() if damaged is None else damaged)
     ]
     lines += _awaiting(entries)
     waiting = sum(entry.waiting and entry.because not in (Because.WAITS, Because.GAVE_UP) for entry in entries)

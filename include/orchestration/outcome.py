@@ -2,13 +2,15 @@
 
 import logging
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from airflow.stats import Stats
 from sqlalchemy.exc import NoResultFound
 
-from include import lake
+from include import alerts, lake
+from include.alerts import Alert
 from include.datasets.intake import FileAccount, Intake, Plan
 from include.evaluation.words import without_outcome
 from include.markdown import plain
@@ -52,10 +54,35 @@ def conclude(
         "links": links or {},
         **facts,
     }
-    uri = lake.write_json(lake.report(dag_id, plan.run_id, "run.json"), report)
+    uri = lake.report(dag_id, plan.run_id, "run.json")
+    if not lake.exists(uri):  # else a task is repeated, or another outcome is written
+        _count(intake, facts)
+    lake.write_json(uri, report)
     set_note(dag_id, plan.run_id, note(intake, outcome, reason, links or {}))
     Stats.incr(f"training_outcome.{outcome}")
+    if outcome == "waiting_for_approval":
+        _ask(dag_id, plan, reason, uri)
     return uri
+
+
+def _count(intake: Intake, facts: dict[str, Any]) -> None:
+    """What a run took in, and how long it trained."""
+    Stats.incr("rows_in", intake.rows["in"])
+    Stats.incr("rows_rejected", intake.rows["rejected"])
+    if seconds := facts.get("seconds", {}).get("training"):
+        Stats.timing("model_training", timedelta(seconds=seconds))
+
+
+def _ask(dag_id: str, plan: Plan, reason: str, uri: str) -> None:
+    """Tells people of an upload that waits for one of them."""
+    alert = Alert(
+        kind="approval",
+        key=f"{dag_id} {plan.run_id} waits",
+        title=f"{plan.model_name}: an upload waits for a person",
+        text=reason,
+        links={"report": uri.replace("run.json", "report.html"), "run": f"airflow:{dag_id}/{plan.run_id}"},
+    )
+    alerts.raise_alert(alert, plan.model_name)
 
 
 def conclude_again(dag_id: str, plan: Plan, intake: Intake, outcome: str, reason: str, **facts: Any) -> str:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.engine import Engine
 
-from include.registry import canary, ledger, models
+from include.registry import canary, ledger, models, telling
 from include.registry.ledger import Entry
 from include.registry.models import ANCHOR, CHALLENGER, CHAMPION, DECISION, PREVIOUS, ModelVersion
 from include.settings import settings
@@ -125,6 +125,7 @@ def _apply(entry: Entry) -> None:
     for alias in (CHALLENGER, PREVIOUS):  # previous it is if the champion that it replaced was deleted
         if held.get(alias) == entry.version:
             models.unpoint(entry.model_name, alias)
+    telling.tell(entry)  # before the last step: cut off here, whoever finishes it tells of it
     if version := models.by_version(entry.model_name, entry.version):
         models.tag(version, facts_of(entry) | {APPLIED: entry.decision_id})
     logger.info("Champion of %s: version %s. %s", entry.model_name, entry.version, entry.reason)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Engine
 
-from include.registry import ledger, models, versions
+from include.registry import ledger, models, telling, versions
 from include.registry.aliases import PromotionRefused, carry_out, facts_of, require
 from include.registry.ledger import MOVES, Entry
 from include.registry.promotion import is_news
@@ -85,6 +85,7 @@ def ask(entry: Entry, engine: Engine) -> None:
     if entry.verb != "await":
         raise ValueError(f"decision {entry.decision_id} is to {entry.verb}, not to await a person")
     ledger.append(engine, entry)
+    telling.tell(entry)
     if version := models.by_version(entry.model_name, entry.version):
         models.tag(version, facts_of(entry) | {versions.ROWS: versions.AWAITING})
 
@@ -109,6 +110,7 @@ def answer(entry: Entry, engine: Engine) -> Entry:
             models.tag(version, {versions.ROWS: versions.USED})
             return entry
         ledger.append(engine, entry)
+        telling.tell(entry)
         if found := models.by_version(entry.model_name, entry.version):
             rows = versions.ASIDE if entry.verb == "reject" else versions.RELEASED
             models.tag(found, facts_of(entry) | {versions.ROWS: rows})

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from sqlalchemy.engine import Engine
 
-from include.registry import ledger, models, smoke
+from include.registry import ledger, models, smoke, telling
 from include.registry.aliases import (
     AlreadyReplaced,
     ChampionChanged,
@@ -76,6 +76,7 @@ def reject(entry: Entry, engine: Engine) -> None:
         if not ledger.find(engine, entry.decision_id):
             is_news(entry, settle(entry.model_name, engine))
         ledger.append(engine, entry)
+        telling.tell(entry)
         champion = models.by_alias(entry.model_name, CHAMPION)
         if champion is None or champion.version != entry.version:  # a champion's tags say how it became one
             models.tag(version, facts_of(entry))

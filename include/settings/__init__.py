@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from include import renaming
+from include.settings import quiet
+from include.settings.console import ConsoleSettings
 from include.settings.monitoring import MonitoringSettings
 from include.settings.pod import PodSettings
 from include.settings.serving import ServingSettings
@@ -89,6 +91,7 @@ class Settings(Deployment):
     staging_days: float = Field(14.0, ge=0, description="so are what ended runs handed from task to task,")
     jobs_days: float = Field(30.0, ge=0, description="training jobs that no model version comes from,")
     datasets_days: float = Field(90.0, ge=0, description="and datasets that no model version was trained on")
+    drafts_days: float = Field(30.0, ge=0, description="so are files that were looked at in the console")
 
     # The weekly ETL.
     sources: str = Field("include/ingestion/sources.yaml", description="the YAML file that lists its sources")
@@ -98,7 +101,16 @@ class Settings(Deployment):
     spark_conf: Annotated[dict[str, str], NoDecode] = Field(
         {}, description="Spark's own settings for these jobs, a JSON object of names and values"
     )
-    alert_emails: Names = Field((), description="who gets a mail when weekly_etl fails, comma-separated")
+
+    # Alerts: sent by mail if there is the connection smtp_default, and to Slack if there is slack_default.
+    alert_emails: Names = Field((), description="who gets alerts by mail, comma-separated")
+    quiet_hours: Annotated[str, AfterValidator(quiet.checked)] = Field(
+        "",
+        description="when alerts wait that are not urgent: 22:00-07:00, or 22:00-07:00 Europe/Berlin for a zone other "
+        "than UTC; empty: never",
+    )
+    late_minutes: float = Field(360.0, gt=0, description="a DAG run that takes longer than this is told of as late")
+    stuck_hours: float = Field(24.0, gt=0, description="so is an upload that has waited this long for a run to use it")
 
     # The data contract.
     text_column: str = Field("", description="name of the text column; empty: found by name")
@@ -214,19 +226,15 @@ def faults() -> list[str]:
     wrong_pod = list(_wrong_values(PodSettings))
     # With a pod that is wrong, the rest can still be looked at beside one that is right.
     stand_in = {"pod": PodSettings.model_construct(image="any")} if wrong_pod else {}
-    return [
-        *_unknown_names(),
-        *wrong_pod,
-        *_wrong_values(ServingSettings),
-        *_wrong_values(MonitoringSettings),
-        *_wrong_values(Settings, **stand_in),
-    ]
+    models = (ServingSettings, MonitoringSettings, ConsoleSettings)
+    others = [fault for model in models for fault in _wrong_values(model)]
+    return [*_unknown_names(), *wrong_pod, *others, *_wrong_values(Settings, **stand_in)]
 
 
 def variables() -> dict[str, str]:
     """Every setting's variable, with what it is about."""
     found = {}
-    for model in (PodSettings, ServingSettings, MonitoringSettings, Settings):
+    for model in (PodSettings, ServingSettings, MonitoringSettings, ConsoleSettings, Settings):
         for name, field in model.model_fields.items():
             default = None if field.default_factory else f"the default is {field.default!r}"
             found[_variable(model, name)] = "; ".join(part for part in (field.description, default) if part)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.operators.trigger_dagrun import TriggerDagRunOperator
 
+from include.orchestration.alerts import tell_if_timed_out, tell_of_failure
 from include.orchestration.params import refuse_wrong_request
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -30,6 +32,7 @@ def test_every_dag_has_what_an_operator_of_it_needs(bag: Any) -> None:
         assert dag.catchup is False, dag.dag_id
         assert dag.max_active_runs == 1 or "wait_for_turn" in dag.task_ids, dag.dag_id
         assert dag.dagrun_timeout is not None, dag.dag_id
+        assert dag.on_failure_callback is tell_if_timed_out, dag.dag_id
 
 
 def test_every_task_retries_with_back_off_and_notes_its_failure(bag: Any) -> None:
@@ -39,7 +42,8 @@ def test_every_task_retries_with_back_off_and_notes_its_failure(bag: Any) -> Non
             assert task.owner != "airflow", name
             assert task.retries >= 1, name
             assert task.retry_exponential_backoff or task.retries == 1, name  # of one retry nothing grows
-            assert task.on_failure_callback, name
+            assert task.on_failure_callback is tell_of_failure, name
+            assert not getattr(task, "email", None), f"{name}: mails are alerts"
 
 
 def test_every_dag_with_parameters_refuses_a_wrong_request_before_its_first_task(bag: Any) -> None:
@@ -51,7 +55,8 @@ def test_every_dag_with_parameters_refuses_a_wrong_request_before_its_first_task
 
 
 def test_sensors_are_deferrable_and_end_some_day(bag: Any) -> None:
-    sensors = [task for dag in bag.dags.values() for task in dag.tasks if hasattr(task, "poke_interval")]
+    waiting = [task for dag in bag.dags.values() for task in dag.tasks if hasattr(task, "poke_interval")]
+    sensors = [task for task in waiting if not isinstance(task, TriggerDagRunOperator)]  # which waits for nobody here
     assert sensors
     for sensor in sensors:
         assert sensor.deferrable, sensor.task_id

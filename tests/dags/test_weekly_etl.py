@@ -38,7 +38,7 @@ from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, mo
 from include import lake
 from include.evaluation import charts
 from include.ingestion import sources
-from include.orchestration import curating
+from include.orchestration import curating, sending
 from include.registry import models
 from include.serving.prediction_log import PredictionLog, Said, text_hash
 from include.settings import settings
@@ -480,6 +480,7 @@ def test_a_source_that_fails_is_tried_again_once_after_five_minutes_and_then_a_m
         (etl.http.folder / "site.jsonl").unlink()
         run = etl.run(0)
         assert etl.dag().get_task("merge").retry_delay == timedelta(minutes=5)
+        assert sending.flush("etl-model").unsent == []
     finally:
         server.stop()
         monkeypatch.undo()

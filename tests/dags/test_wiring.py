@@ -68,6 +68,11 @@ def test_the_listener_starts_the_pipeline_through_a_dataset(bag: Any) -> None:
     assert [uri for uri, _ in trigger.iter_datasets()] == [outlet.uri]
 
 
+def test_the_sender_of_alerts_always_runs(bag: Any) -> None:
+    assert chain(bag.dags["send_alerts"]) == ["send"]
+    assert bag.dags["send_alerts"].timetable.summary == "@continuous"
+
+
 def test_the_daily_validation_checks_after_the_schema_and_decides_after_all_checks(bag: Any) -> None:
     dag = bag.dags["data_validation_dag"]
     checks = {"check_data_quality", "check_distributions", "detect_anomalies"}

@@ -25,7 +25,7 @@ def test_an_event_is_raised_once() -> None:
 def test_an_event_that_was_sent_is_not_raised_again() -> None:
     alerts.raise_alert(DRIFT)
     (pending,) = outbox.unsent(MODEL)
-    outbox.close(MODEL, outbox.note_delivery(MODEL, pending, "slack", NOW))
+    outbox.close(MODEL, outbox.note_delivery(MODEL, pending, "slack", NOW.isoformat()))
     assert outbox.names(MODEL) == []
     assert alerts.raise_alert(DRIFT) is False
     assert outbox.names(MODEL) == []
@@ -43,7 +43,7 @@ def test_what_was_raised_while_it_was_being_sent_is_not_sent_again() -> None:
 
 def test_a_delivery_is_kept_while_another_channel_has_not_had_it() -> None:
     alerts.raise_alert(DRIFT)
-    outbox.note_delivery(MODEL, *outbox.unsent(MODEL), "mail", NOW)
+    outbox.note_delivery(MODEL, *outbox.unsent(MODEL), "mail", NOW.isoformat())
     (pending,) = outbox.unsent(MODEL)
     assert pending.delivered == {"mail": NOW.isoformat()}
     assert pending.alert == DRIFT

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from include import lake
-from include.registry import ledger, models, promotion, versions
+from include.alerts import outbox
+from include.registry import ledger, models, promotion, standing, versions
 from include.registry.ledger import Entry
 from include.registry.models import CHALLENGER, CHAMPION, PREVIOUS, ModelVersion, hash_labels
 from include.registry.promotion import (
@@ -263,6 +264,54 @@ def test_a_rejection_is_entered_once_and_moves_no_champion(registry: Registry) -
     assert registry.aliases() == {CHAMPION: first, CHALLENGER: second}
     assert models.by_version(registry.name, second).tags["decision"] == "rejected"  # type: ignore[union-attr]
     assert registry.verbs() == ["promote", "reject"]
+
+
+def told(registry: Registry) -> dict[str, str]:
+    """The titles of the alerts about a model, by kind."""
+    return {one.alert.kind: one.alert.title for one in outbox.unsent(registry.name)}
+
+
+def test_people_are_told_of_each_decision_once_with_where_to_look(registry: Registry) -> None:
+    first, second, third = registry.promote_new(), registry.train(), registry.train()
+    decision = registry.decision(second, first).model_copy(update={"actor": "dag:weekly_etl"})
+    rejection = registry.decision(third, second, "reject")
+    for _ in range(2):
+        promote(decision, registry.engine)
+        reject(rejection, registry.engine)
+        registry.rollback(dag_run_id="the same run")
+    assert [one.alert.title for one in outbox.unsent(registry.name)] == [
+        f"{registry.name}: version 1 is the champion now",
+        f"{registry.name}: version 2 is the champion now",
+        f"{registry.name}: version 3 was rejected",
+        f"{registry.name}: rolled back from version 2 to version 1",
+    ]
+    _, promoted, _, back = (one.alert for one in outbox.unsent(registry.name))
+    assert promoted.text == "0.93 is enough\n\nBy dag:weekly_etl. The champion before: version 1."
+    assert promoted.links["model"].endswith(f"/#/models/{registry.name}/versions/2")
+    assert promoted.links["report"] == lake.report("weekly_etl", decision.dag_run_id, "report.html")
+    assert promoted.links["run"] == f"airflow:weekly_etl/{decision.dag_run_id}"
+    assert (back.is_urgent, promoted.is_urgent) == (True, False)
+
+
+def test_people_are_told_of_a_rollback_that_was_cut_off_by_whoever_finishes_it(
+    registry: Registry, crash_at: Callable[[str], None]
+) -> None:
+    registry.promote_new()
+    registry.promote_new()
+    crash_at(CHAMPION)
+    with pytest.raises(KeyboardInterrupt):
+        registry.rollback()
+    assert "rollback" not in told(registry)
+    registry.rollback()
+    assert told(registry)["rollback"] == f"{registry.name}: rolled back from version 2 to version 1"
+
+
+def test_people_are_told_of_a_champion_that_was_set_by_hand(registry: Registry) -> None:
+    first, second = registry.promote_new(), registry.promote_new()
+    models.point(registry.name, CHAMPION, first)
+    standing.champion(registry.name, registry.engine)
+    titles = [one.alert.title for one in outbox.unsent(registry.name)]
+    assert f"{registry.name}: version {first} was made champion by hand, in MLflow" in titles, second
 
 
 def test_verbs_are_not_mixed_up_and_versions_must_exist(registry: Registry) -> None:

@@ -1,0 +1,205 @@
+"""Delivery: each channel gets each alert of the outbox once, grouped when they are many, later when it fails.
+
+What a channel has refused or could not take is tried again with growing pauses, or after the pause that its server asks
+for. The pauses are a channel's, not an alert's: while a server is down, nothing else is sent to it. They and the times
+of the last messages lie beside the outbox (``channels.json``), which one sender at a time works on.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+
+from include import lake
+from include.alerts import outbox
+from include.alerts.outbox import Alert, Pending
+from include.settings.quiet import QuietHours
+
+logger = logging.getLogger(__name__)
+
+SINGLY = 3
+"""So many alerts are sent as messages of their own; more become one message."""
+
+MOST_MESSAGES, WITHIN = 6, timedelta(minutes=10)
+"""So many messages go to a channel within that time; what is raised meanwhile waits, and goes as one message."""
+
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
+LONGEST_ASKED_PAUSE = timedelta(hours=6)  # by a server, in Retry-After
+GIVE_UP_AFTER = timedelta(days=7)
+
+Channel = Callable[[Sequence[Alert]], None]
+"""Sends alerts as one message. Raises NotDelivered."""
+
+
+class NotDelivered(Exception):
+    """A channel has not taken a message. ``retry_after`` is the pause in seconds that its server asked for."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a channel stands: failures in a row, when it is tried again, and why it failed last."""
+
+    failures: int = 0
+    not_before: datetime | None = None
+    error: str = ""
+    messages: tuple[datetime, ...] = ()
+
+    def failed(self, error: NotDelivered, now: datetime) -> "Standing":
+        """After a message that was not delivered."""
+        pause = min(FIRST_PAUSE * 2 ** min(self.failures, 10), LONGEST_PAUSE)
+        if error.retry_after is not None:
+            pause = min(timedelta(seconds=max(error.retry_after, 0)), LONGEST_ASKED_PAUSE)
+        return replace(self, failures=self.failures + 1, not_before=now + pause, error=str(error)[:300])
+
+    def sent(self, now: datetime) -> "Standing":
+        """After one that was."""
+        recent = [at for at in self.messages if at > now - WITHIN]
+        return Standing(messages=(*recent, now)[-MOST_MESSAGES:])
+
+    def ready_at(self, now: datetime) -> datetime:
+        """When the next message may be sent."""
+        paced = self.messages[-MOST_MESSAGES] + WITHIN if len(self.messages) >= MOST_MESSAGES else now
+        return max(now, paced, self.not_before or now)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is left in the outbox.
+
+    Attributes:
+        unsent: alerts that a channel has not had.
+        standings: by channel.
+        next_at: when there is something to do if nothing new is raised; None: nothing.
+    """
+
+    unsent: list[Pending] = field(default_factory=list)
+    standings: dict[str, Standing] = field(default_factory=dict)
+    next_at: datetime | None = None
+
+    @property
+    def failing(self) -> dict[str, Standing]:
+        """The channels whose last message was not delivered."""
+        return {name: one for name, one in self.standings.items() if one.failures}
+
+
+def deliver(
+    model_name: str, channels: Mapping[str, Channel], *, now: datetime, quiet: QuietHours | None = None
+) -> Outlook:
+    """Sends what is due; returns what is left. Without channels there is nobody to tell, and nothing is kept for later.
+
+    Raises what S3 raises; a channel's failure is only noted.
+    """
+    pending = outbox.unsent(model_name)
+    before = standings(model_name)
+    after = {}
+    for name, channel in channels.items():
+        standing, pending = _serve(model_name, name, channel, before.get(name, Standing()), pending, now, quiet)
+        after[name] = standing
+    if after != {name: before.get(name, Standing()) for name in channels}:
+        _write(model_name, before | after)
+    left = []
+    for one in pending:
+        if all(name in one.delivered for name in channels):
+            outbox.close(model_name, one)
+        else:
+            left.append(one)
+    return outlook(left, after, now=now, quiet=quiet)
+
+
+def outlook(
+    pending: Sequence[Pending], standings: Mapping[str, Standing], *, now: datetime, quiet: QuietHours | None
+) -> Outlook:
+    """When what is left is due."""
+    times = [
+        _ready_at(one, standing, now, quiet)
+        for one in pending
+        for name, standing in standings.items()
+        if name not in one.delivered
+    ]
+    return Outlook(list(pending), dict(standings), min(times, default=None))
+
+
+def standings(model_name: str) -> dict[str, Standing]:
+    """How each channel stands."""
+    try:
+        content = lake.read_json(_uri(model_name))
+        return {name: _standing(facts) for name, facts in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # nothing of it is worth a failure
+        logger.warning("%s cannot be read, and begins anew: %s", _uri(model_name), error)
+        return {}
+
+
+def _serve(
+    model_name: str,
+    name: str,
+    channel: Channel,
+    standing: Standing,
+    pending: list[Pending],
+    now: datetime,
+    quiet: QuietHours | None,
+) -> tuple[Standing, list[Pending]]:
+    """Sends to one channel what is due there, and gives up what it would not take for days."""
+    noted = {one.alert.name: one for one in pending}
+    due = [one for one in pending if name not in one.delivered and _ready_at(one, standing, now, quiet) <= now]
+    for group in _grouped(due):
+        try:
+            channel([one.alert for one in group])
+        except NotDelivered as error:
+            standing = standing.failed(error, now)
+            logger.warning("%s: %d alerts are unsent: %s; next try at %s", name, len(due), error, standing.not_before)
+            break
+        except Exception as error:  # whatever a provider raises
+            logger.exception("%s: alerts are unsent", name)
+            standing = standing.failed(NotDelivered(f"{type(error).__name__}: {error}"), now)
+            break
+        standing = standing.sent(now)
+        for one in group:
+            noted[one.alert.name] = outbox.note_delivery(model_name, one, name, now.isoformat())
+    for key, one in noted.items():
+        if name not in one.delivered and one.raised_at < now - GIVE_UP_AFTER:
+            logger.error("%s: given up after %s: %s", name, GIVE_UP_AFTER, one.alert.title)
+            noted[key] = outbox.note_delivery(model_name, one, name, f"given up: {standing.error}")
+    return standing, list(noted.values())
+
+
+def _ready_at(one: Pending, standing: Standing, now: datetime, quiet: QuietHours | None) -> datetime:
+    ready = standing.ready_at(now)
+    if quiet is None or one.alert.is_urgent:
+        return ready
+    return quiet.until(ready) or ready
+
+
+def _grouped(due: Sequence[Pending]) -> Iterator[Sequence[Pending]]:
+    """The messages: urgent alerts first, each alone; if there are many, all together."""
+    ordered = sorted(due, key=lambda one: (not one.alert.is_urgent, one.raised_at))
+    if len(ordered) > SINGLY:
+        yield ordered
+    else:
+        yield from ([one] for one in ordered)
+
+
+def _standing(facts: dict[str, object]) -> Standing:
+    messages, not_before = facts["messages"], facts["not_before"]
+    assert isinstance(messages, list)
+    return Standing(
+        failures=int(str(facts["failures"])),
+        not_before=datetime.fromisoformat(str(not_before)) if not_before else None,
+        error=str(facts["error"]),
+        messages=tuple(datetime.fromisoformat(at) for at in messages),
+    )
+
+
+def _write(model_name: str, standings: Mapping[str, Standing]) -> None:
+    content = {name: asdict(one) for name, one in standings.items()}
+    lake.write_bytes(_uri(model_name), json.dumps(content, indent=2, default=datetime.isoformat).encode())
+
+
+def _uri(model_name: str) -> str:
+    return lake.alerts(model_name, "channels.json")
