@@ -135,7 +135,7 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     """The run's pinned plan if it has one, else a new one."""
     dataset_uri = params["dataset_uri"]
     if _is_pinned(dag_run.run_id):
-        return pinned_plan(dag_run.run_id)
+        return _own(pinned_plan(dag_run.run_id), dag_run)
     model_name = settings().model_name
     reconciling.end_unsaid_waits(model_name, listening.pipeline())
     golden_rows.follow_champion(model_name, "a run found it so")
@@ -144,6 +144,7 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     waited = [Source(uri=uri, key=key, batch_id=name) for uri, key, name in newcomers.waiting(model_name)]
     plan = Plan(
         run_id=dag_run.run_id,
+        dag_id=dag_run.dag_id,
         model_name=model_name,
         sources=sources,
         newcomers=waited,
@@ -163,6 +164,16 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     if len(left := _labels_left(plan)) == 1:
         raise AirflowFailException(f"label_mapping leaves one label, {left.pop()!r}; a classifier needs two")
     return plan
+
+
+def _own(plan: Plan, dag_run: DagRun) -> Plan:
+    """A pinned plan, if it is not that of another DAG's run. Raises AirflowFailException."""
+    if plan.dag_id in ("", dag_run.dag_id):
+        return plan
+    raise AirflowFailException(
+        f"a run of {plan.dag_id} has the id {plan.run_id}, too, and a run's id names its files: start this one under "
+        "another id"
+    )
 
 
 def _labels_left(plan: Plan) -> set[str]:
