@@ -156,10 +156,7 @@ bench-pieces: setup ## measures what each piece of include/training/fast gains o
 profile: setup ## shows where the CPU seconds of a training step go, and the MFU, in .local/profile.txt [DATA=]
 	$(BIN)/python -m dev.bench.profile $${DATA:+--data="$$DATA"}
 
-gpu-test-nightly: setup ## runs all tests, also those that take minutes and that the nightly workflow runs
-	NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
-
-check: setup ## measures all that there is to know of a GPU in nine minutes, to docs/benchmarks/gpu.json [DATA= TEST= DIR=unpadded BERT]
+gpu-check: setup ## measures all that there is to know of a GPU in nine minutes, to docs/benchmarks/gpu.json [DATA= TEST= DIR=unpadded BERT]
 	$(BIN)/python -m dev.bench.gpu_check $${DATA:+--data="$$DATA"} $${TEST:+--test="$$TEST"} $${DIR:+--unpadded="$$DIR"}
 	$(BIN)/python -m dev.bench page
 
@@ -197,6 +194,15 @@ test-spark: setup ## runs the weekly ETL's tests by Spark, which it brings (480 
 
 test: setup ## runs the tests but those that are marked nightly
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+test-browser: setup ## what people do in the console, in a real browser on a real stack
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
+
+screenshots: setup ## makes the pictures of docs/console.md again, by the same tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser --screenshots docs/console
+
+test-nightly: setup ## runs all tests, also those that take minutes and that the nightly workflow runs
+	NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check: setup ## lints, checks the format, the types and who imports whom, and looks for known vulnerabilities
 	$(BIN)/ruff check .

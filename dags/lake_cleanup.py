@@ -22,8 +22,9 @@ from include.orchestration.defaults import START, TASK_DEFAULTS
     tags=["bert", "admin"],
     doc_md="""
 Deletes old claims, what ended runs handed from task to task, training jobs and datasets that no model version, open
-batch or running run refers to. The ages are settings: `BERT_CLAIMS_DAYS`, `BERT_STAGING_DAYS`, `BERT_JOBS_DAYS`,
-`BERT_DATASETS_DAYS`. The XCom says how many objects of each kind went.
+batch or running run refers to, and files that were looked at in the console. The ages are settings: `BERT_CLAIMS_DAYS`,
+`BERT_STAGING_DAYS`, `BERT_JOBS_DAYS`, `BERT_DATASETS_DAYS`, `BERT_DRAFTS_DAYS`. The XCom says how many objects of each
+kind went.
 """,
 )
 def lake_cleanup() -> None:

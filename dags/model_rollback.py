@@ -31,6 +31,12 @@ from include.settings import settings
             description="Only if this version is the champion. Empty: the champion at the moment this run was asked "
             "for. If it is another one by now, nothing happens.",
         ),
+        "name": Param(
+            None,
+            type=["null", "string"],
+            title="Your name",
+            description="Who says so; kept in the ledger. Empty: this DAG.",
+        ),
         "force": Param(
             False,
             type="boolean",
@@ -42,8 +48,8 @@ from include.settings import settings
 Started by hand, or by whoever watches the model. The target is loaded and answers all golden rows before the alias
 `champion` moves; if it does not serve, the champion stays. The run's note says what is given up: how many rows each of
 the two gets right, and which come wrong again. No threshold hinders it. Two who ask at once roll back once: a run does
-nothing if the version it is to replace is not the champion any more. The ledger keeps the reason and this run's id; who
-started it is in the audit log.
+nothing if the version it is to replace is not the champion any more. The ledger keeps name, reason and this run's id;
+who started it is in the audit log.
 """,
 )
 def model_rollback() -> None:
@@ -56,7 +62,7 @@ def model_rollback() -> None:
         try:
             outcome = rollback.roll_back(
                 settings().model_name,
-                actor=f"dag:{dag_run.dag_id}",
+                actor=f"person:{params['name']}" if params["name"] else f"dag:{dag_run.dag_id}",
                 reason=params["reason"],
                 to_version=params["to_version"],
                 replaces=params["replaces"],

@@ -220,7 +220,8 @@ def _astro_project(arguments: argparse.Namespace) -> AstroProject:
 def _print_addresses(stack: Stack, *, with_airflow: bool) -> None:
     bucket = stack.env["BERT_BUCKET"]
     rows = (
-        ("Airflow", stack.airflow_url, "login admin, password admin"),
+        ("console", f"{stack.airflow_url}/console/", "login admin, password admin: train, look, decide"),
+        ("Airflow", stack.airflow_url, "the same login"),
         ("MLflow", stack.mlflow_uri, ""),
         ("champion", stack.serving_url, "answers texts; /docs shows how to ask"),
         ("S3", stack.s3_url, f"key local, secret local, bucket {bucket}"),
@@ -228,7 +229,7 @@ def _print_addresses(stack: Stack, *, with_airflow: bool) -> None:
         ("logs", str(stack.state.logs), ""),
     )
     console.print()
-    for name, address, login in rows if with_airflow else rows[1:]:
+    for name, address, login in rows if with_airflow else rows[2:]:
         console.print(f"  {name:<10} {address:<25} {login}".rstrip(), markup=False, soft_wrap=True)
     if not with_airflow:
         _print_start_of_airflow(stack)

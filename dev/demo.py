@@ -193,9 +193,8 @@ def demo(
     begun = time.monotonic()
     fresh = _docker_stack(docker) if docker else _fresh_stack(state, {k: v for k, v in overrides.items() if v}, console)
     with fresh as stack:
-        console.print(
-            f"The stack is up after {time.monotonic() - begun:.0f} s: Airflow {stack.airflow_url} (admin/admin)"
-        )
+        console.print(f"The console: {stack.airflow_url}/console/ (admin/admin)", soft_wrap=True)
+        console.print(f"The stack is up after {time.monotonic() - begun:.0f} s: Airflow {stack.airflow_url}")
         result = run(stack, uploads, console)
         if isinstance(stack, Stack) and stories == len(EXPECTED):  # the Docker stack has no server unless asked for
             told = correct(stack, console)

@@ -41,7 +41,8 @@ def environment(state: State, overrides: Mapping[str, str] | None = None) -> dic
     ports = state.ports
     kept = callers_settings() if state.settings is None else state.settings
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith((*_DROPPED, "BERT_"))}
-    chosen = defaults() | inherited | kept | dict(overrides or {})
+    served = {"BERT_CONSOLE_SERVING_URL": f"http://127.0.0.1:{ports.serving}"}
+    chosen = defaults() | served | inherited | kept | dict(overrides or {})
     return chosen | _process(state) | _aws(ports) | _mlflow(state) | _airflow(state, chosen) | dict(overrides or {})
 
 

@@ -34,6 +34,16 @@ def incoming(name: str = "") -> str:
     return f"{root()}/incoming/{name}"
 
 
+def draft(draft_id: str = "", name: str = "") -> str:
+    """A file that somebody looks at in the console before it is uploaded; without arguments the folder of all."""
+    return f"{root()}/drafts/{draft_id}/{name}" if draft_id else f"{root()}/drafts/"
+
+
+def token(digest: str = "") -> str:
+    """What is known of a token of the console's API, by the hash of its secret; without one the folder of all."""
+    return f"{root()}/tokens/{digest}{'.json' if digest else ''}"
+
+
 def claims(batch_id: str = "", name: str = "") -> str:
     """Files a run owns; without arguments the folder of all claims."""
     return f"{root()}/claims/{batch_id}/{name}" if batch_id else f"{root()}/claims/"

@@ -33,7 +33,9 @@ def _needs_developer_tools(file: Path) -> bool:
 
 if find_spec("moto") is None:
     collect_ignore = [str(file) for file in HERE.rglob("test_*.py") if _needs_developer_tools(file)]
-    collect_ignore.append(str(HERE / "scenarios"))
+    collect_ignore += [str(HERE / "scenarios"), str(HERE / "browser")]
+else:
+    pytest_plugins = ["tests.shared_stack"]
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook

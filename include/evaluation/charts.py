@@ -172,6 +172,8 @@ def over_days(
         for (title, on), colour in zip((marks or {}).items(), (GREEN, RED, INK), strict=False):
             for number, day in enumerate(on):
                 axes.axvline(float(date2num(day)), color=colour, linewidth=1, alpha=0.6, label="" if number else title)
+        if not bands:  # a share of texts hardly ever reaches down to nothing
+            axes.set_ylim(bottom=0)
         axes.set_ylabel(unit)
         axes.grid(axis="y", color=INK, alpha=0.15)
         axes.legend(loc="best")

@@ -78,18 +78,18 @@ def reference_size(days: int) -> int:
     return min(max(days - NEVER_REFERENCE, LEAST_DAYS), REFERENCE_DAYS)
 
 
-def assess(kept: Sequence[DaySums], rate: float, why_fewer: str = "", before: date | None = None) -> Assessment:
+def assess(kept: Sequence[DaySums], rate: float, why_fewer: str = "", until: date | None = None) -> Assessment:
     """Tests the last of a champion's days against the first of them.
 
     Args:
         kept: all days since the reference's first, the oldest first.
         rate: false alarms allowed in a year.
         why_fewer: why the days do not begin earlier, if anything hindered that.
-        before: the reference's days are before this one, if it leaves enough of them.
+        until: the reference's days are before this one, if it leaves enough of them.
     """
     enough, size = len(kept) >= LEAST_DAYS + min(WINDOWS), reference_size(len(kept))
-    if before is not None:
-        size = min(size, max(sum(one.day < before for one in kept), LEAST_DAYS))
+    if until is not None:
+        size = min(size, max(sum(one.day < until for one in kept), LEAST_DAYS))
     if not enough:
         because = f" ({why_fewer})" if why_fewer else ""
         told = (

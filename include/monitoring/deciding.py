@@ -56,6 +56,7 @@ def decide_day(
     rules: Rules,
     *,
     actor: str,
+    holds: bool = True,
 ) -> Decided:
     """Decides on a day, or returns what was decided on it before about this champion: that holds.
 
@@ -68,6 +69,7 @@ def decide_day(
         new_rows: labelled rows that the champion has not learnt from.
         rules: when a retraining is allowed.
         actor: who decides.
+        holds: whether it is entered; not on a day that is not over.
     """
     before = decisions(engine, champion.model)
     known = Known(
@@ -90,6 +92,8 @@ def decide_day(
         facts=_facts(day, found, assessment, new_rows),
         decided_at=now,
     )
+    if not holds:
+        return Decided(entry)
     ledger.append(engine, entry)
     return Decided(ledger.find(engine, entry.decision_id) or entry)
 

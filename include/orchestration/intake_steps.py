@@ -139,12 +139,24 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     model_name = settings().model_name
     reconciling.end_unsaid_waits(model_name, listening.pipeline())
     golden_rows.follow_champion(model_name, "a run found it so")
-    golden_set = golden.read(model_name) or golden.nothing()
     sources = copy_to_staging(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id)
+    plan = plan_of(dag_run.run_id, sources, params).model_copy(update={"dag_id": dag_run.dag_id})
+    if not plan.sources and plan.parent_dataset_id is None:
+        raise AirflowFailException(
+            f"there is no labelled data yet: drop a .csv, .jsonl or .parquet in {lake.incoming()}"
+        )
+    if len(left := _labels_left(plan)) == 1:
+        raise AirflowFailException(f"label_mapping leaves one label, {left.pop()!r}; a classifier needs two")
+    return plan
+
+
+def plan_of(run_id: str, sources: list[Source], params: dict[str, Any]) -> Plan:
+    """What a run that begins now works on, with these files; changes nothing."""
+    model_name = settings().model_name
+    golden_set = golden.read(model_name) or golden.nothing()
     waited = [Source(uri=uri, key=key, batch_id=name) for uri, key, name in newcomers.waiting(model_name)]
-    plan = Plan(
-        run_id=dag_run.run_id,
-        dag_id=dag_run.dag_id,
+    return Plan(
+        run_id=run_id,
         model_name=model_name,
         sources=sources,
         newcomers=waited,
@@ -157,13 +169,6 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
         label_column=params.get("label_column") or "",
         label_mapping=renaming.combine(golden_set.label_mapping, _mapping(params)),
     )
-    if not plan.sources and plan.parent_dataset_id is None:
-        raise AirflowFailException(
-            f"there is no labelled data yet: drop a .csv, .jsonl or .parquet in {lake.incoming()}"
-        )
-    if len(left := _labels_left(plan)) == 1:
-        raise AirflowFailException(f"label_mapping leaves one label, {left.pop()!r}; a classifier needs two")
-    return plan
 
 
 def _own(plan: Plan, dag_run: DagRun) -> Plan:

@@ -38,6 +38,7 @@ def sweep() -> dict[str, int]:
         "set_aside": _sweep_set_aside(timedelta(days=config.claims_days)),
         "jobs": _sweep_jobs(timedelta(days=config.jobs_days)),
         "datasets": _sweep_datasets(timedelta(days=config.datasets_days)),
+        "drafts": _sweep_drafts(timedelta(days=config.drafts_days)),
     }
     logger.info("deleted %s", ", ".join(f"{number} {what}" for what, number in deleted.items()))
     return deleted
@@ -54,6 +55,12 @@ def _sweep_staging(age: timedelta) -> int:
     old = _old_folders(lake.listing(f"{lake.root()}/staging/"), "staging", age)
     kept = {lake.slug(run_id) for run_id in (*_unfinished_runs(), *_runs_that_await())}
     return sum(delete_all(objects) for name, objects in old.items() if name not in kept)
+
+
+def _sweep_drafts(age: timedelta) -> int:
+    """A draft that was handed over has been copied to incoming/."""
+    old = _old_folders(lake.listing(lake.draft()), "drafts", age)
+    return sum(delete_all(objects) for objects in old.values())
 
 
 def _sweep_set_aside(age: timedelta) -> int:

@@ -73,6 +73,10 @@ class Validation:
     def __init__(self, dag_run: DagRun, model: str, wanted: str | None) -> None:
         self.run, self.model = dag_run, model
         self.day = day_of(dag_run, wanted)
+        today = datetime.now(UTC).date()
+        if self.day > today:
+            raise AirflowFailException(f"day: {self.day} has not come yet, today is {today} (UTC)")
+        self.is_over = self.day < today
         self.now = now_of(dag_run, self.day)
         self.engine: Engine = warehouse()
         self.champion = traffic.champion_of(model, self.engine, self.now)
@@ -147,14 +151,15 @@ class Validation:
         rules = Rules(config.drift_cool_down_days, config.drift_retrainings_a_month, config.drift_least_new_rows)
         new_rows = learnable.new_rows(self.model, self.engine)
         decided = deciding.decide_day(
-            self.champion, self.engine, self.day, self.now, assessed, new_rows, rules, actor=ACTOR
+            self.champion, self.engine, self.day, self.now, assessed, new_rows, rules, actor=ACTOR, holds=self.is_over
         )
         difference = self._staged_difference() if assessed.alarms else None
         listed = self._ask_for_labels() if decided.verb == "label" else ""
         headline = {"retrain": "Drift: retrain", "label": "Drift: label", "wait": "Drift: wait"}.get(decided.verb, "")
         self._conclude(headline, decided.entry.reason, assessed, kept, difference)
-        self._tell(decided, difference, listed, starts=config.retrain_on_drift)
-        starts = decided.verb == "retrain" and config.retrain_on_drift
+        if self.is_over:
+            self._tell(decided, difference, listed, starts=config.retrain_on_drift)
+        starts = decided.verb == "retrain" and config.retrain_on_drift and self.is_over
         found = {"decision": decided.verb, "decision_id": decided.entry.decision_id, "reason": decided.entry.reason}
         return found | {"starts": starts}
 
@@ -179,7 +184,7 @@ class Validation:
         notes.set_note(
             self.run.dag_id, self.run.run_id, f"**{self.day}** — {plain(f'{sentence}; {told}')} {plain(uri)}"
         )
-        if failed:
+        if failed and self.is_over:
             alerts.raise_alert(self._quality_alert(failed), self.model)
 
     def _quality_alert(self, failed: Sequence[Check]) -> Alert:

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from include import renaming
 from include.settings import quiet
+from include.settings.console import ConsoleSettings
 from include.settings.monitoring import MonitoringSettings
 from include.settings.pod import PodSettings
 from include.settings.serving import ServingSettings
@@ -90,6 +91,7 @@ class Settings(Deployment):
     staging_days: float = Field(14.0, ge=0, description="so are what ended runs handed from task to task,")
     jobs_days: float = Field(30.0, ge=0, description="training jobs that no model version comes from,")
     datasets_days: float = Field(90.0, ge=0, description="and datasets that no model version was trained on")
+    drafts_days: float = Field(30.0, ge=0, description="so are files that were looked at in the console")
 
     # The weekly ETL.
     sources: str = Field("include/ingestion/sources.yaml", description="the YAML file that lists its sources")
@@ -233,19 +235,15 @@ def faults() -> list[str]:
     wrong_pod = list(_wrong_values(PodSettings))
     # With a pod that is wrong, the rest can still be looked at beside one that is right.
     stand_in = {"pod": PodSettings.model_construct(image="any")} if wrong_pod else {}
-    return [
-        *_unknown_names(),
-        *wrong_pod,
-        *_wrong_values(ServingSettings),
-        *_wrong_values(MonitoringSettings),
-        *_wrong_values(Settings, **stand_in),
-    ]
+    models = (ServingSettings, MonitoringSettings, ConsoleSettings)
+    others = [fault for model in models for fault in _wrong_values(model)]
+    return [*_unknown_names(), *wrong_pod, *others, *_wrong_values(Settings, **stand_in)]
 
 
 def variables() -> dict[str, str]:
     """Every setting's variable, with what it is about."""
     found = {}
-    for model in (PodSettings, ServingSettings, MonitoringSettings, Settings):
+    for model in (PodSettings, ServingSettings, MonitoringSettings, ConsoleSettings, Settings):
         for name, field in model.model_fields.items():
             default = None if field.default_factory else f"the default is {field.default!r}"
             found[_variable(model, name)] = "; ".join(part for part in (field.description, default) if part)

@@ -1,15 +1,4 @@
-import os
-import shutil
-import tempfile
-
-# Before Airflow is first imported: a home of its own, no examples, and names that never resolve to anything real.
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")
-os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
-os.environ["AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE"] = "False"
-os.environ["AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY"] = "True"
-os.environ["AIRFLOW__CORE__ALLOWED_DESERIALIZATION_CLASSES"] = "airflow.* astro.*"
-os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
+from tests import airflow_home  # isort: skip  # before Airflow
 
 from pathlib import Path
 from typing import Any
@@ -41,4 +30,4 @@ def bag(backend: str) -> Any:
 
 
 def pytest_sessionfinish() -> None:
-    shutil.rmtree(os.environ["AIRFLOW_HOME"], ignore_errors=True)
+    airflow_home.remove()

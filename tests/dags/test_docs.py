@@ -48,6 +48,7 @@ NOT_RUN = {
 }
 SHELL = {"cat", "cd", "echo", "eval", "export", "git", "kill", "mkdir", "printf", "rm", "sed", "test", "umask"}
 MLFLOW_ROUTES = Path(str(find_spec("mlflow").origin)).parent / "server" / "auth" / "routes.py"  # type: ignore[union-attr]
+CONSOLE_API = REPOSITORY / "plugins/console/api.py"
 MADE_BY_READERS = {"terraform/trust.json", "terraform/terraform.tfvars"}
 
 
@@ -253,6 +254,9 @@ def of_curl(words: list[str]) -> list[str]:
     found = []
     for url in (word for word in words if word.startswith("http")):
         path = "/" + url.split("/", 3)[3]
+        if console := re.match(r"/console/api/v1(/[a-z]+)", path):
+            found += [] if f'"{console[1]}"' in CONSOLE_API.read_text() else [f"the console has no {path}"]
+            continue
         if dag := re.search(r"/dags/(\w+)/", path):
             found += paths_missing([f"dags/{dag[1]}.py"])
         elif mlflow := re.match(r"/api/[23]\.0(/mlflow/.*)", path):

@@ -10,14 +10,12 @@ from typing import Any
 
 import boto3
 import pytest
-from rich.console import Console
 
-from dev import demo, sample_data
 from dev.stack import Stack
 from include import lake
 from include.settings import settings
 from include.uploads import claims
-from tests.scenarios.story import Story, uploads, wait
+from tests.scenarios.story import wait
 
 __all__ = ["Bucket", "claimed", "fresh_stack", "serving", "wait"]
 
@@ -31,41 +29,6 @@ def fresh_stack(overrides: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """
     with tempfile.TemporaryDirectory(prefix="stack-") as folder, Stack(Path(folder), overrides).running() as stack:
         yield stack
-
-
-@pytest.fixture(scope="session")
-def small_bert(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Settings of a model that learns the made-up messages within seconds."""
-    from tests.scenarios.small_bert import save_small_bert
-
-    texts = sample_data.messages(sample_data.MADE_UP_ROWS)["text"].tolist()
-    folder = save_small_bert(tmp_path_factory.mktemp("small-bert"), texts)
-    return {"BERT_BASE_MODEL": str(folder), "BERT_LEARNING_RATE": "1e-3", "BERT_EPOCHS": "2", "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="session")
-def stack(small_bert: dict[str, str]) -> Iterator[Stack]:
-    """The stack that all tests share which do not need one of their own; they find what others have left in it."""
-    quick = {
-        "BERT_UPLOAD_SETTLE_SECONDS": "0",
-        "BERT_BATCHES_LOOK_SECONDS": "10",  # each look is a task, and takes seconds of a core
-        "BERT_UPLOAD_RETRY_MINUTES": "0.05",
-        "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
-    }
-    with fresh_stack(small_bert | quick) as stack:
-        yield stack
-
-
-@pytest.fixture(scope="session")
-def told(stack: Stack) -> dict[str, Any]:
-    """The shared stack's past, and what the demo writes to demo.json: its stories are told."""
-    return demo.run(stack, uploads(), Console())
-
-
-@pytest.fixture(scope="session")
-def story(stack: Stack, told: dict[str, Any]) -> Story:
-    """The shared stack in a user's hands, after the stories: there is a champion and a golden set."""
-    return Story(stack)
 
 
 @contextmanager

@@ -25,11 +25,13 @@ def champion() -> Champion:
     return Champion(f"m-{uuid4().hex[:8]}", "2", "", ("card", "refund"), datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def decide(champion: Champion, engine: Engine, day: date, *tests: Comparison, rows: int = 500) -> Decided:
+def decide(
+    champion: Champion, engine: Engine, day: date, *tests: Comparison, rows: int = 500, holds: bool = True
+) -> Decided:
     spans = ((day - timedelta(days=40), day - timedelta(days=13)), (day - timedelta(days=12), day))
     now = datetime.combine(day + timedelta(days=1), time(0, 10), UTC)
     found = Assessment(tests, *spans, (1_000, 400), "…")
-    return decide_day(champion, engine, day, now, found, rows, Rules(), actor="test")
+    return decide_day(champion, engine, day, now, found, rows, Rules(), actor="test", holds=holds)
 
 
 def test_what_was_decided_on_a_day_holds(champion: Champion, engine: Engine) -> None:
@@ -43,6 +45,11 @@ def test_what_was_decided_on_a_day_holds(champion: Champion, engine: Engine) -> 
     assert entry.facts["reference"] == ["2026-02-18", "2026-03-17"]
     assert "there are 500 new labelled rows to learn from" in entry.reason
     assert alarms(engine, champion.model) == [Alarm(DAY, date(2026, 3, 24), "2")]
+
+
+def test_what_is_thought_of_a_day_that_is_not_over_is_not_entered(champion: Champion, engine: Engine) -> None:
+    assert decide(champion, engine, DAY, DRIFT, holds=False).verb == "retrain"
+    assert decisions(engine, champion.model) == []
 
 
 def test_a_drift_that_goes_on_is_acted_on_once_until_the_cool_down_is_over(champion: Champion, engine: Engine) -> None:

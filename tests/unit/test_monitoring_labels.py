@@ -100,7 +100,10 @@ def test_new_texts_of_which_the_model_is_unsure_are_worth_most_and_no_two_are_al
     assert [row["id"] for row in worth_labelling(rows, [0.1, 0.9, 0.9, 0.9])] == ["3", "0"]
     assert [row["id"] for row in worth_labelling(rows, None, 1)] == ["3"]
     assert worth_labelling([]) == []
-    many = [{"id": str(at), "text": text, "label": "a", "probability": 0.5} for at, text in enumerate(some(OLD, 400))]
+    dice = random.Random(0)
+    words = ["".join(dice.choices("abcdefghijklmnop", k=6)) for _ in range(300)]
+    texts = some(" ".join(words), 400)
+    many = [{"id": str(at), "text": text, "label": "a", "probability": 0.5} for at, text in enumerate(texts)]
     assert len(worth_labelling(many)) == 100
     (line,) = csv.DictReader(io.StringIO(as_csv(rows[:1]).decode("utf-8-sig")))
     assert line == {"text": OLD, "label": "", "predicted": "card", "probability": "0.990", "prediction_id": "0"}

@@ -1,6 +1,6 @@
 """A champion's days out of the prediction log, on real Parquet in S3: counted, kept, and scored again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 import pytest
+import s3fs
 from numpy.typing import NDArray
 from pyarrow import parquet
 
@@ -18,9 +19,10 @@ from include.monitoring.assessment import Alarm, assess, begins, ends, reference
 from include.monitoring.days import join
 from include.monitoring.traffic import Champion
 from include.serving.prediction_log import LogTexts, Said, as_table, folder, new_id
+from include.settings import settings
 
 pytest_plugins = ["tests.unit.registry_services"]
-pytestmark = pytest.mark.usefixtures("services")
+pytestmark = pytest.mark.usefixtures("bucket")
 
 LABELS = ["card", "refund", "parcel"]
 TODAY = date(2026, 3, 30)
@@ -33,6 +35,22 @@ def nobody(texts: list[str]) -> NDArray[np.float32]:
 
 def as_refunds(texts: list[str]) -> NDArray[np.float32]:
     return np.tile(np.array([0.1, 0.7, 0.2], np.float32), (len(texts), 1))
+
+
+@pytest.fixture
+def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    values = {
+        "AWS_ENDPOINT_URL": s3_url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1", "BERT_BUCKET": "bert",
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    s3fs.S3FileSystem.clear_instance_cache()
+    lake.filesystem("s3://bert").mkdirs("bert", exist_ok=True)
+    yield
+    settings.cache_clear()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 class Log:
@@ -281,9 +299,9 @@ def test_a_reference_takes_in_no_day_since_a_drift(local: Log) -> None:
     for number in range(30):
         local.write(promoted + timedelta(days=number), ["some text"] * 40)
     kept, _ = traffic.days_until(local.champion, promoted, promoted + timedelta(days=29), NOW, as_refunds)
-    found = assess(kept, 1.0, before=before)
+    found = assess(kept, 1.0, until=before)
     assert found.reference == (promoted, promoted + timedelta(days=10))
-    early = assess(kept, 1.0, before=promoted + timedelta(days=2))
+    early = assess(kept, 1.0, until=promoted + timedelta(days=2))
     assert early.reference == (promoted, promoted + timedelta(days=6)), "fewer than seven days are none"
 
 

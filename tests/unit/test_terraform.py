@@ -19,18 +19,15 @@ def folders(name: str) -> set[str]:
 
 def test_airflow_may_write_the_lakes_folders_its_frames_and_its_logs() -> None:
     lakes = set(re.findall(r"\{root\(\)\}/([a-z]+)/", inspect.getsource(lake)))
-    assert folders("airflow_writes") == (lakes - {"incoming"}) | {"incoming/feedback", "xcom", "logs"}
-    assert folders("airflow_deletes") == {"incoming"}
-    assert folders("airflow_expires") == {
-        "claims",
-        "waiting",
-        "staging",
-        "datasets",
-        "jobs",
-        "alerts",
-        "sightings",
-        "backups",
+    assert folders("airflow_writes") == (lakes - {"incoming"}) | {
+        "incoming/feedback",
+        "incoming/console",
+        "xcom",
+        "logs",
     }
+    assert folders("airflow_deletes") == {"incoming"}
+    marks = {"claims", "waiting", "staging", "datasets", "jobs", "alerts", "drafts", "sightings", "backups"}
+    assert folders("airflow_expires") == marks
 
 
 def test_the_trainer_never_sees_the_golden_set() -> None:

@@ -1,0 +1,39 @@
+"""The console: pages in Airflow's own page for people who know their data, and not Airflow.
+
+``access`` says who may do what, ``warehouse`` and ``runs`` read and start things, each of the other modules is a part
+of the pages, with its templates in ``templates/console``. Nothing here reads a model or a table of rows: what is heavy
+is done by a DAG, and shown from what that has left.
+"""
+
+from typing import Any
+
+CATEGORY = "Console"
+MENU = ("Model", "Train", "Data", "Watch", "Access")
+"""Its entries in Airflow's menu, which a role has to be allowed to see: ``create_trainer_role`` gives them out."""
+
+
+def menu_name(entry: str) -> str:
+    """An entry's name among Airflow's resources."""
+    return f"{CATEGORY} {entry}"
+
+
+def register(app: Any) -> None:
+    """Adds the pages to Airflow's webserver."""
+    from plugins.console import api
+    from plugins.console.data_pages import DataPages
+    from plugins.console.model_pages import ModelPages
+    from plugins.console.train_pages import TrainPages, exempt_upload
+    from plugins.console.watch_pages import WatchPages
+
+    pages = {
+        "Model": ModelPages,
+        "Train": TrainPages,
+        "Data": DataPages,
+        "Watch": WatchPages,
+        "Access": api.AccessPages,
+    }
+    for entry, view in pages.items():
+        app.appbuilder.add_view(view, menu_name(entry), label=entry, category=CATEGORY)
+    app.appbuilder.add_view_no_menu(api.TokenApi)
+    exempt_upload(app)
+    api.exempt(app)

@@ -1,0 +1,167 @@
+"""The pages Data: what was uploaded and what became of it, and rejected rows to be mended and sent back."""
+
+import csv
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flask import Response, request, stream_with_context, url_for
+
+from include import lake
+from include.orchestration.batches import TRAINING_DAGS
+from include.uploads import drafts, lifecycle
+from include.uploads.lifecycle import State
+from include.uploads.open_batches import in_parallel
+from include.uploads.records import Batch, read_batch
+from plugins.console import rejected, runs, warehouse
+from plugins.console.access import PIPELINE, Pages, Refused, person, route
+from plugins.console.catalogue import of_request
+
+ROWS_AT_ONCE = 50
+SHOWN_FILES = 200
+LONGEST_CELL = 100_000  # characters of a mended text
+
+
+class DataPages(Pages):
+    """``/console/data``."""
+
+    route_base = "/console/data"
+    default_view = "data"
+
+    @route("/")
+    def data(self) -> str:
+        """All uploads, a page at a time."""
+        state, page = request.args.get("state", ""), max(request.args.get("page", 1, type=int), 1)
+        shown, more = warehouse.uploads(state=state if state in {str(one) for one in State} else "", page=page)
+        names = in_parallel(_names, [upload.batch_id for upload in shown]) if shown else []
+        return self.page(
+            "data.html",
+            uploads=list(zip(shown, names, strict=True)),
+            counts=warehouse.counts_of_uploads(),
+            state=state,
+            number=page,
+            more=more,
+        )
+
+    @route("/batches/<batch_id>")
+    def batch(self, batch_id: str) -> str:
+        """One upload: its files, its life, and what became of its rows."""
+        found = _batch(batch_id)
+        life = lifecycle.read(batch_id)
+        report = _report(life.run_id)
+        return self.page(
+            "batch.html",
+            batch=found,
+            files=found.files[:SHOWN_FILES],
+            life=life,
+            moves=_moves(batch_id),
+            report=report,
+            accounts={file["key"]: file for file in report.get("files", []) if file["batch_id"] == batch_id},
+            has_rejected=lake.exists(_rejected_uri(batch_id)),
+        )
+
+    @route("/batches/<batch_id>/rejected.csv")
+    def rejected_csv(self, batch_id: str) -> Response:
+        """Its rejected rows as a file to mend."""
+        uri = _existing(batch_id)
+        headers = {"Content-Disposition": f"attachment; filename=rejected-{lake.slug(batch_id)}.csv"}
+        return Response(stream_with_context(rejected.as_csv(uri)), mimetype="text/csv", headers=headers)
+
+    @route("/batches/<batch_id>/mend", starts=PIPELINE)
+    def mend(self, batch_id: str) -> str:
+        """A table in which rejected rows are mended."""
+        _existing(batch_id)
+        return self.page("mend.html", batch_id=batch_id, size=ROWS_AT_ONCE)
+
+    @route("/batches/<batch_id>/rejected")
+    def rejected_rows(self, batch_id: str) -> dict[str, Any]:
+        """Some of its rejected rows."""
+        offset = max(request.args.get("offset", 0, type=int), 0)
+        rows = rejected.some(_existing(batch_id), offset, ROWS_AT_ONCE + 1)
+        return {"rows": rows[:ROWS_AT_ONCE], "more": len(rows) > ROWS_AT_ONCE}
+
+    @route("/batches/<batch_id>/mended", methods=["POST"], starts=PIPELINE)
+    def mended(self, batch_id: str) -> tuple[dict[str, str], int]:
+        """Makes a file of mended rows, and has it looked at like any other."""
+        _existing(batch_id)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "mended.csv"
+            _write(path, _mended_rows())
+            draft = drafts.keep_file(path, f"mended-{lake.slug(batch_id)[:80]}.csv", person())
+        runs.start_preview(draft.draft_id, draft.name)
+        return {"page": url_for("TrainPages.draft", draft_id=draft.draft_id)}, 201
+
+
+def _mended_rows() -> list[dict[str, str]]:
+    """The rows of the request. Raises Refused."""
+    body = request.get_json(silent=True)
+    rows = body.get("rows") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or not rows:
+        raise Refused(of_request()("Mend a row first."))
+    names = ("text", "label")
+    fit = all(
+        isinstance(row, dict) and all(isinstance(row.get(name), str) for name in names)
+        and all(len(row[name]) <= LONGEST_CELL for name in names)
+        for row in rows
+    )  # fmt: skip
+    if not fit:
+        raise Refused(of_request()("Each row needs a text and a label."))
+    return [{name: row[name] for name in names} for row in rows]
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as target:
+        writer = csv.DictWriter(target, ("text", "label"))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@lru_cache(maxsize=2_000)
+def _sealed(batch_id: str) -> Batch:
+    """A batch's manifest, which never changes. Raises LookupError, so that what is not there yet is asked for again."""
+    found = read_batch(batch_id)
+    if found is None:
+        raise LookupError(batch_id)
+    return found
+
+
+def _names(batch_id: str) -> list[str]:
+    """The names of a batch's files; none if somebody has deleted it."""
+    try:
+        return [file.key.removeprefix("incoming/") for file in _sealed(batch_id).files[:3]]
+    except LookupError:
+        return []
+
+
+def _batch(batch_id: str) -> Batch:
+    if warehouse.upload(batch_id) is None:
+        raise Refused(of_request()("There is no such upload."), 404)
+    try:
+        return _sealed(batch_id)
+    except LookupError:
+        raise Refused(of_request()("There is no such upload any more."), 404) from None
+
+
+def _moves(batch_id: str) -> list[lifecycle.Entry]:
+    uris = lake.find(lake.claims(batch_id, "life/"))[-50:]
+    return [lifecycle.Entry.model_validate_json(content) for content in in_parallel(lake.read_bytes, uris)]
+
+
+def _report(run_id: str) -> dict[str, Any]:
+    """How the run that has a batch ended; empty if it has not, or nobody knows."""
+    uris = [lake.report(dag_id, run_id, "run.json") for dag_id in TRAINING_DAGS] if run_id else []
+    return next((lake.read_json(uri) for uri in uris if lake.exists(uri)), {})
+
+
+def _rejected_uri(batch_id: str) -> str:
+    return lake.quarantine(batch_id, "rejected.parquet")
+
+
+def _existing(batch_id: str) -> str:
+    """Where a batch's rejected rows lie. Raises Refused if there is no such batch, or none was rejected."""
+    _batch(batch_id)
+    uri = _rejected_uri(batch_id)
+    if not lake.exists(uri):
+        raise Refused(of_request()("No row was rejected."), 404)
+    return uri

@@ -1,0 +1,139 @@
+"""The page Model: the champion, what waits for a person, decisions, rolling back, trying a sentence."""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+import requests
+from flask import flash, redirect, request, url_for
+from werkzeug.wrappers import Response
+
+from include import lake
+from include.settings import settings
+from include.settings.console import ConsoleSettings
+from plugins.console import runs, warehouse
+from plugins.console.access import DECIDE_CHALLENGER, DECIDE_UPLOAD, ROLLBACK, Pages, Refused, person, route
+from plugins.console.catalogue import of_request
+
+LONGEST_REASON, LONGEST_TEXT = 1_000, 5_000  # characters
+SERVER_SECONDS = 10.0
+SHOWN_SOURCES = 20
+
+
+class ModelPages(Pages):
+    """``/console``."""
+
+    default_view = "model"
+
+    @route("/")
+    def model(self) -> str:
+        """The champion and all that was decided."""
+        name = settings().model_name
+        before = request.args.get("before", type=int)
+        decisions = warehouse.timeline(name, before=before)
+        now = warehouse.champion(name)
+        return self.page(
+            "model.html",
+            model_name=name,
+            champion=now,
+            judged=warehouse.judged(name, now.version) if now else None,
+            dataset=_dataset(now.dataset_id) if now else None,
+            former=warehouse.former_champions(name),
+            waits=warehouse.waits(name),
+            decisions=decisions,
+            older=decisions[-1].seq if len(decisions) == 20 else None,
+            asked=[run for dag_id in (ROLLBACK, DECIDE_CHALLENGER) for run in runs.recent(dag_id, 3)],
+            serving=ConsoleSettings().serving_url,
+        )
+
+    @route("/roll-back", methods=["POST"], starts=ROLLBACK)
+    def roll_back(self) -> Response:
+        """Asks for an earlier version, in the name of whoever asks."""
+        conf = {"reason": _reason(), "name": person(), "replaces": request.form.get("replaces") or None}
+        version = request.form.get("version", "")
+        _start(ROLLBACK, conf | ({"to_version": version} if version else {}))
+        flash(of_request()("Rolling back: the version is loaded and answers the golden rows first."), "info")
+        return redirect(url_for("ModelPages.model", _anchor="asked"))
+
+    @route("/decide", methods=["POST"], starts=DECIDE_CHALLENGER)
+    def decide(self) -> Response:
+        """Approves or rejects a challenger that waits."""
+        decision, run_id = request.form.get("decision", ""), request.form.get("run_id", "")
+        if decision not in ("approve", "reject") or not run_id:
+            raise Refused(of_request()("Say which challenger, and whether to approve or to reject it."))
+        conf = {"run_id": run_id, "decision": decision, "name": person(), "reason": _reason()}
+        _start(DECIDE_CHALLENGER, conf)
+        flash(of_request()("Your decision is being carried out."), "info")
+        return redirect(url_for("ModelPages.model", _anchor="asked"))
+
+    @route("/decide-upload", methods=["POST"], starts=DECIDE_UPLOAD)
+    def decide_upload(self) -> Response:
+        """Takes rows back that were set aside, or says that corrections are right."""
+        decision, run_id = request.form.get("decision", ""), request.form.get("run_id", "")
+        if decision not in ("approve_corrections", "readmit", "establish") or not run_id:
+            raise Refused(of_request()("Say of which run, and what is to be done."))
+        _start(DECIDE_UPLOAD, {"run_id": run_id, "decision": decision, "name": person(), "reason": _reason()})
+        flash(of_request()("Your decision is being carried out."), "info")
+        return redirect(url_for("DataPages.data"))
+
+    @route("/ask", methods=["POST"])
+    def ask(self) -> dict[str, Any]:
+        """The model server's answer to a text."""
+        say, text = of_request(), request.form.get("text", "").strip()
+        if not text:
+            raise Refused(say("Write a text first."))
+        if len(text) > LONGEST_TEXT:
+            raise Refused(say("The text has more than {n} characters.", n=LONGEST_TEXT))
+        return _ask(text)
+
+
+def _start(dag_id: str, conf: dict[str, Any]) -> None:
+    at = datetime.now(UTC)
+    if runs.paused(dag_id):
+        raise Refused(of_request()("The DAG {dag} is paused: take it out of its pause first.", dag=dag_id), 409)
+    runs.start(dag_id, f"console__{at:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", conf)
+
+
+def _reason() -> str:
+    reason = str(request.form.get("reason", "")).strip()
+    if not reason:
+        raise Refused(of_request()("Say why: the ledger keeps it."))
+    return reason[:LONGEST_REASON]
+
+
+def _dataset(dataset_id: str) -> dict[str, Any] | None:
+    """What the manifest says of the data that a version learnt from; None if it is gone."""
+    manifest = lake.dataset(dataset_id, "manifest.json") if dataset_id else ""
+    if not manifest or not lake.exists(manifest):
+        return None
+    found = lake.read_json(manifest)
+    counts = found.get("label_counts", {})
+    return {
+        "id": dataset_id,
+        "rows": found.get("rows", {}),
+        "labels": sorted(counts.items(), key=lambda one: -one[1]),
+        "sources": [source.removeprefix("incoming/") for source in found.get("sources", [])][:SHOWN_SOURCES],
+        "new_rows": found.get("new_rows"),
+    }
+
+
+def _ask(text: str) -> dict[str, Any]:
+    config, say = ConsoleSettings(), of_request()
+    if not config.serving_url:
+        raise Refused(say("No model server is set: BERT_CONSOLE_SERVING_URL names it."), 409)
+    token = config.serving_token.get_secret_value()
+    try:
+        answer = requests.post(
+            f"{config.serving_url.rstrip('/')}/predict",
+            json={"texts": [text], "top_k": 5},
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=SERVER_SECONDS,
+        )
+    except requests.RequestException as error:
+        raise Refused(say("The model server does not answer ({name}).", name=type(error).__name__), 502) from error
+    if not answer.ok:
+        raise Refused(
+            say("The model server answers {code}: {text}", code=answer.status_code, text=answer.text[:300]), 502
+        )
+    found = answer.json()
+    return {"version": found["version"], "top": found["predictions"][0]["top"]}

@@ -1,0 +1,33 @@
+/* What Airflow's own main.js expects to be there; its pages have it between their lines. */
+(() => {
+  const meta = (name) => document.querySelector(`meta[name="${name}"]`)?.content || "";
+  window.Airflow = { serverTimezone: meta("server-timezone"), defaultUITimezone: meta("default-ui-timezone") };
+  window.hostName = meta("host-name");
+  window.csrfToken = meta("csrf-token");
+  window.Console = {
+    token: meta("csrf-token"),
+    language: document.documentElement.lang,
+
+    /** An answer in JSON; throws with the server's sentence. */
+    async fetch(address, options = {}) {
+      const headers = { Accept: "application/json", ...(options.headers || {}) };
+      const answer = await fetch(address, { credentials: "same-origin", ...options, headers });
+      const found = await answer.json().catch(() => ({}));
+      if (!answer.ok) throw new Error(found.error || `${answer.status} ${answer.statusText}`);
+      return found;
+    },
+
+    /** An element with a text; never markup. */
+    element(name, text = "", attributes = {}) {
+      const made = document.createElement(name);
+      made.textContent = text;
+      Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
+      return made;
+    },
+
+    number(value, digits = 3) {
+      if (value === null || value === undefined) return "–";
+      return new Intl.NumberFormat(this.language, { maximumFractionDigits: digits }).format(value);
+    },
+  };
+})();

@@ -1,0 +1,191 @@
+"""Airflow's real webserver with the console in it, on the tests' metadata database, and users of each role.
+
+A test module takes it by ``pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]``.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from airflow import DAG, plugins_manager
+from airflow.models import DagBag, DagModel
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.operators.empty import EmptyOperator
+from airflow.utils.db import initdb
+from sqlalchemy.engine import Engine
+
+from include import lake
+from include.orchestration.defaults import START
+from include.registry import ledger
+from include.registry.ledger import Entry
+from include.settings import settings
+from include.uploads import claims, lifecycle, open_batches
+from include.uploads.lifecycle import State, Who
+from include.uploads.records import Batch, ClaimedFile
+
+REPOSITORY = Path(__file__).parents[2]
+REAL = ("preview_upload", "model_rollback", "decide_challenger", "decide_upload")
+STAND_INS = ("bert_model_training_pipeline", "s3_upload_listener", "weekly_etl")
+SCRIPT = "<script>alert('1')</script>"
+GATES = [
+    {"name": "accuracy_floor", "value": 0.93, "threshold": 0.7, "passed": True, "explanation": f"good {SCRIPT}"},
+    {"name": "class_recall", "value": 0.4, "threshold": 0.5, "passed": False, "explanation": "refund is recalled less"},
+]
+REJECTED = [
+    {"file": "incoming/a.csv", "row": 2, "text": "", "label": "card", "rule": "text_empty", "reason": "no text"},
+    {
+        "file": "incoming/a.csv",
+        "row": 5,
+        "text": SCRIPT,
+        "label": "x",
+        "rule": "label_unknown",
+        "reason": "no such label",
+    },
+]
+
+
+ROLES: dict[str, tuple[str, ...]] = {"viewer": ("Viewer",), "trainer": ("Viewer", "Trainer"), "admin": ("Admin",)}
+
+
+class Visitor:
+    """A browser without scripts: it has cookies, and sends the token that its pages give it."""
+
+    def __init__(self, app: Any, name: str = "") -> None:
+        self.client, self.name = app.test_client(), name
+        self.token = ""
+        if name:
+            self.token = self._token_of("/login/")
+            form = {"username": name, "password": name, "csrf_token": self.token}
+            answer = self.client.post("/login/", data=form)
+            assert answer.status_code == 302, answer.text
+            self.token = self._token_of("/console/")
+
+    def _token_of(self, page: str) -> str:
+        text = self.client.get(page).text
+        found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', text) or re.search(
+            r'name="csrf-token" content="([^"]+)"', text
+        )
+        assert found, text[:2000]
+        return found[1]
+
+    def get(self, path: str, **options: Any) -> Any:
+        return self.client.get(path, **options)
+
+    def post(self, path: str, data: Any = None, **options: Any) -> Any:
+        headers = {"X-CSRFToken": self.token} | options.pop("headers", {})
+        return self.client.post(path, data=data, headers=headers, **options)
+
+    def json(self, path: str) -> Any:
+        answer = self.client.get(path, headers={"Accept": "application/json"})
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The application. DAGs that take long to parse are stood in for by ones that do nothing."""
+    import airflow.settings
+    from airflow.www.app import create_app
+
+    from include.orchestration import create_trainer_role
+
+    initdb(load_connections=False)
+    with pytest.MonkeyPatch.context() as patch:
+        # Airflow's table of sessions belongs to the first application of a process, and there are others before this.
+        patch.setenv("AIRFLOW__WEBSERVER__SESSION_BACKEND", "securecookie")
+        patch.setattr(airflow.settings, "PLUGINS_FOLDER", str(REPOSITORY / "plugins"))
+        for cache in ("plugins", "flask_blueprints", "flask_appbuilder_views", "flask_appbuilder_menu_links"):
+            patch.setattr(plugins_manager, cache, None)
+        patch.setattr(plugins_manager, "loaded_plugins", set())
+        patch.setattr(plugins_manager, "import_errors", {})
+        create_trainer_role.main()  # first: it builds an application of its own
+        app = create_app(testing=True)
+        assert not plugins_manager.import_errors
+        with app.app_context():
+            manager = app.appbuilder.sm
+            for name, roles in ROLES.items():
+                if manager.find_user(name) is None:
+                    manager.add_user(
+                        name, name, "Test", f"{name}@localhost", [manager.find_role(role) for role in roles], name
+                    )
+        _enter_dags()
+        yield app
+
+
+def _enter_dags() -> None:
+    for dag_id in REAL:
+        bag = DagBag(REPOSITORY / "dags" / f"{dag_id}.py", include_examples=False)
+        assert not bag.import_errors
+        bag.sync_to_db()
+    for dag_id in STAND_INS:
+        with DAG(dag_id, start_date=START, schedule=None, is_paused_upon_creation=False) as dag:
+            EmptyOperator(task_id="train_model")
+        dag.fileloc = __file__
+        dag.sync_to_db()
+        SerializedDagModel.write_dag(dag)
+    for dag_id in (*REAL, *STAND_INS):
+        DagModel.get_dagmodel(dag_id).set_is_paused(is_paused=False)
+
+
+@pytest.fixture(scope="session")
+def visitors(site: Any) -> dict[str, Visitor]:
+    return {"nobody": Visitor(site)} | {name: Visitor(site, name) for name in ROLES}
+
+
+@pytest.fixture
+def console(
+    services: None,
+    engine: Engine,
+    visitors: dict[str, Visitor],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> dict[str, Visitor]:
+    """The visitors, on a bucket of this test's own, and a warehouse."""
+    from plugins.console import warehouse
+
+    bucket = f"c{abs(hash(request.node.name))}"
+    monkeypatch.setenv("BERT_BUCKET", bucket)
+    monkeypatch.setenv("BERT_UPLOAD_SETTLE_SECONDS", "0")
+    settings.cache_clear()
+    lake.filesystem("s3://").mkdirs(bucket, exist_ok=True)
+    monkeypatch.setattr(warehouse, "engine", lambda: engine)
+    return visitors
+
+
+@pytest.fixture
+def model(console: dict[str, Visitor], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A model of this test's own."""
+    name = f"m-{abs(hash(request.node.name))}"
+    monkeypatch.setenv("BERT_MODEL_NAME", name)
+    settings.cache_clear()
+    return name
+
+
+def enter(engine: Engine, model: str, verb: Any, version: str, previous: str | None = None, **facts: Any) -> Entry:
+    known = {"gates": GATES, "actor": "dag:x", "reason": f"because {SCRIPT}", "dag_run_id": f"run-{version}-{verb}"}
+    entry = Entry(model_name=model, verb=verb, version=version, previous_champion=previous, **known | facts)
+    assert ledger.append(engine, entry)
+    return entry
+
+
+def batch(model: str, name: str, state: State | None = None, run_id: str = "run-x") -> str:
+    batch_id = f"{name}-{model}"
+    uri = lake.write_bytes(lake.claims(batch_id, "files/a.csv"), b"text,label\n")
+    file = ClaimedFile(key=f"incoming/{SCRIPT}.csv", etag=name, size=2048, uri=uri, claimed_at=datetime.now(UTC))
+    open_batches.mark(batch_id)
+    content = Batch(batch_id=batch_id, files=[file]).model_dump_json().encode()
+    lake.create_bytes(lake.claims(batch_id, "manifest.json"), content)
+    if state is not None:
+        assert claims.take(batch_id, run_id)
+        assert lifecycle.move(batch_id, state, Who.RUN, reason=f"shown worse {SCRIPT}")
+    return batch_id
+
+
+def reject(batch_id: str, rows: list[dict[str, Any]], folder: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rejected.parquet")
+    lake.upload_file(folder / "rejected.parquet", lake.quarantine(batch_id, "rejected.parquet"))
