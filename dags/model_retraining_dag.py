@@ -32,10 +32,10 @@ Started by `data_validation_dag` when it decides so, by `ml_pipeline_dag`, by ha
 `POST /api/v1/dags/model_retraining_dag/dagRuns`, and by the calendar if `BERT_RETRAIN_SCHEDULE` says so. A decision
 that comes twice (`decision_id`) trains once.
 
-It trains on the champion's rows and on all uploads that wait, backs the champion up, and compares both on the golden
-rows. A new model that passes is tried as the server loads it, becomes the champion, and is watched for
-`BERT_WATCH_MINUTES`; if it fails then, the champion before comes back by itself. One that does not pass leaves the
-champion where it is, and the champion's files are compared with the backup.
+It trains on the champion's rows and on all uploads and corrections that no run uses, backs the champion up, and
+compares both on the golden rows. A new model that passes is tried as the server loads it, becomes the champion, and is
+watched for `BERT_WATCH_MINUTES`; if it fails then, the champion before comes back by itself. One that does not pass
+leaves the champion where it is, and the champion's files are compared with the backup.
 """,
 )
 def model_retraining_dag() -> None:

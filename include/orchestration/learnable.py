@@ -3,10 +3,6 @@
 
 import logging
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Engine
-
-from include.orchestration import curating
 from include.orchestration.settling import report_of
 from include.serving import feedback
 from include.uploads import claims, lifecycle
@@ -14,9 +10,12 @@ from include.uploads import claims, lifecycle
 logger = logging.getLogger(__name__)
 
 
-def new_rows(model: str, engine: Engine) -> int:
-    """Rows of uploads that wait, curated rows that were not exported yet, and corrections that were not sent back."""
-    found = {"waiting": _waiting(), "curated": _curated(engine), "corrections": feedback.waiting(model)}
+def new_rows(model: str) -> int:
+    """Rows of uploads that wait, and corrections that were not sent back: what ``model_retraining_dag`` would take.
+
+    Curated rows that were not exported yet are not among them: the weekly ETL trains on those itself.
+    """
+    found = {"waiting": _waiting(), "corrections": feedback.waiting(model)}
     logger.info("labelled rows that the champion has not learnt from: %s", found)
     return sum(found.values())
 
@@ -33,13 +32,3 @@ def _waiting() -> int:
             if file.get("batch_id", batch.batch_id) == batch.batch_id
         )
     return rows
-
-
-def _curated(engine: Engine) -> int:
-    if not sa.inspect(engine).has_table(curating.EXAMPLES.name):
-        return 0
-    newer = curating.EXAMPLES.c.label_version > curating.EXAMPLES.c.exported_version
-    with engine.connect() as connection:
-        return int(
-            connection.execute(sa.select(sa.func.count()).select_from(curating.EXAMPLES).where(newer)).scalar_one()
-        )

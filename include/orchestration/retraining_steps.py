@@ -2,6 +2,7 @@
 # Only imported inside tasks.
 
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.exceptions import AirflowFailException, AirflowSkipException
@@ -10,12 +11,14 @@ from airflow.models import DagRun
 from include import lake
 from include.evaluation.evaluate import Evaluation
 from include.markdown import plain
-from include.orchestration import intake_steps, notes, promotion_steps, rollback, settling
+from include.orchestration import batches, intake_steps, notes, promotion_steps, rollback, settling
 from include.orchestration.intake_steps import pinned_plan
 from include.registry import backups, models, promotion, smoke, standing
 from include.registry.backups import Backup, BackupError
 from include.registry.models import CHAMPION
+from include.serving import feedback
 from include.settings import settings
+from include.uploads import claims
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,13 +29,14 @@ DEPLOY, ROLL_BACK = "deploy_new_model", "rollback_model"
 
 
 def build_dataset(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
-    """Builds what is trained on: the champion's rows, and those of all batches that wait. Returns the snapshot.
+    """Builds what is trained on: the champion's rows, and all that came since and no run uses. Returns the snapshot.
 
     Skips the rest of the run if another run carries out the same decision, and where an upload's run would end: rows
     that wait for more, or for a person.
     """
     model_name = settings().model_name
     claim(model_name, dag_run, params.get("decision_id") or "")
+    gather(model_name, dag_run)
     validated = intake_steps.validate(dag_run, {**params, "dataset_uri": None})
     rows = accepted(validated["accepted_uri"])
     return intake_steps.preprocess(rows, dag_run.run_id, validated["accepted_hash"])
@@ -54,6 +58,16 @@ def claim(model_name: str, dag_run: DagRun, decision_id: str) -> None:
     )
     notes.set_note(dag_run.dag_id, dag_run.run_id, f"**skipped** — {plain(told)}")
     raise AirflowSkipException(told)
+
+
+def gather(model_name: str, dag_run: DagRun) -> None:
+    """Claims what lies in ``incoming/``, and with it the corrections that ``collect_feedback`` has not sent there yet.
+
+    Repeated, it claims nothing twice. What it claims and does not come to use, the listener tells the pipeline of.
+    """
+    feedback.send_back(model_name, lake.slug(dag_run.run_id), datetime.now(UTC).date())
+    claimed = claims.claim_uploads(claims.batch_id_of(f"{dag_run.logical_date:%Y%m%dT%H%M%S}", dag_run.run_id))
+    batches.record([batch.batch_id for batch in claimed])
 
 
 def accepted(uri: str) -> "pd.DataFrame":

@@ -149,7 +149,7 @@ class Validation:
         kept, assessed = self.assess(self.champion)
         config = MonitoringSettings()
         rules = Rules(config.drift_cool_down_days, config.drift_retrainings_a_month, config.drift_least_new_rows)
-        new_rows = learnable.new_rows(self.model, self.engine)
+        new_rows = learnable.new_rows(self.model)
         decided = deciding.decide_day(
             self.champion, self.engine, self.day, self.now, assessed, new_rows, rules, actor=ACTOR, holds=self.is_over
         )

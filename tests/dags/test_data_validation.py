@@ -27,9 +27,9 @@ from sqlalchemy.engine import Engine
 
 from include import lake
 from include.monitoring import results
-from include.orchestration import curating
 from include.registry import ledger, models
 from include.registry.promotion import promote
+from include.serving import feedback
 from include.serving.prediction_log import Said, as_table, folder
 from include.settings import settings
 from tests.unit.registry_services import WORDS, Registry
@@ -145,11 +145,8 @@ def month(watch: Watch) -> dict[str, DagRun]:
     runs["calm"] = watch.run(DRIFTS - timedelta(days=1))
     runs["label"] = watch.run(DRIFTS + timedelta(days=2))
     runs["wait"] = watch.run(DRIFTS + timedelta(days=3))
-    curating.EXAMPLES.create(watch.engine, checkfirst=True)
-    same = {"source": "s", "first_seen": "2026", "last_seen": "2026", "label_version": 1, "exported_version": 0}
-    examples = [{"text_hash": str(at), "text": f"text {at}", "label": "card", **same} for at in range(60)]
-    with watch.engine.begin() as connection:
-        connection.execute(sa.insert(curating.EXAMPLES), examples)
+    for number in range(60):
+        feedback.keep(MODEL, {"prediction_id": f"answer-{number}", "label": "card"}, at + timedelta(days=number % 20))
     runs["retrain"] = watch.run(DRIFTS + timedelta(days=18))
     return runs
 

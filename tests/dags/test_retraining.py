@@ -54,7 +54,8 @@ def airflow(
         "AWS_ENDPOINT_URL": s3_url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
         "AWS_DEFAULT_REGION": "us-east-1", "BERT_BUCKET": "retraining", "BERT_BASE_MODEL": str(tiny_bert),
         "BERT_EPOCHS": "1", "BERT_MAX_LENGTH": "32", "BERT_GOLDEN_MIN_ROWS": "5", "BERT_MIN_ACCURACY": "0.3",
-        "BERT_MIN_CLASS_RECALL": "0", "BERT_WATCH_MINUTES": "0.02", "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
+        "BERT_MIN_CLASS_RECALL": "0", "BERT_WATCH_MINUTES": "0.02", "BERT_UPLOAD_SETTLE_SECONDS": "0",
+        "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
         "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "postgres", **warehouse}),
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -124,6 +125,8 @@ def note(run_id: str) -> str:
 def test_a_decision_trains_deploys_and_watches_once(road: Road) -> None:
     first = road.start("cards")
     batch_id = upload(road)
+    inbox = f"{lake.root()}/incoming/later.csv"
+    lake.write_bytes(inbox, road.labelled(30)[["text", "label"]].to_csv(index=False).encode())
     done = run(reason="the traffic has drifted", decision_id="0123456789abcdef")
     assert done.state == "success"
     found = states(done)
@@ -133,7 +136,9 @@ def test_a_decision_trains_deploys_and_watches_once(road: Road) -> None:
     assert champion is not None
     assert (champion.version, road.registry.aliases()[PREVIOUS]) == ("2", first)
     report = lake.read_json(lake.report(DAG_ID, done.run_id, "run.json"))
-    assert (report["outcome"], report["rows"]["used"], report["batches"]) == ("promoted", 120, [batch_id])
+    assert (report["outcome"], report["rows"]["used"], len(report["batches"])) == ("promoted", 180, 2)
+    assert batch_id in report["batches"]
+    assert not lake.exists(inbox)
     assert report["asked"] == {"reason": "the traffic has drifted", "decision_id": "0123456789abcdef"}
     assert lifecycle.read(batch_id).state == "used"
     backup = backups.require(road.registry.name, first)
