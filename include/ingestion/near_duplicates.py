@@ -78,7 +78,7 @@ class NearDuplicates:
         self.similarity = similarity
         self.rows = band_rows(similarity)
         self.known: list[Known] = []
-        self._places: list[dict[int, int | list[int]]] = [{} for _ in range(PERMUTATIONS // self.rows)]  # few are lists
+        self._places: list[dict[int, list[int]]] = [{} for _ in range(PERMUTATIONS // self.rows)]
 
     def seen(self, texts: Iterable[tuple[str, str, str]]) -> list[str]:
         """Of each text, given as hash, text and label: one seen before that it almost is, or empty.

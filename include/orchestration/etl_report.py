@@ -118,7 +118,7 @@ def _quality(kept: dict[str, Any]) -> dict[str, Any]:
         rules.append(
             {
                 "name": name,
-                "on": bool(getattr(quality, field)),
+                "on": bool(getattr(quality, field)) and (field != "across_weeks" or quality.near_duplicates),
                 "left_out": kept["left_out"].get(name, 0),
                 "mended": kept["mended"].get(name, 0),
                 "example": example[0] if example else None,

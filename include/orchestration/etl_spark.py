@@ -32,9 +32,7 @@ INTEGERS = ("trust", "copies", "label_version", "contradicted", "unchanged")
 
 def operator(**kwargs: Any) -> Any:
     """A SparkSubmitOperator; its ``steps`` are the job's, and may be templates."""
-    from airflow.providers.apache.spark.operators.spark_submit import (  # type: ignore[import-not-found]
-        SparkSubmitOperator,
-    )
+    from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
     steps = kwargs.pop("steps")
     return SparkSubmitOperator(
@@ -91,7 +89,7 @@ def _settle_job(before: str, after: str, told: str, week: str, sources: list[str
 
 
 def _submit(job: str) -> None:
-    from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook  # type: ignore[import-not-found]
+    from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 
     hook = SparkSubmitHook(conf=dict(settings().spark_conf), conn_id=SPARK, name="weekly_etl", application_args=[job])
     try:
