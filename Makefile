@@ -83,6 +83,10 @@ rollback: setup ## makes the previous champion the champion again: REASON="…" 
 	$(BIN)/python -m dev rollback $(STATE) --reason="$$REASON" $${TO:+--to="$$TO"} \
 	  $${REPLACES:+--replaces="$$REPLACES"} $${FORCE:+--force}
 
+restore: setup ## brings a version back from its backup: VERSION=3 REASON="…" [STACK=]
+	@test -n "$$VERSION" -a -n "$$REASON" || { echo 'Which version, and why? make restore VERSION=3 REASON="…"'; exit 1; }
+	$(BIN)/python -m dev restore $(STATE) --version="$$VERSION" --reason="$$REASON"
+
 approve: setup ## makes a challenger that waits the champion: RUN="run id" NAME= REASON="…" [VERSION=instead of RUN FORCE=1 STACK=]
 	@test -n "$$NAME" -a -n "$$REASON" || { echo 'Who, and why? make approve RUN="…" NAME="…" REASON="…"'; exit 1; }
 	$(BIN)/python -m dev approve $(STATE) $${RUN:+--run="$$RUN"} $${VERSION:+--version="$$VERSION"} \

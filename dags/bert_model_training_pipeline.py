@@ -11,8 +11,7 @@ from astro.constants import FileType
 from astro.files import File
 from astro.table import Table
 
-from include.orchestration.alerts import tell_if_timed_out
-from include.orchestration.defaults import AWS, START, TASK_DEFAULTS, WAREHOUSE
+from include.orchestration.defaults import AWS, OF_EVERY_DAG, TASK_DEFAULTS, WAREHOUSE
 from include.orchestration.events import INCOMING
 from include.orchestration.handover import LoadRows, restore, table_name
 from include.orchestration.key_sensor import TrainingDataSensor
@@ -26,12 +25,9 @@ from include.settings import settings
     dag_id="bert_model_training_pipeline",
     description="From uploaded rows to the champion, or an answer why not.",
     schedule=[INCOMING],
-    start_date=START,
-    catchup=False,
+    **OF_EVERY_DAG,
     max_active_runs=16,  # they wait for their data side by side; wait_for_turn lets one at a time go on
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(days=2),
-    on_failure_callback=tell_if_timed_out,
     default_args=TASK_DEFAULTS,
     params=training_params(),
     user_defined_macros={"data_bucket": data_bucket, "data_pattern": data_pattern, "accepted_table": table_name},

@@ -6,8 +6,7 @@ from typing import Any
 from airflow.decorators import dag, task
 from airflow.models.param import Param
 
-from include.orchestration.alerts import tell_if_timed_out
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import OF_EVERY_DAG, TASK_DEFAULTS
 from include.settings import settings
 
 
@@ -15,12 +14,9 @@ from include.settings import settings
     dag_id="collect_feedback",
     description="Corrections of what the model server has answered become training data.",
     schedule="@daily",
-    start_date=START,
-    catchup=False,
+    **OF_EVERY_DAG,
     max_active_runs=1,
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(hours=2),
-    on_failure_callback=tell_if_timed_out,
     default_args=TASK_DEFAULTS,
     params={
         "today": Param(

@@ -7,8 +7,7 @@ from airflow.decorators import dag, task
 from airflow.models.param import Param
 from airflow.operators.trigger_dagrun import TriggerDagRunOperator
 
-from include.orchestration.alerts import tell_if_timed_out
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import OF_EVERY_DAG, TASK_DEFAULTS
 from include.settings import settings
 
 DECISION = "ti.xcom_pull(task_ids='decide_on_drift')"
@@ -18,12 +17,9 @@ DECISION = "ti.xcom_pull(task_ids='decide_on_drift')"
     dag_id="data_validation_dag",
     description="Checks what came since yesterday, and decides whether the champion is to be retrained.",
     schedule="@daily",
-    start_date=START,
-    catchup=False,
+    **OF_EVERY_DAG,
     max_active_runs=1,
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(hours=6),
-    on_failure_callback=tell_if_timed_out,
     default_args=TASK_DEFAULTS,
     params={
         "day": Param(

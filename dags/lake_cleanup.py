@@ -4,20 +4,16 @@ from datetime import timedelta
 
 from airflow.decorators import dag, task
 
-from include.orchestration.alerts import tell_if_timed_out
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import OF_EVERY_DAG, TASK_DEFAULTS
 
 
 @dag(
     dag_id="lake_cleanup",
     description="Deletes what is old and not referred to any more from the bucket and the warehouse.",
     schedule="@daily",
-    start_date=START,
-    catchup=False,
+    **OF_EVERY_DAG,
     max_active_runs=1,
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(hours=6),
-    on_failure_callback=tell_if_timed_out,
     default_args=TASK_DEFAULTS,
     tags=["bert", "admin"],
     doc_md="""

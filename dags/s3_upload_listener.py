@@ -6,8 +6,7 @@ from typing import Any
 from airflow.decorators import dag, task
 from airflow.exceptions import AirflowSkipException
 
-from include.orchestration.alerts import tell_if_timed_out
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import OF_EVERY_DAG, TASK_DEFAULTS
 from include.orchestration.events import INCOMING
 from include.orchestration.upload_sensor import upload_sensor
 
@@ -16,12 +15,9 @@ from include.orchestration.upload_sensor import upload_sensor
     dag_id="s3_upload_listener",
     description="Waits for uploads, claims each exactly once, and tells the training pipeline.",
     schedule="@continuous",
-    start_date=START,
-    catchup=False,
+    **OF_EVERY_DAG,
     max_active_runs=1,
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(days=2),
-    on_failure_callback=tell_if_timed_out,
     default_args=TASK_DEFAULTS | {"retry_delay": timedelta(seconds=5), "max_retry_delay": timedelta(minutes=1)},
     tags=["bert", "uploads"],
     doc_md="""

@@ -5,8 +5,7 @@ from datetime import timedelta
 from airflow.decorators import dag
 
 from include.orchestration.alert_sender import SendAlerts
-from include.orchestration.alerts import tell_if_timed_out
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import OF_EVERY_DAG, TASK_DEFAULTS
 from include.settings import settings
 
 
@@ -14,12 +13,9 @@ from include.settings import settings
     dag_id="send_alerts",
     description="Sends alerts by mail and to Slack, once each; again later what was not taken.",
     schedule="@continuous",
-    start_date=START,
-    catchup=False,
+    **OF_EVERY_DAG,
     max_active_runs=1,
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(days=2),
-    on_failure_callback=tell_if_timed_out,
     default_args=TASK_DEFAULTS,
     tags=["bert", "alerts"],
     doc_md="""

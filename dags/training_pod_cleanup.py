@@ -4,8 +4,7 @@ from datetime import timedelta
 
 from airflow.decorators import dag, task
 
-from include.orchestration.alerts import tell_if_timed_out
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import OF_EVERY_DAG, TASK_DEFAULTS
 from include.settings import settings
 
 
@@ -13,12 +12,9 @@ from include.settings import settings
     dag_id="training_pod_cleanup",
     description="Deletes training pods that nobody waits for.",
     schedule=timedelta(minutes=5),
-    start_date=START,
-    catchup=False,
+    **OF_EVERY_DAG,
     max_active_runs=1,
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(minutes=10),
-    on_failure_callback=tell_if_timed_out,
     default_args=TASK_DEFAULTS | {"retries": 1, "execution_timeout": timedelta(minutes=2)},
     tags=["bert", "training"],
     doc_md="""

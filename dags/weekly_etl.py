@@ -12,21 +12,16 @@ from astro.table import Table
 from include import sql
 from include.ingestion.sources import WEEKLY, week
 from include.orchestration import curate_operators as curate
-from include.orchestration.alerts import tell_if_timed_out
-from include.orchestration.defaults import MERGE_POOL, START
+from include.orchestration.defaults import MERGE_POOL, OF_EVERY_DAG
 from include.orchestration.download_operator import DownloadData, wait_for_files
 from include.orchestration.events import TRAINING_EXAMPLES
 from include.orchestration.params import etl_params
 from include.orchestration.production import road_to_production
 
-OF_ALL: dict[str, Any] = {
+OF_ALL: dict[str, Any] = OF_EVERY_DAG | {
     "description": __doc__,
-    "start_date": START,
-    "catchup": False,
     "max_active_runs": 1,
-    "is_paused_upon_creation": False,
     "dagrun_timeout": timedelta(days=2),
-    "on_failure_callback": tell_if_timed_out,
     "default_args": curate.task_defaults(),
     "template_searchpath": [str(sql.FOLDER)],
     "user_defined_macros": curate.MACROS,

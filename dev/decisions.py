@@ -18,6 +18,13 @@ def rollback(arguments: argparse.Namespace) -> int:
     return subprocess.call(command, env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
+def restore(arguments: argparse.Namespace) -> int:
+    """Brings a version back from its backup, and makes it the champion."""
+    command = [sys.executable, "-m", "include.orchestration.restore", f"--reason={arguments.reason}"]
+    command += ["--files-only"] if arguments.files_only else []
+    return subprocess.call([*command, f"--version={arguments.version}"], env=Stack(arguments.state).env, cwd=REPOSITORY)
+
+
 def approve(arguments: argparse.Namespace) -> int:
     """Makes a challenger that waits for a person the champion."""
     return _decide("approve", arguments, ["--force"] if arguments.force else [])
@@ -57,7 +64,7 @@ def alerts(arguments: argparse.Namespace) -> int:
     return subprocess.call(command + ["--now"] * arguments.now, env=Stack(arguments.state).env, cwd=REPOSITORY)
 
 
-DECISIONS = (rollback, approve, reject, readmit, establish)
+DECISIONS = (rollback, restore, approve, reject, readmit, establish)
 
 
 def add_words(function: Callable[[argparse.Namespace], int], command: argparse.ArgumentParser) -> None:
@@ -73,6 +80,10 @@ def add_words(function: Callable[[argparse.Namespace], int], command: argparse.A
         command.add_argument("--to", help="a version; by default the previous champion")
         command.add_argument("--replaces", help="only if this version is the champion")
         command.add_argument("--force", action="store_true", help="in an emergency: without loading the version")
+        return
+    if function is restore:
+        command.add_argument("--version", required=True, help="of which there is a backup")
+        command.add_argument("--files-only", action="store_true", help="the champion stays who it is")
         return
     command.add_argument("--name", required=True, help="who decides; kept in the ledger")
     if function is establish:

@@ -150,6 +150,21 @@ def model(model_name: str, version: str, name: str = "") -> str:
     return f"{root()}/models/{model_name}/{version}/{name}"
 
 
+def backup(model_name: str, version: str = "", name: str = "") -> str:
+    """A copy of a champion's files, with their hashes; without a version the folder of all of a model's."""
+    return f"{root()}/backups/{model_name}/" + (f"{version}/{name}" if version else "")
+
+
+def dvc(model_name: str, name: str = "") -> str:
+    """DVC's remote of a model's datasets, and the lock file that says what was made of what."""
+    return f"{root()}/dvc/{model_name}/{name}"
+
+
+def retraining(model_name: str, decision_id: str) -> str:
+    """The object written once per decision to retrain: which run carries it out."""
+    return f"{root()}/retrainings/{model_name}/{decision_id}.json"
+
+
 def report(dag_id: str, run_id: str, name: str = "") -> str:
     """A run's HTML and PNG files."""
     return f"{root()}/reports/{dag_id}/{slug(run_id)}/{name}"

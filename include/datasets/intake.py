@@ -42,6 +42,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run_id: str
+    dag_id: str = ""  # empty in plans of older versions
     model_name: str
     sources: list[Source]
     newcomers: list[Source] = []  # files of rows whose label was too new until now

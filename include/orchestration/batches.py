@@ -43,7 +43,7 @@ BATCHES = sa.Table(
 )
 ROWS_AT_ONCE = 500
 PIPELINE = "bert_model_training_pipeline"
-TRAINING_DAGS = (PIPELINE, "weekly_etl")
+TRAINING_DAGS = (PIPELINE, "weekly_etl", "model_retraining_dag", "ml_pipeline_dag")
 """Whose runs take batches and write how they ended."""
 
 

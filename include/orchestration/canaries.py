@@ -2,8 +2,6 @@
 # Only imported inside tasks.
 
 import logging
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,14 +12,13 @@ from sqlalchemy.engine import Engine
 
 from include.orchestration import rollback
 from include.registry import canary, ledger, models
-from include.registry.aliases import AlreadyReplaced
 from include.serving import prediction_log
 from include.settings import settings
 
 logger = logging.getLogger(__name__)
 
 DAG_ID = "watch_canary"
-LOOK_SECONDS = 2.0
+LOOKS, LEAST_SECONDS, MOST_SECONDS = 40, 5.0, 60.0
 
 
 def begin(model_name: str, version: str) -> None:
@@ -37,32 +34,32 @@ def begin(model_name: str, version: str) -> None:
         trigger_dag(DAG_ID, run_id=run_id, conf={"version": version})
 
 
-def watch(
-    model_name: str, version: str, engine: Engine, *, dag_run_id: str, pause: Callable[[float], None] = time.sleep
-) -> str:
-    """Returns what became of a canary, in words, once it has failed and was rolled back, or once its time is over.
+def watch(model_name: str, version: str, engine: Engine, *, dag_run_id: str) -> str | None:
+    """Looks at a canary once: what became of it, in words, if it has failed and was rolled back, or its time is over.
 
-    May be repeated. Raises what a rollback raises if that cannot be done; the servers do not ask the version any more.
+    None while it bakes. May be repeated. Raises what a rollback raises if that cannot be done; the servers do not ask
+    the version any more.
     """
-    while True:
-        champion = models.by_alias(model_name, models.CHAMPION)
-        if champion is None or champion.version != version:
-            now = champion.version if champion else "none"
-            return f"version {version} is not the champion any more ({now} is): there is nothing to watch"
-        baking = canary.of(champion)
-        if baking is None:
-            return f"version {version} is no canary"
-        if baking.failed:
-            reason = f"failed as canary: {baking.failed}"
-            try:
-                return rollback.roll_back(
-                    model_name, actor=f"dag:{DAG_ID}", reason=reason, replaces=version, dag_run_id=dag_run_id
-                )
-            except AlreadyReplaced as error:  # another one was quicker
-                return str(error)
-        if datetime.now(UTC) >= baking.until:
-            return _moves_on(model_name, champion, baking, engine, dag_run_id)
-        pause(LOOK_SECONDS)
+    champion = models.by_alias(model_name, models.CHAMPION)
+    if champion is None or champion.version != version:
+        now = champion.version if champion else "none"
+        return f"version {version} is not the champion any more ({now} is): there is nothing to watch"
+    baking = canary.of(champion)
+    if baking is None:
+        return f"version {version} is no canary"
+    if baking.failed:
+        reason = f"failed as canary: {baking.failed}"
+        return rollback.roll_back(
+            model_name, actor=f"dag:{DAG_ID}", reason=reason, replaces=version, dag_run_id=dag_run_id
+        )
+    if datetime.now(UTC) >= baking.until:
+        return _moves_on(model_name, champion, baking, engine, dag_run_id)
+    return None
+
+
+def pause() -> timedelta:
+    """How long to wait between two looks: each is a task's start, so a longer canary is looked at less often."""
+    return timedelta(seconds=min(max(60 * settings().canary_minutes / LOOKS, LEAST_SECONDS), MOST_SECONDS))
 
 
 def _moves_on(

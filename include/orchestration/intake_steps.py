@@ -135,12 +135,12 @@ def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
     """The run's pinned plan if it has one, else a new one."""
     dataset_uri = params["dataset_uri"]
     if _is_pinned(dag_run.run_id):
-        return pinned_plan(dag_run.run_id)
+        return _own(pinned_plan(dag_run.run_id), dag_run)
     model_name = settings().model_name
     reconciling.end_unsaid_waits(model_name, listening.pipeline())
     golden_rows.follow_champion(model_name, "a run found it so")
     sources = copy_to_staging(sources_at(dataset_uri), dag_run.run_id) if dataset_uri else _uploaded(dag_run.run_id)
-    plan = plan_of(dag_run.run_id, sources, params)
+    plan = plan_of(dag_run.run_id, sources, params).model_copy(update={"dag_id": dag_run.dag_id})
     if not plan.sources and plan.parent_dataset_id is None:
         raise AirflowFailException(
             f"there is no labelled data yet: drop a .csv, .jsonl or .parquet in {lake.incoming()}"
@@ -168,6 +168,16 @@ def plan_of(run_id: str, sources: list[Source], params: dict[str, Any]) -> Plan:
         text_column=params.get("text_column") or "",
         label_column=params.get("label_column") or "",
         label_mapping=renaming.combine(golden_set.label_mapping, _mapping(params)),
+    )
+
+
+def _own(plan: Plan, dag_run: DagRun) -> Plan:
+    """A pinned plan, if it is not that of another DAG's run. Raises AirflowFailException."""
+    if plan.dag_id in ("", dag_run.dag_id):
+        return plan
+    raise AirflowFailException(
+        f"a run of {plan.dag_id} has the id {plan.run_id}, too, and a run's id names its files: start this one under "
+        "another id"
     )
 
 

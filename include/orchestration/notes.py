@@ -25,6 +25,14 @@ def set_note(dag_id: str, run_id: str, text: str) -> None:
         run.note = text if len(text) <= NOTE_LIMIT else f"{text[: NOTE_LIMIT - 1]}…"
 
 
+def add_to_note(dag_id: str, run_id: str, text: str, *, first: bool = True) -> None:
+    """Adds a sentence to what a run's note says, before it or behind it, once."""
+    with create_session() as session:
+        before = session.query(DagRun).filter_by(dag_id=dag_id, run_id=run_id).one().note or ""
+    if text not in before:
+        set_note(dag_id, run_id, "\n\n".join(filter(None, (text, before) if first else (before, text))))
+
+
 def note_failure(context: dict[str, Any]) -> None:
     """Failure callback of every task: the run's note says which task failed and why, without opening a log."""
     task, run, error = context["task_instance"], context["dag_run"], context.get("exception")

@@ -68,6 +68,21 @@ def etl_params() -> dict[str, Param]:
     return {name: params[name] for name in params if name not in ("dataset_uri", "text_column", "label_column")}
 
 
+def retraining_params() -> dict[str, Param]:
+    """Params of ``model_retraining_dag``: why it is started, and what is trained with."""
+    return {
+        "reason": Param(None, type=["null", "string"], title="Reason", description="Why; kept in the run's report"),
+        "decision_id": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^[A-Za-z0-9_.:-]{1,100}$",
+            title="Decision",
+            description="The ledger's entry that this run carries out. A second run of the same one trains nothing.",
+        ),
+        **etl_params(),
+    }
+
+
 def _column(title: str, default: str, setting: str, usual: str) -> Param:
     return Param(
         default or None,

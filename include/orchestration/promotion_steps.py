@@ -22,7 +22,8 @@ from include.evaluation.answers import write_answers
 from include.evaluation.evaluate import Context, Evaluation, ShownFile, evaluate
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import PICTURES, write_report
-from include.orchestration import awaiting, canaries, golden_rows, handover, serving_trial, settling
+from include.markdown import plain
+from include.orchestration import awaiting, canaries, golden_rows, handover, notes, serving_trial, settling
 from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LONGEST_REASON = 200  # characters of it that a note shows
 MOST_EVALUATIONS = 3  # against a champion that changes meanwhile
 
 
@@ -298,6 +300,7 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
         reason = f"{awaiting.how_to_answer(plan.run_id, version)}. {evaluation.reason}"
     if outcome == "unchanged":
         reason = unchanged
+    asked = {name: told for name in ("reason", "decision_id") if (told := (dag_run.conf or {}).get(name))}
     conclude(
         dag_run.dag_id,
         plan,
@@ -314,7 +317,10 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
         golden={"rows": evaluation.golden_rows, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1},
         seconds=result.seconds,
         batches=sorted({*mine, *(source.batch_id for source in plan.sources)}),
+        **({"asked": asked} if asked else {}),
     )
+    if told := asked.get("reason"):
+        notes.add_to_note(dag_run.dag_id, plan.run_id, f"trained because: {plain(told[:LONGEST_REASON])}", first=False)
 
 
 def _airflow_url(dag_id: str, run_id: str) -> str:

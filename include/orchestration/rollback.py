@@ -25,6 +25,7 @@ from include.settings import settings
 logger = logging.getLogger(__name__)
 
 DAG_ID = "model_rollback"
+FORCED = "It was forced: not loaded, and not compared."
 SHOWN = 3  # rows that come wrong again, in a sentence
 
 
@@ -47,7 +48,7 @@ def roll_back(
     champion stays.
     """
     engine = settling.warehouse()
-    smoke_test, hindrance = _smoke_test(model_name, engine, force)
+    test, hindrance = (None, FORCED) if force else smoke_test(model_name, engine)
     reconciling.settle_batches_of_last_move(model_name, engine)  # of one that was cut off, before another is made
     if replaces is None and asked_at is not None:
         then = ledger.last_move(engine, model_name, before=asked_at)
@@ -58,7 +59,7 @@ def roll_back(
             engine,
             actor=actor,
             reason=reason,
-            smoke_test=smoke_test,
+            smoke_test=test,
             to_version=to_version,
             replaces=replaces,
             dag_run_id=dag_run_id,
@@ -77,13 +78,12 @@ def roll_back(
     return " ".join([told, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in superseded)])
 
 
-def _smoke_test(model_name: str, engine: Engine, force: bool) -> tuple[smoke.SmokeTest | None, str]:
-    """The golden rows, or a text if there are none, or nothing if the rollback is forced; and why it is not the rows.
+def smoke_test(model_name: str, engine: Engine) -> tuple[smoke.SmokeTest, str]:
+    """The golden rows, or a text if there are none; and why it is not the rows.
 
-    A golden set that is gone or was changed is no reason to keep a bad champion.
+    A golden set that is gone or was changed is no reason to keep a bad champion. Raises PromotionRefused if nothing was
+    ever promoted.
     """
-    if force:
-        return None, "It was forced: not loaded, and not compared."
     try:
         golden_set = golden.read(model_name)
     except golden.GoldenSetError as error:

@@ -91,8 +91,8 @@ def require(model_name: str, version: str) -> ModelVersion:
         raise VersionUnusable(f"{model_name} version {version} is not ready: its files were never copied completely")
     if not models.mend_files(found):
         raise VersionUnusable(
-            f"{model_name} version {version} has no files any more at {found.uri}, nor has the job that made it; bring "
-            "them back if the bucket keeps old versions of objects, or take another version"
+            f"{model_name} version {version} has no files any more at {found.uri}, nor has the job that made it, and "
+            "there is no backup; bring them back if the bucket keeps old versions of objects, or take another version"
         )
     return found
 

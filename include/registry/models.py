@@ -11,6 +11,7 @@ Look-ups by alias know ready versions only. Cut off anywhere, ``register`` finis
 
 import hashlib
 import json
+import logging
 import random
 import time
 from collections.abc import Mapping
@@ -18,11 +19,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from include import lake
-from include.registry import mlmodel
+from include.registry import backups, mlmodel
 from include.settings import settings
 
 if TYPE_CHECKING:
     from mlflow.tracking._model_registry.client import ModelRegistryClient
+
+logger = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
 READY, JOB_ID, LABELS_HASH, DECISION = "ready", "job_id", "labels_hash", "decision"
@@ -96,16 +99,24 @@ def of_job(model_name: str, job_id: str) -> ModelVersion | None:
     return next((version for version in _all_of_job(model_name, job_id) if _is_at_home(version)), None)
 
 
-def mend_files(version: ModelVersion) -> bool:
-    """Whether a version's files are there, after those that were deleted were copied from its job's folder again."""
+def mend_files(version: ModelVersion) -> str:
+    """Where a version's files are from, after those that were deleted were copied again; empty if they are gone."""
     job = lake.job(version.tags.get(JOB_ID, ""), "model")
     if is_complete(version.uri):
-        return True
-    if not version.tags.get(JOB_ID) or not is_complete(job):
-        return False
-    lake.copy(job, version.uri)
-    mlmodel.describe(version.uri)
-    return True
+        return "where they belong"
+    if version.tags.get(JOB_ID) and is_complete(job):
+        lake.copy(job, version.uri)
+        mlmodel.describe(version.uri)
+        return "the job that made it"
+    backup = backups.find(version.name, version.version)
+    if backup is None:
+        return ""
+    try:
+        backups.bring_back(backup, version.uri)
+    except backups.BackupError as error:
+        logger.warning("%s", error)
+        return ""
+    return "its backup"
 
 
 def is_complete(uri: str) -> bool:

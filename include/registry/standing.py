@@ -9,8 +9,8 @@ the alias champion was set by hand      it is respected, and entered in the ledg
 the alias was taken away, or put on a   it is put back to the ledger's champion
 version that is not ready
 the champion's version was deleted      its files are registered again, as a new version that is the champion
-the champion has no files any more      they are copied again from the job that made it
-neither it nor its job has any          ChampionLost, with the version to roll back to; if there is none, there is no
+the champion has no files any more      they are copied again from the job that made it, or from its backup
+there are none there either             ChampionLost, with the version to roll back to; if there is none, there is no
                                         champion, but the next model is still built on the last one's dataset
 ======================================  ==============================================================================
 """
@@ -113,21 +113,26 @@ def _following(last: Entry | None) -> str:
 def _with_files(found: Standing, version: ModelVersion, engine: Engine) -> Standing:
     if models.is_complete(version.uri):
         return found
-    if not models.mend_files(version):
+    if not (source := models.mend_files(version)):
         raise ChampionLost(
             f"{version.name}: the files of version {version.version}, the champion, are gone from {version.uri}, and "
-            f"so are those of the job that made it. {_way_out(version.name, version.version, engine)}"
+            "so are those of the job that made it, and there is no backup. "
+            f"{_way_out(version.name, version.version, engine)}"
         )
     told = _say(
         f"{version.name}: files of version {version.version}, the champion, were gone from {version.uri}; they were "
-        "copied again from the job that made it"
+        f"copied again from {source}"
     )
     return Standing(version, version.version, found.finished, (*found.told, told))
 
 
 def _registered_again(found: Standing, last: Entry, engine: Engine) -> Standing:
     """Gives the files of a champion whose version was deleted a new version, which is the champion."""
-    folders = [lake.model(last.model_name, last.version), lake.job(last.job_id, "model")]
+    folders = [
+        lake.model(last.model_name, last.version),
+        lake.job(last.job_id, "model"),
+        lake.backup(last.model_name, last.version, "files"),
+    ]
     source = next((folder for folder in folders if models.is_complete(folder)), None)
     if source is None:
         lost = f"version {last.version}, the champion, was deleted in MLflow, and its files are gone too"

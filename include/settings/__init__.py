@@ -24,7 +24,7 @@ from include.settings.console import ConsoleSettings
 from include.settings.monitoring import MonitoringSettings
 from include.settings.pod import PodSettings
 from include.settings.serving import ServingSettings
-from include.settings.types import Names, TrackingUri, parse_object, split
+from include.settings.types import Names, TrackingUri, cron, parse_object, split
 
 
 class Deployment(BaseSettings):
@@ -179,6 +179,13 @@ class Settings(Deployment):
         0.0, ge=0, le=50, description="percent of the requests that a new champion gets at first; 0: all at once"
     )
     canary_minutes: float = Field(10.0, gt=0, le=1440, description="after which it gets all of them")
+    watch_minutes: float = Field(
+        60.0, gt=0, le=1440, description="how long a model that model_retraining_dag has deployed is watched"
+    )
+    retrain_schedule: str = Field(
+        "", description="when model_retraining_dag starts by itself: a preset as @monthly, or a cron expression"
+    )
+    backups_kept: int = Field(5, ge=1, description="backups of champions, of which the oldest go first")
     min_class_recall: float = Field(
         0.5, ge=0, le=1, description="a class fails if it is below this and shown to be recalled worse than before"
     )
@@ -189,6 +196,8 @@ class Settings(Deployment):
     )
 
     _parse_conf = field_validator("spark_conf", mode="before")(parse_object)
+    _check_schedule = field_validator("retrain_schedule")(cron)
+
     _parse_mapping = field_validator("label_mapping", mode="before")(renaming.parse)
     _check_mapping = field_validator("label_mapping")(renaming.check)
 

@@ -45,3 +45,16 @@ def split(value: object) -> object:
         except (ValueError, TypeError) as error:
             raise ValueError(f"it begins like a JSON list and is none ({error})") from error
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+"""The schedules that Airflow has names for."""
+
+
+def cron(value: str) -> str:
+    """A schedule that Airflow takes, or none."""
+    from croniter import croniter
+
+    if value and value not in PRESETS and not croniter.is_valid(value):
+        raise ValueError(f"{value!r} is neither one of {', '.join(PRESETS)} nor a cron expression, as 0 22 1 * *")
+    return value

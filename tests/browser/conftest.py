@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from dev.stack import Stack
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+SESSIONS: dict[tuple[str, str], Any] = {}
 WIDTHS = {"wide": 1280, "narrow": 390}
 USERS: dict[str, tuple[str, ...]] = {"tina": ("Viewer", "Trainer"), "vic": ("Viewer",), "ada": ("Admin",)}
 
@@ -59,19 +60,30 @@ def open_pages(browser: Browser) -> Iterator[Callable[[str], Visit]]:
     """
     contexts, complaints = [], []
 
+    def cookies(address: str, name: str) -> Any:
+        """Of a session of his: there is one, since Airflow lets nobody log in more than five times in 40 seconds."""
+        if (address, name) not in SESSIONS:
+            context = browser.new_context(base_url=address)
+            page = context.new_page()
+            page.goto("/login/")
+            page.fill("#username", name)
+            page.fill("#password", name)
+            page.click("input[type=submit]")
+            page.wait_for_url("**/home")
+            SESSIONS[address, name] = context.storage_state()
+            context.close()
+        return SESSIONS[address, name]
+
     def at(address: str) -> Visit:
         def visit(name: str, path: str = "/console/", *, width: str = "wide", dark: bool = False) -> Page:
             options: Any = {"viewport": {"width": WIDTHS[width], "height": 900}, "timezone_id": "Europe/Vienna"}
+            options["storage_state"] = cookies(address, name)
             context = browser.new_context(base_url=address, locale="en-GB", **options)
             contexts.append(context)
             if dark:
                 context.add_init_script("localStorage.setItem('darkTheme', 'true')")
             page = context.new_page()
             page.set_default_timeout(60_000)
-            page.goto("/login/")
-            page.fill("#username", name)
-            page.fill("#password", name)
-            page.click("input[type=submit]")
             page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
             page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}") if refused(said) else None)
             page.goto(path)

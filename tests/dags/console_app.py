@@ -104,7 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setattr(plugins_manager, "loaded_plugins", set())
         patch.setattr(plugins_manager, "import_errors", {})
         create_trainer_role.main()  # first: it builds an application of its own
-        app = create_app(testing=True)
+        app = create_app(config={"AUTH_RATE_LIMITED": False}, testing=True)
         assert not plugins_manager.import_errors
         with app.app_context():
             manager = app.appbuilder.sm

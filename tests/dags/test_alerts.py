@@ -30,12 +30,14 @@ from moto.server import ThreadedMotoServer
 from include import alerts, lake
 from include.alerts import Alert, outbox
 from include.alerts.delivery import Outlook
-from include.orchestration import looking, sending
+from include.orchestration import listening, looking, sending
 from include.orchestration.alert_sender import AlertTrigger, SendAlerts, digest
 from include.orchestration.alerts import tell_if_timed_out
 from include.orchestration.defaults import START, TASK_DEFAULTS
 from include.settings import settings
 from include.uploads import sealing
+from include.uploads.lifecycle import Because, Entry, State, Who
+from include.uploads.refusals import Refusal
 
 DAGS = Path(__file__).parents[2] / "dags"
 MODEL = "told-of"
@@ -362,6 +364,30 @@ def test_an_upload_that_no_run_uses_is_told_of_once(empty: None) -> None:
     (pending,) = outbox.unsent(MODEL)
     assert pending.alert.kind == "stuck_upload"
     assert pending.alert.links["files"] == lake.claims("20260302T1200-a")
+
+
+def test_an_upload_that_cannot_move_is_told_of_once(empty: None) -> None:
+    refusal = Refusal(key="incoming/a.csv", etag="1", reason="in an archive", since=NOW, tried=NOW, tries=2)
+    listening._tell_of_what_cannot_move([refusal], [])
+    assert outbox.names(MODEL) == [], "it may have been a moment's fault"
+    for tries in (3, 4):
+        listening._tell_of_what_cannot_move([refusal.model_copy(update={"tries": tries})], ["b1"])
+    entry = Entry(
+        batch_id="b2",
+        number=9,
+        state=State.RELEASED,
+        who=Who.LISTENER,
+        at=NOW,
+        because=Because.GAVE_UP,
+        reason="4 runs",
+    )
+    for _ in range(2):
+        listening._alert(entry)
+    assert sorted(one.alert.title for one in outbox.unsent(MODEL)) == [
+        "An upload cannot be copied: incoming/a.csv",
+        "An upload waits for a person: batch b2",
+        "An upload's manifest is damaged: batch b1",
+    ]
 
 
 class Instance:

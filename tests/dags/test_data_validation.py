@@ -38,7 +38,7 @@ pytest_plugins = ["tests.unit.registry_services"]
 
 DAGS = Path(__file__).parents[2] / "dags"
 MODEL = "watched"
-SINCE = datetime.now(UTC).date() - timedelta(days=60)  # its champion's
+SINCE = datetime.now(UTC).date() - timedelta(days=47)  # its champion's
 DRIFTS = SINCE + timedelta(days=15)
 RETRAINING = """
 from datetime import datetime
@@ -250,7 +250,7 @@ def test_a_day_may_be_named_and_what_failed_is_told(watch: Watch, month: dict[st
     sink = io.BytesIO()
     parquet.write_table(as_table([said], "full"), sink)
     lake.write_bytes(f"{folder(MODEL, day.isoformat())}empty.parquet", sink.getvalue())
-    assert watch.run(day + timedelta(days=10), day=day.isoformat()).state == "success"
+    assert watch.run(day + timedelta(days=1), day=day.isoformat()).state == "success"
     assert watch.checks(day)["predictions.empty_texts"].verdict == "failed"
     told = [one for one in watch.alerts() if one["kind"] == "quality" and "empty_texts" in one["text"]]
     assert len(told) == 1
@@ -261,10 +261,10 @@ def test_a_day_that_has_not_come_is_refused_and_one_that_is_not_over_is_not_deci
     watch: Watch, month: dict[str, DagRun]
 ) -> None:
     today = datetime.now(UTC).date()
-    run = watch.run(SINCE + timedelta(days=53), day=(today + timedelta(days=2)).isoformat())
+    run = watch.run(SINCE + timedelta(days=44), day=(today + timedelta(days=2)).isoformat())
     assert states(run)["validate_schema"] == "failed"
     before = watch.alerts()
-    assert watch.run(SINCE + timedelta(days=54), day=today.isoformat()).state == "success"
+    assert watch.run(SINCE + timedelta(days=41), day=today.isoformat()).state == "success"
     assert today.isoformat() not in watch.decisions()
     assert watch.alerts() == before
     assert lake.exists(lake.day_report(MODEL, today.isoformat(), "day.html"))

@@ -59,31 +59,6 @@ OVER = Pipeline(hears=False, will_come=False, busy=False, is_over=lambda run_id:
 ADA = {"name": "Ada", "reason": "looks right"}
 
 
-@pytest.fixture(scope="module")
-def weights(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models that get all texts right, none, and those about cards."""
-    import torch
-    from transformers import BertForSequenceClassification, BertTokenizerFast
-
-    model = BertForSequenceClassification.from_pretrained(tiny_bert).eval()
-    tokenizer = BertTokenizerFast.from_pretrained(tiny_bert)
-    with torch.no_grad():
-        card, refund = model.bert(**tokenizer(["my card 1", "a refund 1"], return_tensors="pt")).pooler_output
-    direction = 50 * torch.stack([card - refund, refund - card])
-    middle = direction @ (card + refund) / 2
-    found = {}
-    for name, weight, bias in (
-        ("right", direction, -middle),
-        ("wrong", -direction, middle),
-        ("cards", 0 * direction, torch.tensor([1.0, 0.0])),
-    ):
-        model.classifier.weight.data, model.classifier.bias.data = weight.clone(), bias.clone()
-        found[name] = tmp_path_factory.mktemp(name)
-        model.save_pretrained(found[name])
-        tokenizer.save_pretrained(found[name])
-    return found
-
-
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store without a server: there are hundreds of requests here, and none of them is about HTTP."""
@@ -107,6 +82,7 @@ class Road:
 
     registry: Registry
     weights: dict[str, Path]
+    dag_id: str = PIPELINE
     rows: Any = field(default_factory=lambda: itertools.count())
 
     def start(self, model: str = "right") -> str:
@@ -132,7 +108,7 @@ class Road:
         at = datetime.now(UTC)
         run_id = f"manual__{at.isoformat()}"
         with create_session() as session:
-            DAG(PIPELINE, start_date=at, schedule=None).create_dagrun(
+            DAG(self.dag_id, start_date=at, schedule=None).create_dagrun(
                 run_id=run_id, state="success", execution_date=at, data_interval=(at, at), session=session
             )
         batch_ids = [self.upload(run_id)] if count else []
@@ -182,7 +158,7 @@ class Road:
         return lake.write_json(lake.job(job.job_id, "result.json"), result.model_dump())
 
     def decide(self, run_id: str, conf: dict[str, Any] | None, result_uri: str) -> dict[str, Any]:
-        run = SimpleNamespace(dag_id=PIPELINE, run_id=run_id, conf=conf, run_type="dataset_triggered")
+        run = SimpleNamespace(dag_id=self.dag_id, run_id=run_id, conf=conf, run_type="dataset_triggered")
         self.last = (run, result_uri)
         return promotion_steps.settle_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
 
@@ -192,13 +168,13 @@ class Road:
         return promotion_steps.settle_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
 
     def outcome(self, run_id: str) -> str:
-        return str(lake.read_json(lake.report(PIPELINE, run_id, "run.json"))["outcome"])
+        return str(lake.read_json(lake.report(self.dag_id, run_id, "run.json"))["outcome"])
 
     def page(self, run_id: str) -> str:
-        return lake.read_bytes(lake.report(PIPELINE, run_id, "report.html")).decode()
+        return lake.read_bytes(lake.report(self.dag_id, run_id, "report.html")).decode()
 
     def states(self, run_id: str) -> list[str]:
-        named = lake.read_json(lake.report(PIPELINE, run_id, "run.json"))["batches"]
+        named = lake.read_json(lake.report(self.dag_id, run_id, "run.json"))["batches"]
         return [str(lifecycle.read(batch_id).state) for batch_id in named]
 
     def champion(self) -> str | None:

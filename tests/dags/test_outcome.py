@@ -4,7 +4,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from airflow.exceptions import AirflowFailException
 from airflow.models import DAG, DagRun
+from airflow.stats import Stats
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 
 from include import lake
+from include.alerts import outbox
 from include.datasets.intake import FileAccount, Intake, Plan
 from include.markdown import plain
 from include.orchestration.notes import NOTE_LIMIT, note_failure
@@ -203,6 +205,25 @@ def test_a_page_of_corrections_that_wait_says_how_to_approve_them(run: str) -> N
     page = lake.read_bytes(lake.report("pipeline", run, "report.html")).decode()
     assert "If the new ones are right, say so: with the command above, or with the DAG decide_upload" in page
     assert "Nothing has to be done" not in page
+    (told,) = outbox.unsent("m")
+    assert (told.alert.kind, told.alert.title) == ("approval", "m: an upload waits for a person")
+    assert told.alert.links["report"] == lake.report("pipeline", run, "report.html")
+
+
+def test_rows_and_training_are_counted_once_however_often_a_run_is_concluded(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[str, Any]] = []
+    monkeypatch.setattr(Stats, "incr", lambda name, count=1: counted.append((name, count)))
+    monkeypatch.setattr(Stats, "timing", lambda name, taken: counted.append((name, taken)))
+    plan = Plan(run_id=run, model_name="m", sources=[], parent_dataset_id=None)
+    for outcome in ("awaiting_approval", "promoted"):
+        conclude("pipeline", plan, intake(account("a.csv", used=9, duplicate=1)), outcome, "", seconds={"training": 90})
+    assert [one for one in counted if not one[0].startswith("training_outcome")] == [
+        ("rows_in", 10),
+        ("rows_rejected", 1),
+        ("model_training", timedelta(seconds=90)),
+    ]
 
 
 def test_without_mlflow_a_run_that_ends_early_still_ends_well(run: str, monkeypatch: pytest.MonkeyPatch) -> None:

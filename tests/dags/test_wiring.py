@@ -1,6 +1,7 @@
 """How the two DAGs of the main job hang together."""
 
 import copy
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +58,41 @@ def test_every_dag_that_trains_takes_the_same_road_with_ids_of_its_own() -> None
         "compare_models": {"deploy"},
         "deploy": set(),
     }
+
+
+def after(dag: Any) -> dict[str, set[str]]:
+    """The tasks that come after each, as in the picture of the DAG."""
+    return {task.task_id: set(task.downstream_task_ids) for task in dag.tasks}
+
+
+def test_retraining_ends_in_a_deployment_or_a_rollback_and_either_is_watched(bag: Any) -> None:
+    assert after(bag.dags["model_retraining_dag"]) == {
+        "build_dataset": {"backup_current_model"},
+        "backup_current_model": {"retrain_model", "rollback_model"},  # what it compares the champion with
+        "retrain_model": {"evaluate_new_model"},
+        "evaluate_new_model": {"compare_models", "deploy_new_model", "rollback_model"},
+        "compare_models": {"deploy_new_model", "rollback_model"},
+        "deploy_new_model": {"watch_new_model"},
+        "rollback_model": {"watch_new_model"},
+        "watch_new_model": set(),
+    }
+    assert bag.dags["model_retraining_dag"].get_task("retrain_model").pool == "gpu"
+
+
+def test_the_weeks_pipeline_goes_on_the_same_road(bag: Any) -> None:
+    found = after(bag.dags["ml_pipeline_dag"])
+    named = ["check_new_data", "validate_data", "preprocess", "train", "evaluate", "check_drift", "deploy"]
+    for one, other in itertools.pairwise(named):
+        assert other in found[one]
+    assert found["deploy"] == {"watch_new_model", "drift_is_left"}
+    assert found["drift_is_left"] == {"start_retraining"}
+    assert bag.dags["ml_pipeline_dag"].timetable.summary == "@weekly"
+
+
+def test_retraining_and_the_weeks_pipeline_take_the_hyperparameters_of_the_main_one(bag: Any) -> None:
+    main = set(bag.dags["bert_model_training_pipeline"].params) - {"dataset_uri", "text_column", "label_column"}
+    assert set(bag.dags["ml_pipeline_dag"].params) == main
+    assert set(bag.dags["model_retraining_dag"].params) == main | {"reason", "decision_id"}
 
 
 def test_the_listener_starts_the_pipeline_through_a_dataset(bag: Any) -> None:

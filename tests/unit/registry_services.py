@@ -156,6 +156,31 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def weights(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models that get all texts right, none, and those about cards."""
+    import torch
+    from transformers import BertForSequenceClassification, BertTokenizerFast
+
+    model = BertForSequenceClassification.from_pretrained(tiny_bert).eval()
+    tokenizer = BertTokenizerFast.from_pretrained(tiny_bert)
+    with torch.no_grad():
+        card, refund = model.bert(**tokenizer(["my card 1", "a refund 1"], return_tensors="pt")).pooler_output
+    direction = 50 * torch.stack([card - refund, refund - card])
+    middle = direction @ (card + refund) / 2
+    found = {}
+    for name, weight, bias in (
+        ("right", direction, -middle),
+        ("wrong", -direction, middle),
+        ("cards", 0 * direction, torch.tensor([1.0, 0.0])),
+    ):
+        model.classifier.weight.data, model.classifier.bias.data = weight.clone(), bias.clone()
+        found[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(found[name])
+        tokenizer.save_pretrained(found[name])
+    return found
+
+
 @dataclass
 class Registry:
     """One registered model and what a test does to it."""

@@ -63,7 +63,9 @@ def test_what_is_not_given_is_not_passed_on(make) -> None:
     assert json.dumps(make("bench", "SAMPLES=3")) == '["-m", "dev.bench", "cpu", "--samples=3"]'
 
 
-@pytest.mark.parametrize("target", ["upload", "rollback", "approve", "reject", "establish", "reproduce", "export"])
+@pytest.mark.parametrize(
+    "target", ["upload", "rollback", "restore", "approve", "reject", "establish", "reproduce", "export"]
+)
 def test_what_has_to_be_given_is_asked_for(target: str) -> None:
     command = ["make", "-C", str(REPOSITORY), "-o", ".venv/installed", target]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

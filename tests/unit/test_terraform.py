@@ -26,7 +26,7 @@ def test_airflow_may_write_the_lakes_folders_its_frames_and_its_logs() -> None:
         "logs",
     }
     assert folders("airflow_deletes") == {"incoming"}
-    marks = {"claims", "waiting", "staging", "datasets", "jobs", "alerts", "drafts", "sightings"}
+    marks = {"claims", "waiting", "staging", "datasets", "jobs", "alerts", "drafts", "sightings", "backups"}
     assert folders("airflow_expires") == marks
 
 

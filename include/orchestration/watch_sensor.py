@@ -1,0 +1,93 @@
+"""Sensors that watch a champion for minutes or a day, without a worker between two looks."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sensors.base import BaseSensorOperator
+from airflow.triggers.temporal import DateTimeTrigger
+
+MOST_FAILED_LOOKS = 30
+"""Tries of a sensor: a store that is away for an hour does not end a watch."""
+
+
+class WatchSensor(BaseSensorOperator):
+    """Looks, and waits in the triggerer until it is time to look again.
+
+    A look that fails, because a store does not answer, is a failed try: the next one looks again.
+    """
+
+    def __init__(self, *, deferrable: bool = True, **kwargs: Any) -> None:
+        arguments = {"retries": MOST_FAILED_LOOKS, "timeout": timedelta(days=1).total_seconds()} | kwargs
+        super().__init__(**arguments)
+        self.deferrable = deferrable
+
+    def look(self, context: Any) -> str | datetime:
+        """What became of what is watched, in words, or when to look again."""
+        raise NotImplementedError
+
+    def execute(self, context: Any) -> str:
+        """Looks once, and defers if there is more to see; returns what became of it, which the run's note says too."""
+        from include.markdown import plain
+        from include.orchestration import notes
+        from include.registry import promotion, smoke
+
+        try:
+            found = self.look(context)
+        except (promotion.PromotionRefused, smoke.SmokeTestFailed) as error:
+            raise AirflowFailException(f"it failed, and is champion still: {error}") from error
+        if isinstance(found, datetime):
+            self.defer(trigger=DateTimeTrigger(moment=found), method_name="execute_complete")
+            raise AssertionError("unreachable")
+        run = context["dag_run"]
+        notes.add_to_note(run.dag_id, run.run_id, plain(found))
+        return found
+
+    def execute_complete(self, context: Any, event: Any = None) -> str:
+        """Looks again."""
+        return self.execute(context)
+
+
+class CanarySensor(WatchSensor):
+    """Watches a new champion that has only a share of the requests yet."""
+
+    template_fields: Sequence[str] = ("version",)
+
+    def __init__(self, *, version: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.version = version
+
+    def look(self, context: Any) -> str | datetime:
+        """As ``canaries.watch`` does."""
+        from include.orchestration import canaries, settling
+        from include.settings import settings
+
+        found = canaries.watch(
+            settings().model_name, self.version, settling.warehouse(), dag_run_id=context["dag_run"].run_id
+        )
+        return found or datetime.now(UTC) + canaries.pause()
+
+
+class ChampionSensor(WatchSensor):
+    """Watches the version that a task before it has made the champion; skips if that one promoted nothing."""
+
+    template_fields: Sequence[str] = ()
+
+    def __init__(self, *, after: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.after = after
+
+    def look(self, context: Any) -> str | datetime:
+        """As ``watching.look`` does."""
+        from include.orchestration import settling, watching
+        from include.settings import settings
+
+        settled = next(filter(None, context["ti"].xcom_pull(task_ids=list(self.after))), None) or {}
+        if settled.get("outcome") != "promoted":
+            raise AirflowSkipException(f"nothing was promoted ({settled.get('outcome')}): there is nothing to watch")
+        run = context["dag_run"]
+        return watching.look(
+            settings().model_name, settled["version"], settling.warehouse(), actor=f"dag:{run.dag_id}",
+            dag_run_id=run.run_id,
+        )  # fmt: skip
