@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SHINGLE_CHARACTERS = 5
 PERMUTATIONS = 128
+TEXTS_AT_ONCE = 2_000
 SURE = 0.99  # of finding two texts that are as similar as it takes
 SHORTEST = 2 * SHINGLE_CHARACTERS  # normalised characters; shorter texts have too few pieces to compare
 
@@ -43,6 +44,9 @@ def band_keys(plain: Sequence[str], rows: int) -> "np.ndarray[Any, Any]":
     bands = PERMUTATIONS // rows
     if not plain:
         return np.empty((0, bands), np.uint32)
+    if len(plain) > TEXTS_AT_ONCE:  # their signatures are Python's numbers for a moment
+        starts = range(0, len(plain), TEXTS_AT_ONCE)
+        return np.concatenate([band_keys(plain[start : start + TEXTS_AT_ONCE], rows) for start in starts])
     codes = np.frombuffer("".join(plain).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     lengths = np.array([len(text) for text in plain])
     pieces = np.maximum(lengths - SHINGLE_CHARACTERS + 1, 0)
