@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", default="", help="the folder to write pictures of the pages to")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there an event loop runs, in which no other test can start one
 def browser() -> Iterator[Browser]:
     """Debian's or Ubuntu's; Playwright's own is not downloaded."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
