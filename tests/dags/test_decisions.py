@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from airflow.exceptions import AirflowFailException
 from airflow.models import DAG, DagRun
+from airflow.models.dataset import DagScheduleDatasetReference
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from mlflow import MlflowClient
@@ -71,6 +72,8 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def airflow() -> Iterator[None]:
     initdb(load_connections=False)
+    with create_session() as session:  # other files' DAGs hear of uploads; here nobody does
+        session.query(DagScheduleDatasetReference).delete()
     yield
     with create_session() as session:
         session.query(DagRun).delete()
