@@ -13,6 +13,13 @@ from include.settings import settings
 DECISION = "ti.xcom_pull(task_ids='decide_on_drift')"
 
 
+def validation(dag_run: Any, params: Any) -> Any:
+    """A run's view of the model's day."""
+    from include.orchestration.validating import Validation
+
+    return Validation(dag_run, settings().model_name, params["day"])
+
+
 @dag(
     dag_id="data_validation_dag",
     description="Checks what came since yesterday, and decides whether the champion is to be retrained.",
@@ -43,33 +50,23 @@ nothing. docs/validation.md has every check with its threshold.
 def data_validation_dag() -> None:
     @task
     def validate_schema(dag_run: Any = None, params: Any = None) -> dict[str, int]:
-        from include.orchestration.validating import Validation
-
-        return Validation(dag_run, settings().model_name, params["day"]).check_schema()
+        return validation(dag_run, params).check_schema()
 
     @task
     def check_data_quality(dag_run: Any = None, params: Any = None) -> dict[str, int]:
-        from include.orchestration.validating import Validation
-
-        return Validation(dag_run, settings().model_name, params["day"]).check_quality()
+        return validation(dag_run, params).check_quality()
 
     @task
     def check_distributions(dag_run: Any = None, params: Any = None) -> dict[str, int]:
-        from include.orchestration.validating import Validation
-
-        return Validation(dag_run, settings().model_name, params["day"]).check_distributions()
+        return validation(dag_run, params).check_distributions()
 
     @task
     def detect_anomalies(dag_run: Any = None, params: Any = None) -> dict[str, int]:
-        from include.orchestration.validating import Validation
-
-        return Validation(dag_run, settings().model_name, params["day"]).detect_anomalies()
+        return validation(dag_run, params).detect_anomalies()
 
     @task
     def decide_on_drift(dag_run: Any = None, params: Any = None) -> dict[str, Any]:
-        from include.orchestration.validating import Validation
-
-        return Validation(dag_run, settings().model_name, params["day"]).decide()
+        return validation(dag_run, params).decide()
 
     @task.short_circuit
     def is_retraining_due(decision: dict[str, Any]) -> bool:

@@ -6,8 +6,7 @@ from typing import Any
 from airflow.decorators import dag, task
 from airflow.operators.trigger_dagrun import TriggerDagRunOperator
 
-from include.orchestration.alerts import tell_if_timed_out
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import OF_EVERY_DAG, TASK_DEFAULTS
 from include.orchestration.etl_sensor import EtlSensor
 from include.orchestration.params import etl_params
 from include.orchestration.production import road_to_production
@@ -21,13 +20,10 @@ DRIFT = "ti.xcom_pull(task_ids='check_drift')"
     dag_id="ml_pipeline_dag",
     description="What is new in a week is validated, made a dataset by DVC, trained on, evaluated, and deployed.",
     schedule=own_run_ids("@weekly", "ml_pipeline_dag"),
-    start_date=START,
-    catchup=False,
+    **OF_EVERY_DAG,
     max_active_runs=1,
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(days=5),  # weekly_etl's two, the road's two, and the watch
     default_args=TASK_DEFAULTS,
-    on_failure_callback=tell_if_timed_out,
     params=etl_params(),
     tags=["bert", "training"],
     doc_md="""

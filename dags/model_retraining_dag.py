@@ -5,8 +5,7 @@ from typing import Any
 
 from airflow.decorators import dag, task
 
-from include.orchestration.alerts import tell_if_timed_out
-from include.orchestration.defaults import START, TASK_DEFAULTS
+from include.orchestration.defaults import OF_EVERY_DAG, TASK_DEFAULTS
 from include.orchestration.params import retraining_params
 from include.orchestration.production import road_to_production
 from include.orchestration.timetable import own_run_ids
@@ -18,13 +17,10 @@ from include.settings import settings
     dag_id="model_retraining_dag",
     description="Retrains the champion when there is a reason to: compared, deployed and watched, or given up.",
     schedule=own_run_ids(settings().retrain_schedule, "model_retraining_dag"),
-    start_date=START,
-    catchup=False,
+    **OF_EVERY_DAG,
     max_active_runs=1,  # a second one waits
-    is_paused_upon_creation=False,
     dagrun_timeout=timedelta(days=3),  # the road's two, and the watch
     default_args=TASK_DEFAULTS,
-    on_failure_callback=tell_if_timed_out,
     params=retraining_params(),
     tags=["bert", "training"],
     doc_md="""

@@ -101,23 +101,10 @@ def feedback(model_name: str, name: str = "") -> str:
 
 
 def monitoring(model_name: str, name: str = "") -> str:
-    """What is known of a model's traffic day by day, and what people are asked to label."""
+    """A model's traffic by day: ``days/<version>/<day>.json``, sums of a version's answers; ``facts/<day>.json``, what
+    came on a day in numbers; ``to_label/<day>.csv``, the texts of a drift that are worth most to be labelled.
+    """
     return f"{root()}/monitoring/{model_name}/{name}"
-
-
-def daily_sums(model_name: str, version: str, day: str) -> str:
-    """A version's answers to a day's texts (YYYY-MM-DD) as sums: ``days/<version>/<day>.json``."""
-    return monitoring(model_name, f"days/{version}/{day}.json")
-
-
-def day_facts(model_name: str, day: str = "") -> str:
-    """What the checks have found in what came on a day; without a day the folder of all days."""
-    return monitoring(model_name, f"facts/{day}.json" if day else "facts/")
-
-
-def to_label(model_name: str, day: str) -> str:
-    """The texts of a drift that are worth most to be labelled, as CSV."""
-    return monitoring(model_name, f"to_label/{day}.csv")
 
 
 def day_report(model_name: str, day: str, name: str = "") -> str:

@@ -5,11 +5,12 @@ for. The pauses are a channel's, not an alert's: while a server is down, nothing
 of the last messages lie beside the outbox (``channels.json``), which one sender at a time works on.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+
+from pydantic import TypeAdapter
 
 from include import lake
 from include.alerts import outbox
@@ -67,6 +68,9 @@ class Standing:
         return max(now, paced, self.not_before or now)
 
 
+_STANDINGS = TypeAdapter(dict[str, Standing])
+
+
 @dataclass(frozen=True)
 class Outlook:
     """What is left in the outbox.
@@ -101,7 +105,7 @@ def deliver(
         standing, pending = _serve(model_name, name, channel, before.get(name, Standing()), pending, now, quiet)
         after[name] = standing
     if after != {name: before.get(name, Standing()) for name in channels}:
-        _write(model_name, before | after)
+        lake.write_bytes(_uri(model_name), _STANDINGS.dump_json(before | after, indent=2))
     left = []
     for one in pending:
         if all(name in one.delivered for name in channels):
@@ -127,11 +131,10 @@ def outlook(
 def standings(model_name: str) -> dict[str, Standing]:
     """How each channel stands."""
     try:
-        content = lake.read_json(_uri(model_name))
-        return {name: _standing(facts) for name, facts in content.items()}
+        return _STANDINGS.validate_json(lake.read_bytes(_uri(model_name)))
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # nothing of it is worth a failure
+    except ValueError as error:  # nothing of it is worth a failure
         logger.warning("%s cannot be read, and begins anew: %s", _uri(model_name), error)
         return {}
 
@@ -183,22 +186,6 @@ def _grouped(due: Sequence[Pending]) -> Iterator[Sequence[Pending]]:
         yield ordered
     else:
         yield from ([one] for one in ordered)
-
-
-def _standing(facts: dict[str, object]) -> Standing:
-    messages, not_before = facts["messages"], facts["not_before"]
-    assert isinstance(messages, list)
-    return Standing(
-        failures=int(str(facts["failures"])),
-        not_before=datetime.fromisoformat(str(not_before)) if not_before else None,
-        error=str(facts["error"]),
-        messages=tuple(datetime.fromisoformat(at) for at in messages),
-    )
-
-
-def _write(model_name: str, standings: Mapping[str, Standing]) -> None:
-    content = {name: asdict(one) for name, one in standings.items()}
-    lake.write_bytes(_uri(model_name), json.dumps(content, indent=2, default=datetime.isoformat).encode())
 
 
 def _uri(model_name: str) -> str:

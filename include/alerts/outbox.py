@@ -6,14 +6,14 @@ sends it twice: nothing here is lost for that.
 """
 
 import hashlib
-import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 from uuid import uuid4
+
+from pydantic import TypeAdapter
 
 from include import lake
 from include.settings import settings
@@ -93,6 +93,9 @@ class Pending:
     delivered: dict[str, str] = field(default_factory=dict)
 
 
+_PENDING = TypeAdapter(Pending)
+
+
 def raise_alert(alert: Alert, model_name: str = "") -> bool:
     """Puts an alert into the outbox; False if it was raised before, or if that failed, which is logged.
 
@@ -100,7 +103,7 @@ def raise_alert(alert: Alert, model_name: str = "") -> bool:
     about.
     """
     model_name = model_name or settings().model_name
-    shortened = replace(alert, title=_cut(alert.title, LONGEST_TITLE), text=_cut(alert.text, LONGEST_TEXT))
+    shortened = replace(alert, title=cut(alert.title, LONGEST_TITLE), text=cut(alert.text, LONGEST_TEXT))
     try:
         if lake.exists(_sent(model_name, alert.name)):
             return False
@@ -146,16 +149,10 @@ def _read(model_name: str, name: str) -> Pending | None:
         _take_away(model_name, name)
         return None
     try:
-        content: dict[str, Any] = lake.read_json(_outbox(model_name, name))
-        return Pending(
-            alert=Alert(**content["alert"]),
-            raised_at=datetime.fromisoformat(content["raised_at"]),
-            id=content["id"],
-            delivered=content["delivered"],
-        )
+        return _PENDING.validate_json(lake.read_bytes(_outbox(model_name, name)))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:  # a newer version's, or somebody's own file
+    except ValueError as error:  # a newer version's, or somebody's own file
         logger.warning("%s is no alert, and stays where it is: %s", _outbox(model_name, name), error)
         return None
 
@@ -176,12 +173,9 @@ def _sent(model_name: str, name: str) -> str:
 
 
 def _json(pending: Pending) -> bytes:
-    return json.dumps(asdict(pending), indent=2, ensure_ascii=False, default=_plain).encode()
+    return _PENDING.dump_json(pending, indent=2)
 
 
-def _plain(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _cut(text: str, length: int) -> str:
+def cut(text: str, length: int) -> str:
+    """A text of at most so many characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from include.alerts.outbox import Alert
+from include.alerts.outbox import Alert, cut
 
 Address = Callable[[str], str]
 """What a link's target is for a reader: an address of the webserver for ``airflow:…``, others as they are."""
@@ -52,7 +52,7 @@ def mail(model_name: str, alerts: Sequence[Alert], address: Address) -> tuple[st
         {
             "title": alert.title,
             "kind": _kind(alert),
-            "text": alert.text if len(alerts) == 1 else _cut(alert.text, LONGEST_LINE),
+            "text": alert.text if len(alerts) == 1 else cut(alert.text, LONGEST_LINE),
             "links": [(name, address(target)) for name, target in alert.links.items()],
         }
         for alert in alerts[:SHOWN_IN_MAIL]
@@ -109,14 +109,10 @@ def _links(alert: Alert, address: Address) -> list[str]:
 
 def _escaped(text: str, longest: int = LONGEST_LINE, most: int = MOST_CHARACTERS) -> str:
     """A text in which Slack sees no mention, no link and no entity; cut before, so that no entity is."""
-    escaped = _cut(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = cut(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # Of a text that is nearly all such characters, a fifth is short enough.
     return escaped if len(escaped) <= most else _escaped(text, longest // 5)
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -9,7 +9,6 @@ from include.datasets.intake import FileAccount
 
 PER_RULE = 5
 EXAMPLES = 60
-COLUMNS = ("file", "row", "text", "label", "rule", "reason")
 
 
 def examples(files: Sequence[FileAccount]) -> list[dict[str, Any]]:
@@ -27,12 +26,9 @@ def examples(files: Sequence[FileAccount]) -> list[dict[str, Any]]:
 
 def rejected_rows(files: Sequence[FileAccount]) -> Iterator[dict[str, Any]]:
     """All rows that were rejected of these files, a part in memory at a time; whole files are not among them."""
-    import pyarrow.parquet as pq
+    from include.datasets.rejected_csv import rows_of
 
     keys = {file.key for file in files}
     for uri in dict.fromkeys(file.quarantine for file in files if file.quarantine and not file.reason):
-        if not lake.exists(uri):
-            continue
-        with lake.filesystem(uri).open(uri, "rb") as content:
-            for part in pq.ParquetFile(content).iter_batches(batch_size=5_000, columns=list(COLUMNS)):
-                yield from (row for row in part.to_pylist() if row["file"] in keys)
+        if lake.exists(uri):
+            yield from (row for row in rows_of(uri) if row["file"] in keys)

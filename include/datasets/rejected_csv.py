@@ -8,9 +8,9 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow.parquet as pq
 
@@ -29,6 +29,14 @@ def rows_of(uri: str) -> Iterator[dict[str, Any]]:
             yield from part.to_pylist()
 
 
+def write_csv(rows: Iterable[dict[str, Any]], target: TextIO) -> None:
+    """Writes rows as a file to mend."""
+    target.write("\ufeff")  # with the mark, Excel reads umlauts
+    writer = csv.DictWriter(target, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m include.datasets.rejected_csv", description=__doc__)
@@ -44,10 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
         return 0
-    sys.stdout.write("\ufeff")  # with the mark, Excel reads umlauts
-    writer = csv.DictWriter(sys.stdout, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
+    write_csv(rows, sys.stdout)
     return 0
 
 

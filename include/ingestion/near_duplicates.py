@@ -1,7 +1,7 @@
 """Texts that are almost the same, by MinHash: those of a week among themselves, and beside those of earlier weeks.
 
 A text's signature is cut into bands, of each of which a number is kept: two texts with such a number in common are
-compared letter by letter. A text takes about as many bytes as it has bands, four times over.
+compared letter by letter. A signature takes four bytes for each band.
 """
 
 import re
@@ -123,12 +123,8 @@ class NearDuplicates:
             if band:
                 column = keys[:, at]
                 for place in np.flatnonzero(np.isin(column, np.fromiter(band, np.uint32, len(band)))).tolist():
-                    found.update(dict.fromkeys((place, one) for one in _listed(band[int(column[place])])))
+                    found.update(dict.fromkeys((place, one) for one in band[int(column[place])]))
         return list(found)
-
-
-def _listed(places: int | list[int]) -> list[int]:
-    return places if isinstance(places, list) else [places]
 
 
 def _shingles(plain: str) -> set[str]:

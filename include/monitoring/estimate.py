@@ -15,13 +15,11 @@ from include.monitoring.answers import BINS, DaySums
 from include.monitoring.assessment import Assessment
 from include.monitoring.checks import Check, Verdict, not_checked
 from include.monitoring.traffic import Champion
-from include.registry import approvals, ledger
+from include.registry import ledger
 
 MOST_ERROR = 0.02
 MOST_DROP = 0.02  # below the accuracy on the golden rows
 DAYS = 7
-DAGS = ("bert_model_training_pipeline", "weekly_etl", "model_retraining_dag", "ml_pipeline_dag")
-"""Whose runs leave what a challenger answered to the golden rows."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +75,9 @@ def estimate(champion: Champion, kept: Sequence[DaySums], assessment: Assessment
 def golden_answers(champion: Champion, engine: Engine) -> tuple[list[float], list[bool], list[str]] | None:
     """Confidence, whether it was right, and the label, of a champion's answers to the golden rows; None if not kept."""
     for entry in ledger.moves_to(engine, champion.model, champion.version):
-        if entry.verb != "promote":
-            continue
-        kind, _, dag_id = entry.actor.partition(":")
-        asked = approvals.of_run(engine, champion.model, entry.dag_run_id)
-        named = [dag_id if kind == "dag" else "", str(asked.asked.facts.get(approvals.DAG_ID, "")) if asked else ""]
-        for one in dict.fromkeys([*filter(None, named), *DAGS]):
-            uri = lake.report(one, entry.dag_run_id, FILE)
-            if lake.exists(uri):
-                rows = read_answers(io.BytesIO(lake.read_bytes(uri)), "challenger")
-                return list(rows["confidence"]), list(rows["label"] == rows["predicted"]), list(rows["label"])
+        if entry.verb == "promote" and (uri := ledger.left_by(entry.dag_run_id, FILE)):
+            rows = read_answers(io.BytesIO(lake.read_bytes(uri)), "challenger")
+            return list(rows["confidence"]), list(rows["label"] == rows["predicted"]), list(rows["label"])
     return None
 
 

@@ -146,12 +146,14 @@ def profile(sample: Sample, tokenizer: Tokenizer | None) -> Profile:
 
 def keep(model: str, day: date, profiles: Profiles) -> None:
     """Keeps a day's profiles, in place of what was kept of it."""
-    lake.write_json(lake.day_facts(model, day.isoformat()), {name: one.model_dump() for name, one in profiles.items()})
+    lake.write_json(
+        lake.monitoring(model, f"facts/{day}.json"), {name: one.model_dump() for name, one in profiles.items()}
+    )
 
 
 def kept(model: str, day: date) -> Profiles:
     """A day's profiles; empty ones if none were kept."""
-    uri = lake.day_facts(model, day.isoformat())
+    uri = lake.monitoring(model, f"facts/{day}.json")
     found = lake.read_json(uri) if lake.exists(uri) else {}
     return {name: Profile.model_validate(found.get(name, {})) for name in SOURCES}
 
@@ -159,7 +161,7 @@ def kept(model: str, day: date) -> Profiles:
 def past(model: str, day: date) -> list[Profiles]:
     """The profiles of the four weeks before a day, as far as they were kept, the oldest first."""
     first = day - timedelta(days=PAST_DAYS)
-    names = [uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in lake.find(lake.day_facts(model))]
+    names = [uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in lake.find(lake.monitoring(model, "facts/"))]
     return [
         kept(model, date.fromisoformat(name)) for name in sorted(names) if first.isoformat() <= name < day.isoformat()
     ]

@@ -194,8 +194,13 @@ def _score_again(champion: Champion, day: date, score: Score) -> DaySums | None:
     return found
 
 
+def sums_uri(model: str, version: str, day: date) -> str:
+    """Where a version's sums of a day are kept."""
+    return lake.monitoring(model, f"days/{version}/{day}.json")
+
+
 def _kept(champion: Champion, day: date) -> DaySums | None:
-    uri = lake.daily_sums(champion.model, champion.version, day.isoformat())
+    uri = sums_uri(champion.model, champion.version, day)
     try:
         return DaySums.model_validate(lake.read_json(uri))
     except FileNotFoundError:
@@ -203,7 +208,7 @@ def _kept(champion: Champion, day: date) -> DaySums | None:
 
 
 def _keep(model: str, sums: DaySums) -> None:
-    lake.write_bytes(lake.daily_sums(model, sums.version, sums.day.isoformat()), sums.model_dump_json().encode())
+    lake.write_bytes(sums_uri(model, sums.version, sums.day), sums.model_dump_json().encode())
 
 
 def _seen(files: Sequence[str]) -> str:

@@ -43,8 +43,6 @@ BATCHES = sa.Table(
 )
 ROWS_AT_ONCE = 500
 PIPELINE = "bert_model_training_pipeline"
-TRAINING_DAGS = (PIPELINE, "weekly_etl", "model_retraining_dag", "ml_pipeline_dag")
-"""Whose runs take batches and write how they ended."""
 
 
 def record(batch_ids: Iterable[str]) -> None:

@@ -67,11 +67,13 @@ def settle(staging: str, curated: str, changes: str, week: str, sources: list[st
 
 
 def _settle_job(before: str, after: str, told: str, week: str, sources: list[str], rule: str) -> str:
+    from include.orchestration import curating
+
     columns = ", ".join((*GIVEN, "text", "trust", "copies", "week"))
     names = ", ".join(map(_literal, sources))
     kept = f"SELECT {columns} FROM before WHERE NOT (week = {_literal(week)} AND source IN ({names}))"
     entered = f"SELECT *, {_literal(week)} AS week FROM ({sql.enter('curated', 'kept')})"
-    shown = "SELECT text_hash FROM changes WHERE contradicted = 1 ORDER BY text LIMIT 50"
+    shown = f"SELECT text_hash FROM changes WHERE contradicted = 1 ORDER BY text LIMIT {curating.SHOWN}"
     given = f"SELECT {', '.join(GIVEN)} FROM example_sightings WHERE text_hash IN ({shown})"
     return _job(
         {"view": "before", "parquet": [before]},

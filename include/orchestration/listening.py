@@ -170,9 +170,7 @@ def _tell_of_what_cannot_move(refused: list[refusals.Refusal], damaged: list[str
         alerts.raise_alert(Alert("stuck_upload", f"{batch_id} damaged", title, text, link))
 
 
-def _note(
-    entries: list[Entry], refused: list[refusals.Refusal], state: Pipeline, damaged: list[str] | None = None
-) -> str:
+def _note(entries: list[Entry], refused: list[refusals.Refusal], state: Pipeline, damaged: list[str]) -> str:
     """What somebody should look at, for the listener's run; empty if all is well."""
     lines = [
         f"**{one.key} cannot be copied** ({one.tries} tries since {one.since:%F %R}): {one.reason}" for one in refused
@@ -185,7 +183,7 @@ def _note(
     lines += [
         f"**{lake.claims(batch_id, 'manifest.json')} is damaged**: no run uses this batch's files until its earlier "
         "version is brought back."
-        for batch_id in (open_batches.damaged() if damaged is None else damaged)
+        for batch_id in damaged
     ]
     lines += _awaiting(entries)
     waiting = sum(entry.waiting and entry.because not in (Because.WAITS, Because.GAVE_UP) for entry in entries)

@@ -5,7 +5,6 @@ of a preview lie in a folder of its own in quarantine/, and no batch, golden row
 """
 # ruff: noqa: TID253 - only imported inside a task; pandas is what it is about
 
-import csv
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime
@@ -19,13 +18,14 @@ from include.datasets import golden, snapshots
 from include.datasets.checks import normalise
 from include.datasets.intake import FileAccount, Intake, Plan, Source, sources_at, validate_files
 from include.datasets.judging import UNAPPROVED
-from include.datasets.rejected import COLUMNS, examples, rejected_rows
+from include.datasets.rejected import examples, rejected_rows
+from include.datasets.rejected_csv import write_csv
 from include.orchestration.intake_steps import plan_of
+from include.orchestration.outcome import NO_LOSS
 from include.settings import settings
 from include.uploads import claims, drafts
 from include.uploads.drafts import Draft, Preview, Share
 
-NO_LOSS = ("already_known", "in_golden_set", "duplicate")
 MOST_LABELS = 200  # shown of a dataset's
 
 
@@ -168,8 +168,6 @@ def _write_rejected(draft: Draft, files: list[FileAccount]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rejected.csv"
-        with path.open("w", newline="", encoding="utf-8-sig") as target:  # with the mark, Excel reads umlauts
-            writer = csv.DictWriter(target, COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rejected_rows(files))
+        with path.open("w", newline="", encoding="utf-8") as target:
+            write_csv(rejected_rows(files), target)
         lake.upload_file(path, lake.draft(draft.draft_id, "rejected.csv"))

@@ -15,8 +15,8 @@ from include.datasets import newcomers
 from include.datasets.intake import Intake, Plan, Source
 from include.datasets.judging import UNAPPROVED
 from include.orchestration import batches, golden_rows
-from include.orchestration.batches import TRAINING_DAGS
 from include.orchestration.defaults import WAREHOUSE
+from include.registry import ledger
 from include.settings import settings
 from include.uploads import lifecycle, open_batches
 from include.uploads.claims import take
@@ -213,5 +213,5 @@ def _batches_of(run_ids: Iterable[str]) -> list[str]:
 
 def report_of(run_id: str) -> dict[str, Any]:
     """How a run ended, whichever DAG's it was; empty if nobody knows."""
-    uris = [lake.report(dag_id, run_id, "run.json") for dag_id in TRAINING_DAGS]
-    return next((lake.read_json(uri) for uri in uris if lake.exists(uri)), {})
+    uri = ledger.left_by(run_id, "run.json")
+    return lake.read_json(uri) if uri else {}

@@ -16,7 +16,6 @@ from include import lake
 from include.datasets import newcomers
 from include.lake import Stored
 from include.orchestration import handover
-from include.orchestration.batches import TRAINING_DAGS
 from include.orchestration.settling import warehouse
 from include.registry import approvals, ledger, models, versions
 from include.settings import settings
@@ -127,5 +126,5 @@ def _runs_that_await() -> set[str]:
 def _unfinished_runs() -> list[str]:
     with create_session() as session:
         found = session.query(DagRun.dag_id, DagRun.run_id).filter(DagRun.state.in_(State.unfinished_dr_states))
-        runs = found.filter(DagRun.dag_id.in_(TRAINING_DAGS)).all()
+        runs = found.filter(DagRun.dag_id.in_(ledger.TRAINING_DAGS)).all()
     return [name for dag_id, run_id in runs for name in (run_id, f"{dag_id} {run_id}")]  # etl_steps.staging_of

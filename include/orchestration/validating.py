@@ -256,7 +256,7 @@ class Validation:
         staged = lake.staging(self.run.run_id, "difference.json")
         if not lake.exists(staged) or not lake.read_json(staged)["rows"]:
             return ""
-        return lake.write_bytes(lake.to_label(self.model, self.day.isoformat()), lake.read_bytes(uri))
+        return lake.write_bytes(lake.monitoring(self.model, f"to_label/{self.day}.csv"), lake.read_bytes(uri))
 
     def _tell(self, decided: Decided, difference: Difference | None, listed: str, *, starts: bool) -> None:
         """One alert for what is acted on, one for a budget that is used up; a drift that waits was told before."""

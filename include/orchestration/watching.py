@@ -21,7 +21,6 @@ from include.evaluation.answers import FILE, read_answers
 from include.monitoring.accuracy import Accuracy
 from include.monitoring.labels import ErrorRate, error_rate, live_accuracy
 from include.orchestration import rollback
-from include.orchestration.batches import TRAINING_DAGS
 from include.registry import backups, canary, ledger, models, smoke
 from include.registry.ledger import Entry
 from include.registry.models import CHAMPION, ModelVersion
@@ -147,8 +146,7 @@ def _compared(answers: list[str], test: smoke.SmokeTest, move: Entry) -> tuple[s
 
 def _judged(move: Entry, labels: dict[str, str]) -> dict[str, bool]:
     """Whether each golden row came right when a champion was judged, by the row's key, if its label is the same."""
-    uris = [lake.report(dag_id, move.dag_run_id, FILE) for dag_id in TRAINING_DAGS]
-    uri = next(filter(lake.exists, uris), "")
+    uri = ledger.left_by(move.dag_run_id, FILE)
     if not uri or move.verb != "promote":
         return {}
     rows = read_answers(io.BytesIO(lake.read_bytes(uri)), "challenger").to_dict("records")

@@ -5,9 +5,9 @@ A backup is whole once its ``manifest.json`` lies there, which is written last, 
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -97,13 +97,17 @@ def damaged(backup: Backup, uri: str) -> list[str]:
 
     A model card may have been written again.
     """
+    return [f"{name} {what}" for name, what in _wrong(backup, uri).items()]
+
+
+def _wrong(backup: Backup, uri: str) -> dict[str, str]:
     there = hashes(uri)
-    changed = [name for name, digest in backup.files.items() if there.get(name) != digest]
-    return [
-        f"{name} {'has another content' if name in there else 'is gone'}"
-        for name in changed
-        if name not in there or name != CARD
-    ]
+    found = {name: "has another content" if name in there else "is gone" for name in backup.files}
+    return {
+        name: what
+        for name, what in found.items()
+        if there.get(name) != backup.files[name] and (name not in there or name != CARD)
+    }
 
 
 def bring_back(backup: Backup, uri: str) -> list[str]:
@@ -111,13 +115,12 @@ def bring_back(backup: Backup, uri: str) -> list[str]:
 
     Raises BackupError if the backup itself is damaged, and changes nothing then.
     """
-    wrong = damaged(backup, uri)
+    wrong = _wrong(backup, uri)
+    told = [f"{name} {what}" for name, what in wrong.items()]
     if wrong:
-        sound = require(backup.model_name, backup.version)
-        names = {line.split(" ", 1)[0] for line in wrong}
-        _copy(sound.uri, uri, names)
-        logger.warning("%s version %s: brought back from its backup: %s", backup.model_name, backup.version, wrong)
-    return wrong
+        _copy(require(backup.model_name, backup.version).uri, uri, wrong)
+        logger.warning("%s version %s: brought back from its backup: %s", backup.model_name, backup.version, told)
+    return told
 
 
 def thin_out(model_name: str, kept: int) -> list[str]:
@@ -146,7 +149,7 @@ def _hash(uri: str) -> str:
     return digest.hexdigest()
 
 
-def _copy(source: str, target: str, names: Any) -> None:
+def _copy(source: str, target: str, names: Iterable[str]) -> None:
     files = lake.filesystem(source)
     for name in names:
         files.cp_file(f"{source.rstrip('/')}/{name}", f"{target.rstrip('/')}/{name}")

@@ -24,6 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.engine import Engine
 
+from include import lake
+
 if TYPE_CHECKING:
     from include.evaluation.evaluate import Evaluation
 
@@ -31,6 +33,9 @@ Verb = Literal[
     "promote", "reject", "rollback", "by_hand", "restore", "correct",
     "await", "supersede", "establish", "approve_corrections", "bake", "drift_decision",
 ]  # fmt: skip
+TRAINING_DAGS = ("bert_model_training_pipeline", "weekly_etl", "model_retraining_dag", "ml_pipeline_dag")
+"""Whose runs take batches, end in a decision, and write how they ended among their reports."""
+
 MOVES: tuple[Verb, ...] = ("promote", "rollback", "by_hand", "restore")
 ANCHOR = "anchor"
 """The fact of a move that says which version is the anchor after it."""
@@ -185,6 +190,12 @@ def of_run(engine: Engine, dag_run_id: str, verb: Verb) -> Entry | None:
     """A run's entry of one verb, as that by which it promoted its challenger; None if there is none."""
     condition = (LEDGER.c.verb == verb) & (LEDGER.c.dag_run_id == dag_run_id)
     return next(iter(_select(engine, condition, limit=1)), None)
+
+
+def left_by(dag_run_id: str, name: str) -> str:
+    """Where a file lies that a training run left among its reports, whichever DAG's it was; empty if there is none."""
+    uris = (lake.report(dag_id, dag_run_id, name) for dag_id in TRAINING_DAGS)
+    return next(filter(lake.exists, uris), "")
 
 
 def moves_to(engine: Engine, model_name: str, version: str) -> list[Entry]:

@@ -108,10 +108,7 @@ def send_back(model: str, name: str, until: date) -> list[Sent]:
     ``name`` is the file's; repeated with it, nothing goes twice, and what an earlier call left unfinished is finished.
     Returns the files of this call.
     """
-    there = lake.find(lake.feedback(model, "sent/"))
-    done = {_name(uri, ".done.json") for uri in there if uri.endswith(".done.json")}
-    pins = [uri for uri in there if uri.endswith(".json") and not uri.endswith(".done.json")]
-    pinned = {_name(uri, ".json"): lake.read_json(uri)["corrections"] for uri in pins}
+    pinned, done = _sendings(model)
     gone = {uri for uris in pinned.values() for uri in uris}
     found = [uri for uri in lake.find(lake.feedback(model)) if (day := _day(model, uri)) and day <= until]
     if name not in pinned and (mine := [uri for uri in found if uri not in gone]):
@@ -122,11 +119,18 @@ def send_back(model: str, name: str, until: date) -> list[Sent]:
 
 def waiting(model: str) -> int:
     """How many answers have a correction that went in no file yet."""
-    there = lake.find(lake.feedback(model, "sent/"))
-    pins = [uri for uri in there if uri.endswith(".json") and not uri.endswith(".done.json")]
-    gone = {one for uri in pins for one in lake.read_json(uri)["corrections"]}
+    pinned, _ = _sendings(model)
+    gone = {uri for uris in pinned.values() for uri in uris}
     found = [uri for uri in lake.find(lake.feedback(model)) if _day(model, uri) and uri not in gone]
     return len({one["prediction_id"] for one in _corrections(found)})
+
+
+def _sendings(model: str) -> tuple[dict[str, list[str]], set[str]]:
+    """The corrections of each file that was begun, by the file's name; and the names of those that are finished."""
+    there = lake.find(lake.feedback(model, "sent/"))
+    done = {_name(uri, ".done.json") for uri in there if uri.endswith(".done.json")}
+    pins = [uri for uri in there if uri.endswith(".json") and not uri.endswith(".done.json")]
+    return {_name(uri, ".json"): lake.read_json(uri)["corrections"] for uri in pins}, done
 
 
 def _send(model: str, name: str, uris: list[str]) -> Sent:

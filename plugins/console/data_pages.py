@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response, request, stream_with_context, url_for
 
 from include import lake
-from include.orchestration.batches import TRAINING_DAGS
+from include.registry.ledger import left_by
 from include.uploads import drafts, lifecycle
 from include.uploads.lifecycle import State
 from include.uploads.open_batches import in_parallel
@@ -150,8 +150,8 @@ def _moves(batch_id: str) -> list[lifecycle.Entry]:
 
 def _report(run_id: str) -> dict[str, Any]:
     """How the run that has a batch ended; empty if it has not, or nobody knows."""
-    uris = [lake.report(dag_id, run_id, "run.json") for dag_id in TRAINING_DAGS] if run_id else []
-    return next((lake.read_json(uri) for uri in uris if lake.exists(uri)), {})
+    uri = left_by(run_id, "run.json") if run_id else ""
+    return lake.read_json(uri) if uri else {}
 
 
 def _rejected_uri(batch_id: str) -> str:

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from wtforms import ValidationError
 
 from include import lake
-from include.orchestration.batches import TRAINING_DAGS
+from include.registry.ledger import TRAINING_DAGS
 from include.settings.console import ConsoleSettings
 from include.uploads import drafts
 from include.uploads.drafts import Draft

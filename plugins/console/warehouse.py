@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.engine import Engine
 
 from include.orchestration.defaults import WAREHOUSE
+from include.registry.ledger import MOVES
 
-MOVES = ("promote", "rollback", "by_hand", "restore")
 ENDS_OF_A_WAIT = ("reject", "supersede", *MOVES)
 FLOOR = "accuracy_floor"
 

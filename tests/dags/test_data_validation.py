@@ -186,7 +186,9 @@ def test_a_drift_without_new_labels_asks_for_them_by_the_texts_worth_most(
     assert watch.decisions()[day.isoformat()] == "label"
     assert watch.checks(day)["drift.score"].verdict == "failed"
     assert "refund" in watch.checks(day)["drift.domain"].told
-    rows = list(csv.DictReader(io.StringIO(lake.read_bytes(lake.to_label(MODEL, day.isoformat())).decode("utf-8-sig"))))
+    rows = list(
+        csv.DictReader(io.StringIO(lake.read_bytes(lake.monitoring(MODEL, f"to_label/{day}.csv")).decode("utf-8-sig")))
+    )
     assert 5 < len(rows) <= 100
     assert {row["label"] for row in rows} == {""}
     drifts = [one for one in watch.alerts() if one["kind"] == "drift"]

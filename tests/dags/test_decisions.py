@@ -233,7 +233,7 @@ def test_a_challenger_that_passes_waits_for_a_person_and_its_run_holds_nothing(r
     for words in ('<div class="verdict">Awaiting approval</div>', "a person decides"):
         assert words in road.page(run_id)
     assert "**awaiting approval**" in lake.read_bytes(lake.model(road.registry.name, "1", "README.md")).decode()
-    assert "waits for a person" in listening._note(open_batches.lives(), [], OVER)
+    assert "waits for a person" in listening._note(open_batches.lives(), [], OVER, open_batches.damaged())
     assert road.repeat() == {"version": "1", "outcome": "awaiting_approval"}
     assert len(road.ledger()) == 1
 

@@ -66,7 +66,7 @@ def test_a_batch_whose_manifest_was_damaged_keeps_no_other_from_being_used(s3: B
     claims.claim_uploads("b2")
     assert claimed().keys() == {"b.csv"}
     state = Pipeline(hears=True, will_come=False, busy=False, is_over=lambda run_id: False)
-    said = listening._note(open_batches.lives(), [], state)
+    said = listening._note(open_batches.lives(), [], state, open_batches.damaged())
     assert said.startswith(f"**s3://{s3.name}/claims/b1/manifest.json is damaged**: no run uses this batch's files")
     assert "b2" not in said
     assert [entry.batch_id for entry in open_batches.lives()] == ["b2"], "and nobody is told of it again and again"

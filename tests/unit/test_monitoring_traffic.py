@@ -80,7 +80,7 @@ class Log:
         return lake.write_bytes(uri, sink.getvalue().to_pybytes())
 
     def kept(self, day: date, version: str = "2") -> bool:
-        return lake.exists(lake.daily_sums(self.model, version, day.isoformat()))
+        return lake.exists(traffic.sums_uri(self.model, version, day))
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_a_large_day_is_scored_again_by_a_part_of_it_that_is_always_the_same(
     for _ in range(2):
         found = traffic.day_of(log.champion, TODAY, NOW, score)
         assert found is not None
-        lake.delete(lake.daily_sums(log.model, "2", TODAY.isoformat()))
+        lake.delete(traffic.sums_uri(log.model, "2", TODAY))
     assert found.texts == 50
     assert asked[0] == asked[1]
 
