@@ -58,6 +58,7 @@ class Check:
         texts: Labelled ones, for quality.
         unpadded: Folder of somebody else's unpadded BERT: a script ``run.py`` with run_classification's arguments.
         deadline: By ``time.monotonic()``.
+        tell: Hears of each row as it is found: a card may be gone before all is through.
     """
 
     device: str
@@ -67,6 +68,7 @@ class Check:
     texts: data.Texts
     unpadded: Path | None
     deadline: float
+    tell: Callable[[Row], None] = lambda _: None
     rows: list[Row] = field(default_factory=list)
 
     @property
@@ -86,6 +88,7 @@ class Check:
     def add(self, part: str, **found: Any) -> None:
         """A row of the table."""
         self.rows.append({"part": part, **found})
+        self.tell(self.rows[-1])
 
 
 def made_up(lengths: list[int], tokenizer: Any) -> pd.DataFrame:
@@ -282,28 +285,26 @@ def resume(check: Check) -> None:
 
 
 PARTS: dict[str, tuple[Callable[[Check], None], int]] = {
-    "training": (training, 240),
-    "scoring": (scoring, 40),
-    "server": (server, 50),
-    "kill and resume": (resume, 45),
-    "quality": (quality, 100),
+    "scoring": (scoring, 20),
+    "server": (server, 40),
+    "training": (training, 225),
+    "kill and resume": (resume, 80),
+    "quality": (quality, 170),
 }
-"""Each part with the seconds that it may take on a card; one for which they are not left is not begun."""
+"""Each part with the seconds that it takes on an H200; one for which they are not left is not begun."""
 
 
-def measure(check: Check, tell: Callable[[str], None]) -> None:
+def measure(check: Check) -> None:
     """All parts; what one does not do stands among the rows."""
     for name, (part, needs) in PARTS.items():
         if not check.tiny and check.left() < needs:
             check.add(name, **{"not run": f"{check.left():.0f} s were left, and it takes {needs}"})
             continue
-        began = time.monotonic()
         try:
             part(check)
         except Exception as error:  # the other parts are to be had all the same: a card is lent for minutes
             words = str(error).strip().splitlines() or [type(error).__name__]
             check.add(name, failed=words[-1][:200])
-        tell(f"{name}: {time.monotonic() - began:.0f} s")
 
 
 def facts(check: Check, seconds: float, command: str) -> dict[str, str]:
@@ -333,21 +334,23 @@ def main(arguments: list[str] | None = None) -> int:
         print("There is no card here. --device cpu --tiny tries the script itself.", file=sys.stderr)
         return 2
     began = time.monotonic()
+    words = [f"--device {options.device}", *(["--tiny"] if options.tiny else [])]
     with TemporaryDirectory(prefix="gpu-check-") as name:
         mlflow = f"sqlite:///{name}/mlflow.db"
         subprocess.run([sys.executable, "-m", "mlflow", "db", "upgrade", mlflow], check=True, capture_output=True)
         texts = data.load(options.data, options.test)
-        check = Check(options.device, options.tiny, Path(name), mlflow, texts, options.unpadded, began + options.limit)
-        measure(check, lambda line: print(line, flush=True))
-    words = [f"--device {options.device}", *(["--tiny"] if options.tiny else [])]
-    found = {
-        "facts": facts(check, time.monotonic() - began, f"python -m dev.bench.gpu_check {' '.join(words)}"),
-        "rows": check.rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
-    for row in check.rows:
-        print(", ".join(f"{name} {value}" for name, value in row.items()))
+
+        def tell(row: Row) -> None:
+            seconds = time.monotonic() - began
+            found = {"facts": facts(check, seconds, f"python -m dev.bench.gpu_check {' '.join(words)}")}
+            lake.write_bytes(
+                options.out.absolute().as_uri(), (json.dumps(found | {"rows": check.rows}, indent=2) + "\n").encode()
+            )
+            print(f"{seconds:4.0f} s: {', '.join(f'{name} {value}' for name, value in row.items())}", flush=True)
+
+        deadline = began + options.limit
+        check = Check(options.device, options.tiny, Path(name), mlflow, texts, options.unpadded, deadline, tell)
+        measure(check)
     return int(any("failed" in row for row in check.rows))
 
 

@@ -79,6 +79,9 @@ def test_a_part_for_which_no_time_is_left_or_that_fails_is_written_down(monkeypa
 
     check = gpu_check.Check("cpu", False, Path(), "", None, None, 0.0)  # type: ignore[arg-type]
     monkeypatch.setattr(gpu_check, "PARTS", {"slow": (broken, 10**9), "broken": (broken, -(10**9))})
-    gpu_check.measure(check, lambda _: None)
+    told: list[Any] = []
+    check.tell = told.append
+    gpu_check.measure(check)
     assert "it takes" in check.rows[0]["not run"]
     assert check.rows[1] == {"part": "broken", "failed": "no memory"}
+    assert told == check.rows, "each as it is found"
