@@ -33,6 +33,7 @@ def stack(small_bert: dict[str, str]) -> "Iterator[Stack]":
         "BERT_UPLOAD_SETTLE_SECONDS": "0",
         "BERT_BATCHES_LOOK_SECONDS": "10",  # each look is a task, and takes seconds of a core
         "BERT_UPLOAD_RETRY_MINUTES": "0.05",
+        "BERT_WATCH_MINUTES": "0.02",  # likewise: of each promotion one or two
         "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
     }
     with fresh_stack(small_bert | quick) as stack:

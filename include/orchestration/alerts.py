@@ -9,7 +9,7 @@ from include.orchestration.notes import note_failure, told
 
 logger = logging.getLogger(__name__)
 
-PRODUCTION_DAGS = ("model_rollback", "watch_canary")
+PRODUCTION_DAGS = ("model_rollback", "watch_canary", "watch_champion")
 PRODUCTION_TASKS = ("deploy_new_model", "rollback_model", "deploy", "watch_new_model")
 """Where a failure may leave a champion in production that should not be: told of in quiet hours, too."""
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from include import lake
 from include.evaluation.evaluate import Evaluation, PersonsDecision, hash_rows
 from include.evaluation.words import without_outcome
-from include.orchestration import awaiting, canaries, listening, promotion_steps, settling
+from include.orchestration import awaiting, canaries, listening, promotion_steps, settling, watching
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.promotion_steps import MOST_EVALUATIONS
 from include.registry import approvals, models, standing
@@ -178,6 +178,7 @@ def _conclude(wait: Wait, given: Entry, evaluation: Evaluation, said: PersonsDec
     awaiting.finish(wait.asked, given, answered.reason)
     if said.promote:
         canaries.begin(given.model_name, given.version)
+        watching.begin(given.model_name, given.version, settling.warehouse(), dag_id=DAG_ID)
 
 
 def _again(wait: Wait, given: Entry) -> str:

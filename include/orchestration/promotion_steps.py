@@ -23,7 +23,7 @@ from include.evaluation.evaluate import Context, Evaluation, ShownFile, evaluate
 from include.evaluation.gates import Thresholds
 from include.evaluation.report import PICTURES, write_report
 from include.markdown import plain
-from include.orchestration import awaiting, canaries, golden_rows, handover, notes, serving_trial, settling
+from include.orchestration import awaiting, canaries, golden_rows, handover, notes, serving_trial, settling, watching
 from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
@@ -283,6 +283,7 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
     if outcome == "promoted":
         golden_rows.follow_champion(plan.model_name, f"version {version} was promoted", promoted=True)
         canaries.begin(plan.model_name, version)
+        watching.begin(plan.model_name, version, settling.warehouse(), dag_id=dag_run.dag_id)
     state = {"rejected": State.SET_ASIDE, "awaiting_approval": State.AWAITING}.get(outcome, State.USED)
     because = Because.NONE
     if _waits(evaluation, outcome):

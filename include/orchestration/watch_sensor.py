@@ -70,24 +70,32 @@ class CanarySensor(WatchSensor):
 
 
 class ChampionSensor(WatchSensor):
-    """Watches the version that a task before it has made the champion; skips if that one promoted nothing."""
+    """Watches a new champion.
 
-    template_fields: Sequence[str] = ()
+    Args:
+        version: it; templated. Without one it is what a task before has made the champion.
+        after: those tasks' ids; skips if they promoted nothing.
+    """
 
-    def __init__(self, *, after: Sequence[str], **kwargs: Any) -> None:
+    template_fields: Sequence[str] = ("version",)
+
+    def __init__(self, *, version: str = "", after: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.after = after
+        self.version, self.after = version, after
 
     def look(self, context: Any) -> str | datetime:
         """As ``watching.look`` does."""
         from include.orchestration import settling, watching
         from include.settings import settings
 
+        run = context["dag_run"]
+        return watching.look(
+            settings().model_name, self.version or self._promoted(context), settling.warehouse(),
+            actor=f"dag:{run.dag_id}", dag_run_id=run.run_id,
+        )  # fmt: skip
+
+    def _promoted(self, context: Any) -> str:
         settled = next(filter(None, context["ti"].xcom_pull(task_ids=list(self.after))), None) or {}
         if settled.get("outcome") != "promoted":
             raise AirflowSkipException(f"nothing was promoted ({settled.get('outcome')}): there is nothing to watch")
-        run = context["dag_run"]
-        return watching.look(
-            settings().model_name, settled["version"], settling.warehouse(), actor=f"dag:{run.dag_id}",
-            dag_run_id=run.run_id,
-        )  # fmt: skip
+        return str(settled["version"])

@@ -13,6 +13,8 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from airflow.api.common.trigger_dag import trigger_dag
+from airflow.exceptions import DagNotFound, DagRunAlreadyExists
 from sqlalchemy.engine import Engine
 
 from include import lake
@@ -28,10 +30,31 @@ from include.settings import settings
 
 logger = logging.getLogger(__name__)
 
+DAG_ID = "watch_champion"
+WATCH_THEMSELVES = ("model_retraining_dag", "ml_pipeline_dag")
+"""The DAGs whose runs watch what they have deployed."""
+
 DAYS_BEFORE = 30  # of labels, for the champion before
 CORRECTED_BEFORE = timedelta(days=1)  # of answers, at most
 LOOKS = 20  # in a window, about
 CONFIDENCE = 0.95
+
+
+def begin(model_name: str, version: str, engine: Engine, *, dag_id: str) -> None:
+    """Has a version watched that ``dag_id`` has just promoted, unless its run does that; repeated, it is watched once.
+
+    A promotion stands whether it is watched or not: where the DAG is not deployed, the log says so.
+    """
+    moves = ledger.moves_to(engine, model_name, version)
+    if dag_id in WATCH_THEMSELVES or not moves:
+        return
+    run_id = f"watch__{model_name}__{version}__{moves[0].decided_at:%Y%m%dT%H%M%S}"
+    try:
+        trigger_dag(DAG_ID, run_id=run_id, conf={"version": version})
+    except DagRunAlreadyExists:
+        logger.info("version %s is watched already", version)
+    except DagNotFound:
+        logger.warning("version %s is not watched: the DAG %s is not here", version, DAG_ID)
 
 
 def look(

@@ -179,9 +179,7 @@ class Settings(Deployment):
         0.0, ge=0, le=50, description="percent of the requests that a new champion gets at first; 0: all at once"
     )
     canary_minutes: float = Field(10.0, gt=0, le=1440, description="after which it gets all of them")
-    watch_minutes: float = Field(
-        60.0, gt=0, le=1440, description="how long a model that model_retraining_dag has deployed is watched"
-    )
+    watch_minutes: float = Field(60.0, gt=0, le=1440, description="how long a new champion is watched")
     retrain_schedule: str = Field(
         "", description="when model_retraining_dag starts by itself: a preset as @monthly, or a cron expression"
     )

@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from airflow.models import DagBag, DagRun
+from airflow.models import DagBag, DagModel, DagRun
 from airflow.utils.db import initdb
+from airflow.utils.session import create_session
 from sqlalchemy.engine import Engine
 
 from include import lake
+from include.orchestration import watching
 from include.registry import canary, ledger, models
 from include.serving import feedback
 from include.settings import settings
@@ -95,3 +97,35 @@ def test_a_canary_that_is_over_is_entered_in_the_ledger(registry: Registry, engi
     assert entry.facts[canary.FACT]["answers"] == 0
     run("watch_canary", version="1")  # it is not champion: nothing happens
     assert [one.version for one in ledger.entries(engine, registry.name, verbs=["bake"])] == [version]
+
+
+def test_a_champion_that_no_retraining_deployed_is_watched_once_and_put_back_if_it_fails(
+    registry: Registry, engine: Engine
+) -> None:
+    first = registry.promote_new()
+    version = registry.promote_new()
+    DagBag(DAGS / "watch_champion.py", include_examples=False).sync_to_db()
+    for dag_id in (*watching.WATCH_THEMSELVES, "bert_model_training_pipeline", "decide_challenger"):
+        watching.begin(registry.name, version, engine, dag_id=dag_id)
+    with create_session() as session:
+        (begun,) = session.query(DagRun).filter_by(dag_id="watch_champion")
+        assert (begun.state, begun.conf) == ("queued", {"version": version})
+    lake.write_bytes(lake.model(registry.name, version, "model.safetensors"), b"damaged")
+    run("watch_champion", version=version)
+    assert registry.aliases()["champion"] == first
+    last = ledger.last_move(engine, registry.name)
+    assert last is not None
+    assert (last.verb, last.actor) == ("rollback", "dag:watch_champion")
+    run("watch_champion", version=version)  # somebody was quicker: nothing happens
+    assert ledger.last_move(engine, registry.name) == last
+
+
+def test_a_promotion_stands_where_nobody_can_watch_it(
+    registry: Registry, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    version = registry.promote_new()
+    with create_session() as session:
+        session.query(DagModel).filter_by(dag_id="watch_champion").delete()
+    watching.begin(registry.name, version, engine, dag_id="weekly_etl")
+    assert f"version {version} is not watched: the DAG watch_champion is not here" in caplog.text
+    assert registry.aliases()["champion"] == version
