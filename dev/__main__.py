@@ -199,6 +199,13 @@ def demo_week(arguments: argparse.Namespace) -> int:
     return tell(arguments.state, console)
 
 
+def demo_month(arguments: argparse.Namespace) -> int:
+    """Lives through a simulated month on a fresh stack, and checks what is watched, retrained and rolled back in it."""
+    from dev.month.demo import demo_month as tell
+
+    return tell(arguments.state, console)
+
+
 def cases(arguments: argparse.Namespace) -> int:
     """Takes a folder's files in as uploads would be, and compares what comes of them with its expected.json."""
     from dev import cases as folder_of_cases
@@ -276,12 +283,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
     commands_of_a_stack = (up, down, status, logs, env, upload, rejected, *DECISIONS, alerts, reproduce, export)
-    for function in (*commands_of_a_stack, demo, demo_week, cases, docker_check):
+    for function in (*commands_of_a_stack, demo, demo_week, demo_month, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
         )
         command.set_defaults(run=function)
-        state = {demo: DEMO_STATE, demo_week: DEMO_STATE.with_name("week")}.get(function, DEFAULT_STATE)
+        own = {demo: "demo", demo_week: "week", demo_month: "month"}
+        state = DEMO_STATE.with_name(own[function]) if function in own else DEFAULT_STATE
         command.add_argument("--state", type=Path, default=state, help="the stack's folder (%(default)s)")
         if function is up:
             command.add_argument("--services-only", action="store_true", help="no Airflow: start that otherwise")

@@ -63,8 +63,10 @@ def ftp_server(folder: Path, masquerade: str = "", certificate: Path | None = No
     from pyftpdlib.authorizers import DummyAuthorizer
     from pyftpdlib.handlers import FTPHandler, TLS_FTPHandler
     from pyftpdlib.ioloop import IOLoop
+    from pyftpdlib.log import config_logging
     from pyftpdlib.servers import FTPServer
 
+    config_logging(level=logging.ERROR)  # or it does so itself when somebody comes, and tells of everything
     host = Host(folder)
     authorizer = DummyAuthorizer()
     authorizer.add_user(USER, PASSWORD, str(folder), perm="elradfmw")
