@@ -1,5 +1,6 @@
 """Retraining: one run per decision, backup, comparison, deployment, watch. Real Airflow database, MLflow, S3, SQL."""
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from sqlalchemy.engine import Engine
 from include import lake
 from include.alerts import outbox
 from include.evaluation import charts
+from include.monitoring import estimate, traffic
 from include.orchestration import canaries, promotion_steps, restore, retraining_steps, watching
 from include.orchestration.timetable import OwnRunIds
 from include.registry import backups, canary, ledger, models, standing
@@ -143,6 +145,7 @@ def test_a_decision_trains_deploys_and_watches_once(road: Road) -> None:
     assert lifecycle.read(batch_id).state == "used"
     backup = backups.require(road.registry.name, first)
     assert backup.files.keys() >= {"config.json", "model.safetensors", "tokenizer.json"}
+    _reads_golden_answers(road, done.run_id)
     said = note(done.run_id)
     assert said.startswith("version 2 has held for 0.02 minutes: it gets ")
     assert said.endswith("trained because: the traffic has drifted")
@@ -153,6 +156,23 @@ def test_a_decision_trains_deploys_and_watches_once(road: Road) -> None:
     assert len(ledger.entries(road.registry.engine, road.registry.name)) == before
     cleared = SimpleNamespace(dag_id=DAG_ID, run_id=done.run_id)
     retraining_steps.claim(road.registry.name, cleared, "0123456789abcdef")  # its own decision is still its own
+
+
+def _reads_golden_answers(road: Road, run_id: str) -> None:
+    """What the promoted version said when it was judged is what its accuracy in production is estimated by."""
+    champion = traffic.champion_of(road.registry.name, road.registry.engine, datetime.now(UTC))
+    assert champion is not None
+    answers = estimate.golden_answers(champion, road.registry.engine)
+    assert answers is not None
+    confidence, right, labels = answers
+    judged = lake.read_json(lake.report(DAG_ID, run_id, "evaluation.json"))
+    assert len(confidence) == len(right) == len(labels) == judged["golden_rows"]
+    assert np.mean(right) == pytest.approx(judged["challenger"]["metrics"]["accuracy"])
+    assert set(labels) == set(champion.labels) == {"card", "refund"}
+    assert all(0.5 <= one <= 1 for one in confidence)
+    # Not the first champion's, which no run has judged.
+    other = dataclasses.replace(champion, version="1")
+    assert estimate.golden_answers(other, road.registry.engine) is None
 
 
 def test_a_run_without_a_word_of_its_own_starts_and_a_second_one_waits(airflow: None) -> None:
