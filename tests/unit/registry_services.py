@@ -29,6 +29,7 @@ from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from sqlalchemy.engine import URL, Engine
 from werkzeug.serving import make_server
 
+from dev import s3_listing
 from include import lake
 from include.registry import ledger, models
 from include.registry.ledger import Entry
@@ -102,6 +103,7 @@ class S3Server:
 
     def __init__(self) -> None:
         self.port = 0
+        s3_listing.quicken()
         self._application = create_backend_app("s3")
 
     @property
