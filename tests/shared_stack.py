@@ -33,7 +33,7 @@ def stack(small_bert: dict[str, str]) -> "Iterator[Stack]":
 
     quick = {
         "BERT_UPLOAD_SETTLE_SECONDS": "0",
-        "BERT_BATCHES_LOOK_SECONDS": "10",  # each look is a task, and takes seconds of a core
+        "BERT_BATCHES_LOOK_SECONDS": "20",  # each look is a task, and takes seconds of a core
         "BERT_UPLOAD_RETRY_MINUTES": "0.05",
         "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
     }

@@ -1,4 +1,4 @@
-"""Registry and promotion against a real MLflow server and PostgreSQL, with a tiny real BERT."""
+"""Registry and promotion against MLflow's own store and a real PostgreSQL, with a tiny real BERT."""
 
 import shutil
 from collections.abc import Callable
@@ -27,6 +27,11 @@ from tests.unit.registry_services import Registry
 
 pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("services")
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_store: str) -> str:
+    return mlflow_store
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""What somebody does in MLflow's page, and what becomes of it: a real MLflow server and PostgreSQL."""
+"""What somebody does in MLflow's page, and what becomes of it: MLflow's own store or server, and a real PostgreSQL."""
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -28,8 +29,9 @@ def mlflow_uri(mlflow_store: str) -> str:
 
 
 @pytest.fixture
-def storage(in_folder: dict[str, str]) -> dict[str, str]:
-    return in_folder
+def storage(request: pytest.FixtureRequest) -> Any:
+    """A server takes models from S3 alone."""
+    return request.getfixturevalue("in_s3" if "server" in request.fixturenames else "in_folder")
 
 
 def delete(registry: Registry, version: str) -> None:
