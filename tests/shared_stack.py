@@ -36,7 +36,7 @@ def stack(small_bert: dict[str, str]) -> "Iterator[Stack]":
         "BERT_BATCHES_LOOK_SECONDS": "20",  # each look is a task, and takes seconds of a core
         "BERT_UPLOAD_RETRY_MINUTES": "0.05",
         "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
-        "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3600",  # no DAG file changes, and to parse all takes 15 s
+        "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3600",  # no DAG file changes
     }
     with fresh_stack(small_bert | quick) as stack:
         UP.append(stack)
@@ -45,7 +45,7 @@ def stack(small_bert: dict[str, str]) -> "Iterator[Stack]":
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Stops it after the last test that uses it: idle it would take a third of a core from all others."""
+    """Stops it after the last test that uses it: idle it would go on taking CPU from all others."""
     if UP and "stack" not in getattr(nextitem, "fixturenames", ()):
         UP.pop().down()
 
