@@ -133,7 +133,7 @@ def test_a_run_started_over_rest_trains_on_the_file_it_names_though_it_is_killed
     # Another base model than the deployment's, and long enough to be killed.
     (tmp_path / "deeper").mkdir()
     deeper = save_small_bert(tmp_path / "deeper", sample_data.messages(640)["text"].tolist(), layers=3)
-    named = {"base_model": str(deeper), "learning_rate": 1e-3, "epochs": 4}
+    named = {"base_model": str(deeper), "learning_rate": 1e-3, "epochs": 3}
     jobs = {key.split("/")[1] for key in story.keys("jobs/")}
     run_id = story.trigger(dataset_uri="s3://bert/mine/", **named)
     trainer = wait(lambda: find_trainer(story.stack), "trainer", 240)
