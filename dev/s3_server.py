@@ -27,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
+from dev import s3_listing
 from dev.s3_store import Store
 
 
@@ -40,6 +41,7 @@ class Application:
 
     def __init__(self, store: Store, faults: Path | None) -> None:
         self.store, self.faults = store, faults
+        s3_listing.quicken()
         self.moto = create_backend_app("s3")
         self.lock = threading.Lock()
 

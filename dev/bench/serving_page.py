@@ -71,7 +71,7 @@ def _engines(engines: Mapping[str, Mapping[str, float]]) -> list[str]:
     sizes = list(next(iter(engines.values())))
     head = [f"| texts a batch | {' | '.join(sizes)} |", f"|---|{'---|' * len(sizes)}"]
     return [
-        "Texts a second, tokenising included, in turns. `torch` is the scorer that the server answers with.",
+        "Texts a second, tokenising included, in turns: the scorer that the server answers with, and without OpenVINO.",
         "",
         *head,
         *(f"| {name} | {' | '.join(f'{paces[size]:.0f}' for size in sizes)} |" for name, paces in engines.items()),

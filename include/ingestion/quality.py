@@ -78,6 +78,7 @@ class Cleaner:
     Attributes:
         left_out: how many rows each rule has left out.
         mended: how many rows each rule has mended.
+        renamed: hashes of mended texts, by those that they came with.
         examples: a few texts of each rule, before and after.
     """
 
@@ -86,6 +87,7 @@ class Cleaner:
         self.quality = quality
         self.left_out: Counter[str] = Counter()
         self.mended: Counter[str] = Counter()
+        self.renamed: dict[str, str] = {}
         self.examples: dict[str, list[tuple[str, str]]] = {}
         self.shortest, self.longest = usual_lengths(lengths) if quality.length else (0, 0)
         self.near = NearDuplicates(quality.similarity) if quality.near_duplicates else None
@@ -122,7 +124,10 @@ class Cleaner:
 
     def _mended(self, row: Row) -> Row:
         text = self._mend(row.text)
-        return row if text == row.text else row._replace(text=text, text_hash=hash_of(text))
+        if text == row.text:
+            return row
+        self.renamed[row.text_hash] = hash_of(text)
+        return row._replace(text=text, text_hash=self.renamed[row.text_hash])
 
     def _mend(self, text: str) -> str:
         for rule, mend in (("encoding", mend_encoding), ("boilerplate", without_boilerplate)):

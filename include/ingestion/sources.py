@@ -192,6 +192,7 @@ class Quality(_Model):
     languages: tuple[str, ...] = Field((), description="ISO 639-1 codes; empty: the rule is off")
     near_duplicates: bool = True
     across_weeks: bool = Field(True, description="with near_duplicates: also those of earlier weeks' texts")
+    features: bool = Field(True, description="the other columns as numbers: categories as codes, numbers scaled")
     similarity: float = Field(0.85, gt=0, le=1, description="of two texts' word pairs, from which on they count as one")
 
 

@@ -117,9 +117,9 @@ class LoadSightings(LoadRows):
 
 def script_steps(scripts: Sequence[str]) -> tuple[str, list[BashOperator]]:
     """A task for each script, on the rows of the one before; and the name under which the last one stages them."""
-    name, steps = "raw.parquet", []
+    steps = []
     for number, script in enumerate(scripts, 1):
-        before, name = name, f"raw-{number}.parquet"
+        before, name = staged_name(number - 1), staged_name(number)
         files = " ".join(f"\"{{{{ staged(dag_run, '{one}') }}}}\"" for one in (before, name))
         path = sources.PROJECT / script
         step = BashOperator(
@@ -127,7 +127,12 @@ def script_steps(scripts: Sequence[str]) -> tuple[str, list[BashOperator]]:
             env={"PYTHON": sys.executable, "SCRIPT": str(path), "PYTHONPATH": str(sources.PROJECT)},
         )  # fmt: skip
         steps.append(step)
-    return name, steps
+    return staged_name(len(scripts)), steps
+
+
+def staged_name(scripts: int) -> str:
+    """The file that the rows are in after so many scripts."""
+    return f"raw-{scripts}.parquet" if scripts else "raw.parquet"
 
 
 def dag_id_of(schedule: str) -> str:

@@ -124,6 +124,17 @@ def _quality(kept: dict[str, Any]) -> dict[str, Any]:
                 "example": example[0] if example else None,
             }
         )
+    encoded = kept.get("features") or {"values": 0, "examples": []}
+    examples = encoded["examples"]
+    rules.append(
+        {
+            "name": "features",
+            "on": quality.features,
+            "left_out": 0,
+            "mended": encoded["values"],
+            "example": examples[0] if examples else None,
+        }
+    )
     return kept | {"rules": rules, "before": kept["kept"] + sum(kept["left_out"].values())}
 
 

@@ -68,7 +68,14 @@ def preprocess(table: str) -> dict[str, Any]:
     dag_run = get_current_context()["dag_run"]  # the Astro SDK hands a function no context
     curated = curating.table_name("curated", dag_run.dag_id, dag_run.run_id)
     uri = lake.quarantine(quarantine_of(dag_run), "preprocessed.parquet")
-    facts = clean(sources.week().quality, table, curated, uri, week_of(dag_run))
+    quality, week = sources.week().quality, week_of(dag_run)
+    facts = clean(quality, table, curated, uri, week)
+    renamed = facts.pop("renamed")
+    if quality.features:
+        from include.orchestration import curate_operators, etl_features
+
+        raw_uri = lake.staging(staging_of(dag_run), curate_operators.staged_name(len(sources.week().scripts)))
+        facts["features"] = etl_features.encode(dag_run.dag_id, week, raw_uri, renamed)
     _keep(dag_run, {"quality": facts})
     return {name: facts[name] for name in ("kept", "left_out", "mended")}
 
@@ -113,6 +120,7 @@ def clean(quality: sources.Quality, table: str, curated: str, uri: str, week: st
         "examples": cleaner.examples,
         "usual_lengths": [cleaner.shortest, cleaner.longest],
         "left_out_uri": uri if cleaner.left_out else "",
+        "renamed": cleaner.renamed,
     }
 
 

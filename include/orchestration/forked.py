@@ -79,7 +79,11 @@ class ForkedProcess:
             for stream in (1, 2):
                 os.dup2(writing, stream)
             os.close(writing)
-            sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1, encoding="utf-8") for stream in (1, 2))
+            # Not to be closed with them: a process forked from this one replaces them, too, and needs what is below.
+            sys.stdout, sys.stderr = (
+                open(stream, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+                for stream in (1, 2)
+            )
             os.chdir(PROJECT)
             setproctitle(self._title)
             _forget_logging()
@@ -87,9 +91,11 @@ class ForkedProcess:
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:  # whatever happens: nothing of the worker's may go on here
+                os._exit(code)
 
 
 def _forget_logging() -> None:

@@ -49,7 +49,7 @@ class Engine:
 
         self.model, self.version = model, version
         try:
-            self._scorer = Scorer(str(folder))
+            self._scorer = Scorer(str(folder), compiled=True)
             self.labels, self.max_length = self._scorer.labels, self._scorer.max_length
             self._tokenizing = Lock()  # a tokenizer keeps its cut between calls
             answers = self.probabilities(self.tokenize(WARM_UP).rows)

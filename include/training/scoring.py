@@ -16,8 +16,9 @@ from include.training.token_store import tokenize
 
 MOST_TOKENS = 2048  # per batch
 # What bfloat16 takes the difference of two logits off by, as a share of the best one: 2.4 % at most on a small random
-# model, which is the noisiest there is.
+# model, which is the noisiest there is. Float32, summed up in another order, is a thousand times as close.
 ROUNDING = 0.025
+COMPILE_FROM = 5_000  # texts: compiling takes as long as some hundreds do
 Row = NDArray[np.int32]
 PIECE = 4096  # texts that are tokenised at a time: what the tokenizer returns is large
 
@@ -43,20 +44,23 @@ class Scorer:
 
     Args:
         model_uri: Folder (URI or local) of a model of ours or of any transformers sequence classifier.
+        compiled: Whether it is going to answer for so long that seconds of compiling are worth it. If not, it is
+            compiled once it is given very many texts.
 
     Raises:
         FileNotFoundError: nothing lies at `model_uri`.
         TrainingError: what lies there is no trained sequence classifier.
     """
 
-    def __init__(self, model_uri: str) -> None:
+    def __init__(self, model_uri: str, *, compiled: bool = False) -> None:
         quieten_transformers()
         keep_freed_memory()
         self._device = device_type()
         self._classifier = load_classifier(model_uri)
         model = self._classifier.model
         self._exact = Prepared(model, padded_batches(model))
-        self._quick = prepare_to_score(model, self._device)
+        self._compiled = compiled
+        self._quick = prepare_to_score(model, self._device, compiled=compiled)
 
     @property
     def labels(self) -> list[str]:
@@ -80,10 +84,14 @@ class Scorer:
     @torch.inference_mode()
     def probabilities(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """(texts, labels) float32 for token ids, in their order."""
+        if len(rows) >= COMPILE_FROM and not self._compiled:
+            self._compiled = True
+            self._quick = prepare_to_score(self._exact.model, self._device, compiled=True)
         logits = self._logits(self._quick or self._exact, rows)
         if self._quick and len(self.labels) > 1:
             best, second = logits.topk(2).values.unbind(-1)
-            close = (best - second < ROUNDING * best.abs().clamp(min=2)).nonzero().flatten()
+            rounding = ROUNDING if self._quick.bfloat16 else ROUNDING / 1000
+            close = (best - second < rounding * best.abs().clamp(min=2)).nonzero().flatten()
             logits[close] = self._logits(self._exact, [rows[row] for row in close.tolist()])
         return np.asarray(logits.softmax(-1).numpy(), dtype=np.float32)
 

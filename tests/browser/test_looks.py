@@ -34,6 +34,11 @@ def mlflow_uri() -> str:
     return "http://127.0.0.1:9"  # nothing here needs it
 
 
+@pytest.fixture
+def storage(in_folder: dict[str, str]) -> dict[str, str]:
+    return in_folder
+
+
 @pytest.fixture(scope="session")
 def address(site: Any) -> Iterator[str]:
     server = make_server("127.0.0.1", 0, site, threaded=True)

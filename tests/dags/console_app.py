@@ -34,6 +34,7 @@ from include.settings import settings
 from include.uploads import claims, lifecycle, open_batches
 from include.uploads.lifecycle import State, Who
 from include.uploads.records import Batch, ClaimedFile
+from tests.unit.registry_services import deployment
 
 REPOSITORY = Path(__file__).parents[2]
 REAL = ("preview_upload", "model_rollback", "decide_challenger", "decide_upload", "decide_labels")
@@ -146,22 +147,21 @@ def visitors(site: Any) -> dict[str, Visitor]:
 
 @pytest.fixture
 def console(
-    services: None,
+    mlflow_uri: str,
+    storage: dict[str, str],
     engine: Engine,
     visitors: dict[str, Visitor],
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
-) -> dict[str, Visitor]:
+) -> Iterator[dict[str, Visitor]]:
     """The visitors, on a bucket of this test's own, and a warehouse."""
     from plugins.console import warehouse
 
-    bucket = f"c{abs(hash(request.node.name))}"
-    monkeypatch.setenv("BERT_BUCKET", bucket)
-    monkeypatch.setenv("BERT_UPLOAD_SETTLE_SECONDS", "0")
-    settings.cache_clear()
-    lake.filesystem("s3://").mkdirs(bucket, exist_ok=True)
-    monkeypatch.setattr(warehouse, "engine", lambda: engine)
-    return visitors
+    own = {"BERT_BUCKET": f"c{abs(hash(request.node.name))}"} if "AWS_ENDPOINT_URL" in storage else {}
+    values = {"MLFLOW_TRACKING_URI": mlflow_uri, "BERT_UPLOAD_SETTLE_SECONDS": "0"} | storage | own
+    with deployment(monkeypatch, **values):
+        monkeypatch.setattr(warehouse, "engine", lambda: engine)
+        yield visitors
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import s3fs
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
 from airflow.decorators import task
@@ -25,7 +24,6 @@ from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunType
-from moto.server import ThreadedMotoServer
 
 from include import alerts, lake
 from include.alerts import Alert, outbox
@@ -38,6 +36,7 @@ from include.settings import settings
 from include.uploads import sealing
 from include.uploads.lifecycle import Because, Entry, State, Who
 from include.uploads.refusals import Refusal
+from tests.unit.registry_services import S3Server, deployment
 
 DAGS = Path(__file__).parents[2] / "dags"
 MODEL = "told-of"
@@ -92,24 +91,12 @@ def server() -> Iterator[Slack]:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[None]:
     """Real S3 over HTTP, and Airflow's database."""
-    moto = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    moto.start()
-    values = {
-        "AWS_ENDPOINT_URL": "http://{}:{}".format(*moto.get_host_and_port()),
-        "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1",
-        "BERT_BUCKET": "alerts", "BERT_MODEL_NAME": MODEL,
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        settings.cache_clear()
-        s3fs.S3FileSystem.clear_instance_cache()
-        lake.filesystem("s3://alerts").mkdirs("alerts", exist_ok=True)
+    server = S3Server()
+    server.start()
+    with deployment(AWS_ENDPOINT_URL=server.url, BERT_BUCKET="alerts", BERT_MODEL_NAME=MODEL):
         initdb(load_connections=False)
         yield
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-    moto.stop()
+    server.stop()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Rows between Arrow and a real PostgreSQL: what goes in comes out, and what breaks is told."""
 
-import json
 import re
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from include.orchestration import copying, curating
+from tests.unit.registry_services import as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -19,8 +19,7 @@ TEXTS = ["plain", 'a "quote"', "two\nlines\r\nand, a comma", "\\N", "\\.", "", "
 
 @pytest.fixture(autouse=True)
 def warehouse(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    where = {"host": engine.url.query["host"], "login": engine.url.username, "schema": engine.url.database}
-    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "postgres", **where}))
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
 
 
 def write(parts: Iterator[pa.RecordBatch]) -> int:

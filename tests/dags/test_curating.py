@@ -1,6 +1,5 @@
 """What a week's merge does to the warehouse's tables, in a real PostgreSQL."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from sqlalchemy.engine import Engine
 
 from include import sql
 from include.orchestration import curating
+from tests.unit.registry_services import as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -32,8 +32,7 @@ INSERT INTO training_examples VALUES ('1a', 'a', 'old', 'desk', '2025-12-01', '2
 
 @pytest.fixture(autouse=True)
 def warehouse(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    where = {"host": engine.url.query["host"], "login": engine.url.username, "schema": engine.url.database}
-    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "postgres", **where}))
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
     yield engine
     with engine.begin() as connection:
         for name in ("example_sightings", "training_examples", "curated", "changes", "update"):

@@ -5,7 +5,6 @@ A month of one champion's days: calm, then another mix of labels. What each run 
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -17,7 +16,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import s3fs
 import sqlalchemy as sa
 from airflow.models import DagBag, DagRun
 from airflow.utils.db import initdb
@@ -31,8 +29,7 @@ from include.registry import ledger, models
 from include.registry.promotion import promote
 from include.serving import feedback
 from include.serving.prediction_log import Said, as_table, folder
-from include.settings import settings
-from tests.unit.registry_services import WORDS, Registry
+from tests.unit.registry_services import WORDS, Registry, as_connection, deployment
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -108,27 +105,17 @@ def states(run: DagRun) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory, engine: Engine, s3_url: str, tiny_bert: Path) -> Iterator[Watch]:
     scratch = tmp_path_factory.mktemp("watch")
-    warehouse = {"host": engine.url.query["host"], "login": engine.url.username, "schema": engine.url.database}
     values = {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true",
-        "AWS_ENDPOINT_URL": s3_url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_DEFAULT_REGION": "us-east-1", "BERT_BUCKET": "watch", "BERT_MODEL_NAME": MODEL,
-        "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "postgres", **warehouse}),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db", "AWS_ENDPOINT_URL": s3_url, "BERT_BUCKET": "watch",
+        "BERT_MODEL_NAME": MODEL, "AIRFLOW_CONN_WAREHOUSE": as_connection(engine.url),
     }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        settings.cache_clear()
-        s3fs.S3FileSystem.clear_instance_cache()
-        lake.filesystem("s3://watch").mkdirs("watch", exist_ok=True)
+    with deployment(**values):
         initdb(load_connections=False)
         (scratch / "retraining.py").write_text(RETRAINING)
         DagBag(scratch, include_examples=False).sync_to_db()
         yield Watch(engine, Registry(MODEL, tiny_bert, engine))
         with create_session() as session:
             session.query(DagRun).delete()
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="module")

@@ -1,32 +1,22 @@
-"""What persons decide: challengers that wait, golden rows, corrections. Real Airflow database, MLflow, S3, SQL."""
+"""What persons decide: challengers that wait, golden rows, corrections. Real Airflow database, MLflow, SQL."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pandas as pd
 import pytest
 from airflow.exceptions import AirflowFailException
-from airflow.models import DAG, DagRun
-from airflow.models.dataset import DagScheduleDatasetReference
-from airflow.utils.db import initdb
 from airflow.utils.session import create_session
-from mlflow import MlflowClient
-from sqlalchemy.engine import Engine
 
 from include import lake
 from include.datasets import golden, manifests, newcomers
-from include.datasets.building import build_dataset
 from include.datasets.intake import FileAccount, Intake, Plan, Source
-from include.evaluation import charts
 from include.markdown import plain
 from include.orchestration import (
-    batches,
     decisions,
     establishing,
     golden_rows,
@@ -43,179 +33,29 @@ from include.orchestration.rollback import roll_back
 from include.registry import ledger, models, versions
 from include.registry.approvals import AlreadyAnswered, NotConvinced, NothingAwaits, Superseded
 from include.registry.models import CHAMPION
-from include.registry.promotion import promote
 from include.settings import settings
-from include.training.job import Hyperparameters, Job, Result
 from include.uploads import claims, lifecycle, open_batches
 from include.uploads.lifecycle import State
-from include.uploads.records import Batch, ClaimedFile
 from include.uploads.rounds import Pipeline
-from tests.unit.registry_services import Registry
+from tests.dags.road import ADA, NUMBERS, Road, note
 
-pytest_plugins = ["tests.unit.registry_services"]
-pytestmark = pytest.mark.usefixtures("services")
+pytest_plugins = ["tests.unit.registry_services", "tests.dags.road"]
 
-NUMBERS = itertools.count()
 OVER = Pipeline(hears=False, will_come=False, busy=False, is_over=lambda run_id: True)
-ADA = {"name": "Ada", "reason": "looks right"}
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store without a server: there are hundreds of requests here, and none of them is about HTTP."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    MlflowClient(uri).create_experiment("decisions", artifact_location=str(folder / "artifacts"))
-    return uri
-
-
-@pytest.fixture(scope="module")
-def airflow() -> Iterator[None]:
-    initdb(load_connections=False)
-    with create_session() as session:  # other files' DAGs hear of uploads; here nobody does
-        session.query(DagScheduleDatasetReference).delete()
-    yield
-    with create_session() as session:
-        session.query(DagRun).delete()
-
-
-@dataclass
-class Road:
-    """What a run of the pipeline does to one model, apart from reading files and training."""
-
-    registry: Registry
-    weights: dict[str, Path]
-    dag_id: str = PIPELINE
-    rows: Any = field(default_factory=lambda: itertools.count())
-
-    def start(self, model: str = "right") -> str:
-        """A champion, as cheaply as can be; its version."""
-        last = ledger.last_move(self.registry.engine, self.registry.name)
-        parent = last.dataset_id if last else None
-        run_id = f"manual__{next(NUMBERS)}"
-        plan = Plan(run_id=run_id, model_name=self.registry.name, sources=[], parent_dataset_id=parent)
-        manifest = build_dataset(plan, self.labelled(60))
-        return self.promote(self.train(manifest, model), manifest["dataset_id"], parent)
-
-    def promote(self, result_uri: str, dataset_id: str, parent: str | None) -> str:
-        result = Result.model_validate(lake.read_json(result_uri))
-        tags = {"job_id": result.job_id, "dataset_id": dataset_id}
-        version = models.register(self.registry.name, result.model_uri, "", tags)
-        entry = self.registry.decision(version, self.champion())
-        promote(entry.model_copy(update={"dataset_id": dataset_id, "job_id": result.job_id}), self.registry.engine)
-        golden.follow(self.registry.name, [dataset_id, *([parent] if parent else [])], "promoted", keep=True)
-        return version
-
-    def run(self, model: str = "right", conf: dict[str, Any] | None = None, *, count: int = 60, until: str = "") -> str:
-        """A run on a new upload, or without one, whose job makes a model of these weights; returns its id."""
-        at = datetime.now(UTC)
-        run_id = f"manual__{at.isoformat()}"
-        with create_session() as session:
-            DAG(self.dag_id, start_date=at, schedule=None).create_dagrun(
-                run_id=run_id, state="success", execution_date=at, data_interval=(at, at), session=session
-            )
-        batch_ids = [self.upload(run_id)] if count else []
-        assert reconciling.reconcile(self.registry.name) is not None
-        sources = [Source(batch_id=one, key="incoming/a.csv", uri=lake.claims(one, "files/a.csv")) for one in batch_ids]
-        parent = versions.parent_dataset_id(self.registry.name, self.registry.engine)
-        plan = Plan(run_id=run_id, model_name=self.registry.name, sources=sources, parent_dataset_id=parent).pin()
-        account = {"rows_in": 2 * count, "used": 2 * count, "rejected": 0}
-        files = [FileAccount(key=source.key, batch_id=source.batch_id, **account) for source in sources]
-        intake = Intake(files=files, accepted_uri="", accepted_rows=2 * count)
-        lake.write_json(lake.staging(run_id, "intake.json"), intake.model_dump())
-        manifest = build_dataset(plan, self.labelled(count))
-        facts = {name: manifest[name] for name in ("dataset_id", "golden_origin")}
-        lake.write_json(lake.staging(run_id, "dataset.json"), facts)
-        if until != "dataset":
-            self.decide(run_id, conf, self.train(manifest, model))
-        return run_id
-
-    def upload(self, run_id: str) -> str:
-        """A batch that a run has taken."""
-        batch_id = f"b-{next(NUMBERS)}-{self.registry.name}"
-        uri = lake.write_bytes(lake.claims(batch_id, "files/a.csv"), b"text,label\n")
-        file = ClaimedFile(key="incoming/a.csv", etag=batch_id, size=1, uri=uri, claimed_at=datetime.now(UTC))
-        open_batches.mark(batch_id)
-        batch = Batch(batch_id=batch_id, files=[file])
-        lake.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json().encode())
-        assert claims.take(batch_id, run_id)
-        return batch_id
-
-    def labelled(self, count: int) -> pd.DataFrame:
-        texts = [(f"{words} {next(self.rows)}", label) for words, label in (("my card", "card"), ("a refund", "refund")) for _ in range(count)]  # noqa: E501 # fmt: skip
-        return pd.DataFrame(texts, columns=["text", "label"]).assign(source="a.csv", extra="")
-
-    def train(self, manifest: dict[str, Any], model: str) -> str:
-        """A finished job; returns its result's URI."""
-        params = Hyperparameters(epochs=1, learning_rate=0.1, batch_size=1, max_length=16, seed=next(NUMBERS))
-        job = Job(
-            dataset_uri=manifest["dataset_uri"], model_name=self.registry.name, base_model="a/b",
-            hyperparameters=params, mlflow_tracking_uri=settings().mlflow_tracking_uri, mlflow_experiment="x",
-        )  # fmt: skip
-        job.submit()
-        result = Result(
-            job_id=job.job_id, model_uri=lake.upload(self.weights[model], lake.job(job.job_id, "model")),
-            mlflow_run_id=MlflowClient(settings().mlflow_tracking_uri).create_run("1").info.run_id, best_epoch=1,
-            metrics={}, history=[], labels=["card", "refund"], rows={}, seconds={}, versions={},
-        )  # fmt: skip
-        return lake.write_json(lake.job(job.job_id, "result.json"), result.model_dump())
-
-    def decide(self, run_id: str, conf: dict[str, Any] | None, result_uri: str) -> dict[str, Any]:
-        run = SimpleNamespace(dag_id=self.dag_id, run_id=run_id, conf=conf, run_type="dataset_triggered")
-        self.last = (run, result_uri)
-        return promotion_steps.settle_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
-
-    def repeat(self) -> dict[str, Any]:
-        """The last run's two tasks are cleared."""
-        run, result_uri = self.last
-        return promotion_steps.settle_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
-
-    def outcome(self, run_id: str) -> str:
-        return str(lake.read_json(lake.report(self.dag_id, run_id, "run.json"))["outcome"])
-
-    def page(self, run_id: str) -> str:
-        return lake.read_bytes(lake.report(self.dag_id, run_id, "report.html")).decode()
-
-    def states(self, run_id: str) -> list[str]:
-        named = lake.read_json(lake.report(self.dag_id, run_id, "run.json"))["batches"]
-        return [str(lifecycle.read(batch_id).state) for batch_id in named]
-
-    def champion(self) -> str | None:
-        found = models.by_alias(self.registry.name, CHAMPION)
-        return found.version if found else None
-
-    def answer(self, decision: str, run_id: str, **said: Any) -> str:
-        return decisions.carry_out(self.registry.name, decision, run_id=run_id, **(ADA | said))
-
-    def golden(self) -> golden.GoldenSet:
-        found = golden.read(self.registry.name)
-        assert found
-        return found
-
-    def ledger(self) -> list[tuple[str, str, str]]:
-        found = ledger.entries(self.registry.engine, self.registry.name)
-        return [(entry.verb, entry.version, entry.actor) for entry in reversed(found)]
-
-
-def note(run_id: str) -> str:
-    with create_session() as session:
-        return str(session.query(DagRun).filter_by(dag_id=PIPELINE, run_id=run_id).one().note)
 
 
 @pytest.fixture
-def road(
-    airflow: None, registry: Registry, weights: dict[str, Path], engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> Road:
-    monkeypatch.setattr(settling, "warehouse", lambda: engine)
-    monkeypatch.setattr(sweeping, "warehouse", lambda: engine)
-    monkeypatch.setattr(batches, "_engine", lambda: engine)
-    for picture in ("confusion_matrix", "intervals"):  # takes seconds; the report's own tests look at them
-        monkeypatch.setattr(charts, picture, lambda *_: "")
-    gates = {"BERT_PROMOTION": "manual", "BERT_MIN_ACCURACY": "0.3", "BERT_MIN_CLASS_RECALL": "0"}
-    for name, value in (gates | {"BERT_MODEL_NAME": registry.name}).items():
-        monkeypatch.setenv(name, value)
+def storage(in_folder: dict[str, str]) -> dict[str, str]:
+    return in_folder
+
+
+@pytest.fixture
+def road(road: Road, monkeypatch: pytest.MonkeyPatch) -> Road:
+    """With a person who decides."""
+    monkeypatch.setenv("BERT_PROMOTION", "manual")
+    monkeypatch.delenv("BERT_GOLDEN_MIN_ROWS")
     settings.cache_clear()
-    return Road(registry, weights)
+    return road
 
 
 def test_a_challenger_that_passes_waits_for_a_person_and_its_run_holds_nothing(road: Road) -> None:

@@ -1,7 +1,6 @@
 """Near-duplicates of what came in earlier weeks, with signatures in a real PostgreSQL."""
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from include.ingestion.quality import hash_of
 from include.ingestion.sources import Quality
 from include.orchestration import curating, earlier_weeks, etl_steps
 from include.settings import settings
+from tests.unit.registry_services import as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -28,8 +28,7 @@ TABLES = ["example_sightings", "training_examples", "example_signatures", "etl_s
 
 @pytest.fixture(autouse=True)
 def warehouse(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    where = {"host": engine.url.query["host"], "login": engine.url.username, "schema": engine.url.database}
-    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "postgres", **where}))
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
     monkeypatch.setenv("BERT_BUCKET", f"file://{tmp_path}")
     settings.cache_clear()
     yield engine

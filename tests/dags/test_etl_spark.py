@@ -27,6 +27,7 @@ from include import lake, sql
 from include.datasets.checks import text_keys
 from include.orchestration import curating, etl_spark, handover
 from include.settings import settings
+from tests.unit.registry_services import as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -83,14 +84,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def warehouse(engine: Engine, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    where = {"host": engine.url.query["host"], "login": engine.url.username, "schema": engine.url.database}
     host, _, port = cluster.rpartition(":")
     conf = {
         "spark.executor.memory": "512m", "spark.driver.memory": "512m", "spark.ui.enabled": "false",
         "spark.sql.shuffle.partitions": "4", "spark.driver.host": "127.0.0.1",
     }  # fmt: skip
     values = {
-        "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "postgres", **where}),
+        "AIRFLOW_CONN_WAREHOUSE": as_connection(engine.url),
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": host, "port": int(port)}),
         "BERT_BUCKET": f"file://{tmp_path}/bucket", "BERT_ETL_ENGINE": "spark", "BERT_SPARK_CONF": json.dumps(conf),
     }  # fmt: skip

@@ -1,7 +1,5 @@
 """The week's pipeline: what it waits for, its DVC stage, drift. Real Airflow database, MLflow, S3, SQL and DVC."""
 
-import itertools
-import json
 import signal
 import subprocess
 import sys
@@ -13,83 +11,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import s3fs
 import sqlalchemy as sa
 from airflow.exceptions import AirflowException, TaskDeferred
 from airflow.models import DAG, DagBag, DagModel, DagRun
-from airflow.utils.db import initdb
 from airflow.utils.session import create_session
-from mlflow import MlflowClient
 from sqlalchemy.engine import Engine
 
 from include import lake
 from include.datasets import stage
-from include.evaluation import charts
 from include.monitoring import results
 from include.monitoring.checks import Check
 from include.orchestration import dvc_stage, etl_sensor, intake_steps, pipeline_steps
 from include.orchestration.intake_steps import pinned_plan
 from include.registry import models
 from include.registry.models import CHAMPION
-from include.settings import settings
-from include.uploads import lifecycle, open_batches
-from tests.dags.test_decisions import Road
-from tests.dags.test_retraining import states, upload
-from tests.unit.registry_services import Registry
+from include.uploads import lifecycle
+from tests.dags.road import Road, note, states
 
-pytest_plugins = ["tests.unit.registry_services"]
+pytest_plugins = ["tests.unit.registry_services", "tests.dags.road"]
 
 DAG_ID = "ml_pipeline_dag"
 DAGS = Path(__file__).parents[2] / "dags"
-MODELS = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory, engine: Engine, s3_url: str, tiny_bert: Path) -> Iterator[None]:
-    folder = tmp_path_factory.mktemp("weekly")
-    warehouse = {"host": engine.url.query["host"], "login": engine.url.username, "schema": engine.url.database}
-    values = {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true",
-        "AWS_ENDPOINT_URL": s3_url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_DEFAULT_REGION": "us-east-1", "BERT_BUCKET": "weekly", "BERT_BASE_MODEL": str(tiny_bert),
-        "BERT_EPOCHS": "1", "BERT_MAX_LENGTH": "32", "BERT_GOLDEN_MIN_ROWS": "5", "BERT_MIN_ACCURACY": "0.3",
-        "BERT_MIN_CLASS_RECALL": "0", "BERT_WATCH_MINUTES": "0.02", "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
-        "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "postgres", **warehouse}),
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        for picture in ("confusion_matrix", "intervals"):  # takes seconds; the report's own tests look at them
-            patch.setattr(charts, picture, lambda *_: "")
-        settings.cache_clear()
-        s3fs.S3FileSystem.clear_instance_cache()
-        lake.filesystem("s3://weekly").mkdirs("weekly", exist_ok=True)
-        initdb(load_connections=False)
-        yield
-        with create_session() as session:
-            session.query(DagRun).delete()
-            session.query(DagModel).delete()
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def road(
-    airflow: None,
-    tiny_bert: Path,
-    engine: Engine,
-    weights: dict[str, Path],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Iterator[Road]:
-    name = f"weekly-{next(MODELS)}"
-    monkeypatch.setenv("BERT_MODEL_NAME", name)
-    settings.cache_clear()
-    for batch_id in open_batches.ids():
-        open_batches.close(batch_id)
-    MlflowClient(settings().mlflow_tracking_uri).create_experiment(name, str(tmp_path / "artifacts"))
-    yield Road(Registry(name, tiny_bert, engine), weights, DAG_ID)
-    settings.cache_clear()
 
 
 def dag() -> Any:
@@ -98,14 +40,9 @@ def dag() -> Any:
     return bag.dags[DAG_ID]
 
 
-def note(run_id: str) -> str:
-    with create_session() as session:
-        return str(session.query(DagRun).filter_by(run_id=run_id).one().note)
-
-
 def test_a_week_with_something_new_goes_from_its_rows_to_a_champion_and_one_without_is_skipped(road: Road) -> None:
     road.start("cards")
-    batch_id = upload(road)
+    batch_id = road.waiting()
     done = dag().test(datetime.now(UTC))
     assert done.state == "success"
     found = states(done)
@@ -236,7 +173,7 @@ def test_the_weeks_etl_is_waited_for_whoever_started_it(etl: Any) -> None:
 def test_without_a_champion_or_an_upload_there_is_nothing_new(road: Road) -> None:
     run = SimpleNamespace(dag_id=DAG_ID, run_id="x")
     assert pipeline_steps.news(road.registry.name, road.registry.engine) == ""
-    upload(road, 3)
+    road.waiting(3)
     assert pipeline_steps.news(road.registry.name, road.registry.engine) == "1 upload waits for a run"
     assert pipeline_steps.check_new_data(run) == {"new": "1 upload waits for a run"}
 

@@ -11,19 +11,14 @@ from typing import Any
 import numpy as np
 import pendulum
 import pytest
-import s3fs
 from airflow.exceptions import AirflowSkipException, TaskDeferred
 from airflow.models import DagBag, DagRun
 from airflow.timetables.base import DataInterval
-from airflow.utils.db import initdb
-from airflow.utils.session import create_session
 from airflow.utils.types import DagRunType
 from mlflow import MlflowClient
-from sqlalchemy.engine import Engine
 
 from include import lake
 from include.alerts import outbox
-from include.evaluation import charts
 from include.orchestration import canaries, promotion_steps, restore, retraining_steps, watching
 from include.orchestration.timetable import OwnRunIds
 from include.registry import backups, canary, ledger, models, standing
@@ -31,80 +26,19 @@ from include.registry.models import CHAMPION, PREVIOUS
 from include.registry.promotion import VersionUnusable
 from include.serving.prediction_log import PredictionLog, Said, new_id
 from include.settings import Settings, settings
-from include.uploads import lifecycle, open_batches
-from include.uploads.records import Batch, ClaimedFile
-from tests.dags.test_decisions import Road
-from tests.unit.registry_services import Registry
+from include.uploads import lifecycle
+from tests.dags.road import Road, note, states
 
-pytest_plugins = ["tests.unit.registry_services"]
+pytest_plugins = ["tests.unit.registry_services", "tests.dags.road"]
 
 DAG_ID = "model_retraining_dag"
 DAGS = Path(__file__).parents[2] / "dags"
-MODELS = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def airflow(
-    tmp_path_factory: pytest.TempPathFactory, engine: Engine, s3_url: str, tiny_bert: Path
-) -> Iterator[pytest.MonkeyPatch]:
-    folder = tmp_path_factory.mktemp("retraining")
-    warehouse = {"host": engine.url.query["host"], "login": engine.url.username, "schema": engine.url.database}
-    values = {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true",
-        "AWS_ENDPOINT_URL": s3_url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_DEFAULT_REGION": "us-east-1", "BERT_BUCKET": "retraining", "BERT_BASE_MODEL": str(tiny_bert),
-        "BERT_EPOCHS": "1", "BERT_MAX_LENGTH": "32", "BERT_GOLDEN_MIN_ROWS": "5", "BERT_MIN_ACCURACY": "0.3",
-        "BERT_MIN_CLASS_RECALL": "0", "BERT_WATCH_MINUTES": "0.02", "BERT_UPLOAD_SETTLE_SECONDS": "0",
-        "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
-        "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "postgres", **warehouse}),
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        for picture in ("confusion_matrix", "intervals"):  # takes seconds; the report's own tests look at them
-            patch.setattr(charts, picture, lambda *_: "")
-        settings.cache_clear()
-        s3fs.S3FileSystem.clear_instance_cache()
-        lake.filesystem("s3://retraining").mkdirs("retraining", exist_ok=True)
-        initdb(load_connections=False)
-        yield patch
-        with create_session() as session:
-            session.query(DagRun).delete()
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
-def road(
-    airflow: None,
-    tiny_bert: Path,
-    engine: Engine,
-    weights: dict[str, Path],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Iterator[Road]:
-    """A model of its own, with a champion that gets all rows right."""
-    name = f"retrained-{next(MODELS)}"
-    monkeypatch.setenv("BERT_MODEL_NAME", name)
-    settings.cache_clear()
-    for batch_id in open_batches.ids():
-        open_batches.close(batch_id)
-    MlflowClient(settings().mlflow_tracking_uri).create_experiment(name, str(tmp_path / "artifacts"))
-    yield Road(Registry(name, tiny_bert, engine), weights, DAG_ID)
-    settings.cache_clear()
-
-
-def upload(road: Road, count: int = 60) -> str:
-    """A batch that waits."""
-    batch_id = f"b-{road.registry.name}-{count}"
-    rows = road.labelled(count)
-    uri = lake.write_bytes(lake.claims(batch_id, "files/a.csv"), rows[["text", "label"]].to_csv(index=False).encode())
-    file = ClaimedFile(key="incoming/a.csv", etag=batch_id, size=1, uri=uri, claimed_at=datetime.now(UTC))
-    open_batches.mark(batch_id)
-    lake.create_bytes(
-        lake.claims(batch_id, "manifest.json"), Batch(batch_id=batch_id, files=[file]).model_dump_json().encode()
-    )
-    return batch_id
+def storage(request: pytest.FixtureRequest) -> Any:
+    """In a folder, but for what asks S3 itself: a claim of uploads, an ETag."""
+    return request.getfixturevalue("in_s3" if "in_s3" in request.fixturenames else "in_folder")
 
 
 def run(**conf: Any) -> DagRun:
@@ -113,18 +47,10 @@ def run(**conf: Any) -> DagRun:
     return bag.dags[DAG_ID].test(datetime.now(UTC), run_conf=conf)
 
 
-def states(done: DagRun) -> dict[str, str]:
-    return {ti.task_id: str(ti.state) for ti in done.get_task_instances()}
-
-
-def note(run_id: str) -> str:
-    with create_session() as session:
-        return str(session.query(DagRun).filter_by(run_id=run_id).one().note)
-
-
+@pytest.mark.usefixtures("in_s3")
 def test_a_decision_trains_deploys_and_watches_once(road: Road) -> None:
     first = road.start("cards")
-    batch_id = upload(road)
+    batch_id = road.waiting()
     inbox = f"{lake.root()}/incoming/later.csv"
     lake.write_bytes(inbox, road.labelled(30)[["text", "label"]].to_csv(index=False).encode())
     done = run(reason="the traffic has drifted", decision_id="0123456789abcdef")
@@ -259,6 +185,7 @@ def test_a_champion_that_gets_golden_rows_wrong_is_replaced_by_the_one_before(an
     assert look(road, version, 4) == "version 2 is not the champion any more (version 1 is): there is nothing to watch"
 
 
+@pytest.mark.usefixtures("in_s3")
 def test_a_champion_whose_files_were_changed_is_asked_again(an_hour: None, road: Road) -> None:
     first, version = road.start(), road.start()
     assert isinstance(look(road, version, 1), datetime)

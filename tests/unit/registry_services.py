@@ -3,15 +3,18 @@
 A test module takes them by ``pytest_plugins = ["tests.unit.registry_services"]`` and the fixture ``services``.
 """
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -21,9 +24,12 @@ from uuid import uuid4
 import pytest
 import s3fs
 import sqlalchemy as sa
-from moto.server import ThreadedMotoServer
-from sqlalchemy.engine import Engine
+from mlflow import MlflowClient
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+from sqlalchemy.engine import URL, Engine
+from werkzeug.serving import make_server
 
+from dev import s3_listing
 from include import lake
 from include.registry import ledger, models
 from include.registry.ledger import Entry
@@ -89,20 +95,91 @@ def mlflow_uri(mlflow_server: MlflowServer) -> str:
     return mlflow_server.uri
 
 
+class S3Server:
+    """moto's S3 in a thread, and no other service of it: to find the one that is asked takes it half of each request.
+
+    It can be stopped and started again, at the same address: its data are the process's.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        s3_listing.quicken()
+        self._application = create_backend_app("s3")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        options: Any = {"threaded": True, "request_handler": _QuietHandler}
+        self._server = make_server("127.0.0.1", self.port, self._application, **options)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _QuietHandler(MotoRequestHandler):  # type: ignore[misc]  # moto is untyped here
+    def log_request(self, *_: Any) -> None:
+        """There are thousands, and a test that fails would show them."""
+
+
 @pytest.fixture(scope="session")
-def s3() -> Iterator[ThreadedMotoServer]:
-    """It can be stopped and started again: its data are the process's."""
-    server = ThreadedMotoServer("127.0.0.1", port=0)
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store without a server: there are hundreds of requests, and none of them is about HTTP."""
+    folder = tmp_path_factory.mktemp("mlflow-store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    MlflowClient(uri).create_experiment("jobs", artifact_location=str(folder / "artifacts"))
+    return uri
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    server = S3Server()
     server.start()
-    server._port = server.get_host_and_port()[1]
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def s3_url(s3: ThreadedMotoServer) -> str:
-    host, port = s3.get_host_and_port()
-    return f"http://{host}:{port}"
+def s3_url(s3: S3Server) -> str:
+    return s3.url
+
+
+def as_connection(url: URL) -> str:
+    """A PostgreSQL on this machine as ``AIRFLOW_CONN_WAREHOUSE`` names it."""
+    where = {"host": url.query["host"], "login": url.username, "schema": url.database}
+    return json.dumps({"conn_type": "postgres", **where})
+
+
+@contextmanager
+def deployment(patch: pytest.MonkeyPatch | None = None, **values: str) -> Iterator[pytest.MonkeyPatch]:
+    """A deployment's environment for as long as the block runs; its bucket is made, unless it is a folder.
+
+    A fixture of one test hands its ``monkeypatch`` over: two would not be undone in the order that they were used in.
+    """
+    if patch is None:
+        with pytest.MonkeyPatch.context() as own, deployment(own, **values):
+            yield own
+        _forget()
+        return
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in (keys | {"MLFLOW_DISABLE_TELEMETRY": "true"} | values).items():
+        patch.setenv(name, value)
+    _forget()
+    if lake.root().startswith("s3://"):
+        lake.filesystem("s3://").mkdirs(settings().bucket, exist_ok=True)
+    yield patch
+    _forget()
+
+
+def _forget() -> None:
+    settings.cache_clear()
+    s3fs.S3FileSystem.clear_instance_cache()  # instances remember the endpoint they were made for
 
 
 @pytest.fixture(scope="session")
@@ -120,24 +197,27 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture
-def services(mlflow_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    values = {
-        "MLFLOW_TRACKING_URI": mlflow_uri,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "AWS_ENDPOINT_URL": s3_url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "BERT_BUCKET": "bert",
-    }
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()  # instances remember the endpoint they were made for
-    lake.filesystem("s3://bert").mkdirs("bert", exist_ok=True)
-    yield
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
+def storage(in_s3: dict[str, str]) -> dict[str, str]:
+    """Where a test's lake is. A module that has nothing to say of S3 has one of its own, which is ``in_folder``."""
+    return in_s3
+
+
+@pytest.fixture
+def in_s3(s3_url: str) -> dict[str, str]:
+    """A lake in S3."""
+    return {"BERT_BUCKET": "bert", "AWS_ENDPOINT_URL": s3_url}
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path) -> dict[str, str]:
+    """A lake in a folder of the test's own: a request to S3 costs up to a hundred times as much."""
+    return {"BERT_BUCKET": f"file://{tmp_path}/lake"}
+
+
+@pytest.fixture
+def services(mlflow_uri: str, storage: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with deployment(monkeypatch, MLFLOW_TRACKING_URI=mlflow_uri, **storage):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import pytest
+import xmltodict
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from moto.core.responses import BaseResponse
+from moto.moto_server.werkzeug_app import create_backend_app
+from moto.s3.responses import S3Response
+from werkzeug.test import Client
+
+from dev import s3_listing
 
 ODD_NAMES = [
     "incoming/plain.csv",
@@ -206,3 +214,18 @@ def test_faults_answer_slow_down_until_lifted(server: Server, s3: Any) -> None:
     finally:
         server.faults.unlink()
     assert refused(lambda: s3.head_object(Bucket="bert", Key="unlucky")) == 404
+
+
+@pytest.mark.parametrize("query", ["", "&prefix=n/&max-keys=2", "&delimiter=/", "&fetch-owner=true&encoding-type=url"])
+def test_a_listing_is_what_moto_would_write(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, Signature=x"}
+    client, bucket = Client(create_backend_app("s3")), f"listed-{abs(hash(query))}"
+    client.put(f"/{bucket}", headers=signed)
+    for name in [*ODD_NAMES, "n/1", "n/2", "n/3", "x<y>.csv"]:
+        client.put(f"/{bucket}/{quote(name)}", data=b"content", headers=signed)
+    monkeypatch.setattr(S3Response, "serialized", BaseResponse.serialized)
+    by_moto = client.get(f"/{bucket}?list-type=2{query}", headers=signed)
+    s3_listing.quicken()
+    quick = client.get(f"/{bucket}?list-type=2{query}", headers=signed)
+    assert (quick.status, quick.content_type) == (by_moto.status, by_moto.content_type)
+    assert xmltodict.parse(quick.data) == xmltodict.parse(by_moto.data)

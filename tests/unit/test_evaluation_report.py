@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from include.evaluation import charts
 from include.evaluation.evaluate import Context, Evaluation, PersonsDecision, ShownFile, assess, hash_rows
 from include.evaluation.gates import Thresholds
 from include.evaluation.metrics import find_flips, measure, most_confused
@@ -57,6 +58,13 @@ def evaluation(classes: int, rows: int, champion_lacks: int = 0, texts: list[str
     )
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take a second each; what is asked is said in words."""
+    for picture in ("learning_curve", "confusion_matrix", "intervals"):
+        monkeypatch.setattr(charts, picture, lambda *_: "")
+
+
 def test_metrics_of_a_small_table_by_hand() -> None:
     metrics = measure(["a", "a", "b", "b"], ["a", "b", "b", "c"])
     assert metrics.accuracy == 0.5
@@ -74,6 +82,7 @@ def test_the_most_confused_pairs_come_first() -> None:
     ]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_page_that_asks_a_person_says_how_to_answer_and_then_what_was_answered(tmp_path: Path) -> None:
     found = evaluation(2, 60)
     manual = THRESHOLDS.model_copy(update={"promotion": "manual"})
@@ -226,6 +235,7 @@ def test_the_same_evaluation_gives_the_same_page(tmp_path: Path) -> None:
     assert write_report(result, tmp_path / "one").read_bytes() == write_report(result, tmp_path / "two").read_bytes()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_the_report_shows_warnings_and_why_a_file_could_not_be_read(tmp_path: Path) -> None:
     found = evaluation(classes=3, rows=60)
     file = ShownFile(

@@ -9,7 +9,6 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 import pytest
-import s3fs
 from numpy.typing import NDArray
 from pyarrow import parquet
 
@@ -19,7 +18,7 @@ from include.monitoring.assessment import Alarm, assess, begins, ends, reference
 from include.monitoring.days import join
 from include.monitoring.traffic import Champion
 from include.serving.prediction_log import LogTexts, Said, as_table, folder, new_id
-from include.settings import settings
+from tests.unit.registry_services import deployment
 
 pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("bucket")
@@ -39,18 +38,8 @@ def as_refunds(texts: list[str]) -> NDArray[np.float32]:
 
 @pytest.fixture
 def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    values = {
-        "AWS_ENDPOINT_URL": s3_url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_DEFAULT_REGION": "us-east-1", "BERT_BUCKET": "bert",
-    }  # fmt: skip
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
-    lake.filesystem("s3://bert").mkdirs("bert", exist_ok=True)
-    yield
-    settings.cache_clear()
-    s3fs.S3FileSystem.clear_instance_cache()
+    with deployment(monkeypatch, AWS_ENDPOINT_URL=s3_url, BERT_BUCKET="bert"):
+        yield
 
 
 class Log:

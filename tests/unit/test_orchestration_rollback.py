@@ -1,4 +1,4 @@
-"""Rollbacks and what they do to uploads, and what is finished that was cut off: real MLflow, S3 and PostgreSQL."""
+"""Rollbacks and what they do to uploads, and what is finished that was cut off: real MLflow and PostgreSQL."""
 
 import hashlib
 import io
@@ -28,6 +28,16 @@ pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("services")
 
 OVER = Pipeline(hears=False, will_come=False, busy=False, is_over=lambda run_id: True)
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_store: str) -> str:
+    return mlflow_store
+
+
+@pytest.fixture
+def storage(in_folder: dict[str, str]) -> dict[str, str]:
+    return in_folder
 
 
 @pytest.fixture(autouse=True)

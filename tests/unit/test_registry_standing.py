@@ -1,8 +1,9 @@
-"""What somebody does in MLflow's page, and what becomes of it: a real MLflow server, S3 server and PostgreSQL."""
+"""What somebody does in MLflow's page, and what becomes of it: MLflow's own store or server, and a real PostgreSQL."""
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,12 +14,24 @@ from include.registry import ledger, mlflow_runs, models, versions
 from include.registry.models import ANCHOR, CHAMPION, PREVIOUS
 from include.registry.promotion import ChampionChanged, ChampionLost, VersionUnusable, promote, reject
 from include.registry.standing import champion
+from include.settings import settings
 from include.training import tracking
 from include.training.job import Hyperparameters, Job
 from tests.unit.registry_services import MlflowServer, Registry
 
 pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("services")
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_store: str) -> str:
+    return mlflow_store
+
+
+@pytest.fixture
+def storage(request: pytest.FixtureRequest) -> Any:
+    """A server takes models from S3 alone."""
+    return request.getfixturevalue("in_s3" if "server" in request.fixturenames else "in_folder")
 
 
 def delete(registry: Registry, version: str) -> None:
@@ -271,6 +284,14 @@ def test_before_the_ledger_knew_anchors_the_champion_is_its_own(registry: Regist
     assert anchors(registry) == (version, version)
 
 
+@pytest.fixture
+def server(services: None, mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> MlflowServer:
+    """In place of the store without one."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+    settings.cache_clear()
+    return mlflow_server
+
+
 def job(tracking_uri: str) -> Job:
     return Job(
         dataset_uri="s3://bert/datasets/d/",
@@ -282,8 +303,8 @@ def job(tracking_uri: str) -> Job:
     )
 
 
-def test_an_experiment_that_was_deleted_is_restored_with_its_runs(mlflow_server: MlflowServer, tmp_path: Path) -> None:
-    client, mine = MlflowClient(mlflow_server.uri), job(mlflow_server.uri)
+def test_an_experiment_that_was_deleted_is_restored_with_its_runs(server: MlflowServer, tmp_path: Path) -> None:
+    client, mine = MlflowClient(server.uri), job(server.uri)
     first = tracking.start(mine, f"file://{tmp_path}", {}, {})
     experiment = client.get_run(first.run_id).info.experiment_id
     first.close("FAILED")
@@ -301,8 +322,8 @@ def test_an_experiment_that_was_deleted_is_restored_with_its_runs(mlflow_server:
     assert "MLflow run" in mlflow_runs.links(again.run_id)
 
 
-def test_a_data_report_goes_to_an_experiment_that_was_deleted(mlflow_server: MlflowServer, tmp_path: Path) -> None:
-    client, page = MlflowClient(mlflow_server.uri), tmp_path / "report.html"
+def test_a_data_report_goes_to_an_experiment_that_was_deleted(server: MlflowServer, tmp_path: Path) -> None:
+    client, page = MlflowClient(server.uri), tmp_path / "report.html"
     page.write_text("a page")
     name = f"m{uuid4().hex}"
     with pytest.MonkeyPatch.context() as patch:
@@ -312,10 +333,10 @@ def test_a_data_report_goes_to_an_experiment_that_was_deleted(mlflow_server: Mlf
         assert mlflow_runs.log_page(name, "run 2", "nothing_to_train", page).endswith("report/report.html")
 
 
-def test_an_outage_of_mlflow_is_waited_for(registry: Registry, mlflow_server: MlflowServer) -> None:
+def test_an_outage_of_mlflow_is_waited_for(registry: Registry, server: MlflowServer) -> None:
     version = registry.promote_new()
-    mlflow_server.stop()
-    back = threading.Timer(1.0, mlflow_server.start)
+    server.stop()
+    back = threading.Timer(1.0, server.start)
     back.start()
     found = champion(registry.name, registry.engine)
     back.join()

@@ -96,6 +96,22 @@ def _weights(result: Result) -> dict[str, torch.Tensor]:
     return load_file(Path(result.model_uri.removeprefix("file://")) / "model.safetensors")
 
 
+@pytest.fixture(scope="module")
+def learnt(dataset_uri: str, mean_model: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """Of a whole training."""
+    wanted = job(dataset_uri, mean_model, tracking_uri, learning_rate=1e-2)
+    return run(wanted, _submit(wanted, tmp_path_factory.mktemp("learnt")), StopRequest())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    dataset_uri: str, mean_model: Path, tracking_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> Result:
+    """Of a whole training, by steps so small that what is lost of it shows."""
+    wanted = job(dataset_uri, mean_model, tracking_uri)
+    return run(wanted, _submit(wanted, tmp_path_factory.mktemp("uninterrupted")), StopRequest())
+
+
 def _assert_same(one: Result, other: Result) -> None:
     for before, after in zip(one.history, other.history, strict=True):
         assert after == pytest.approx(before, abs=1e-5)
@@ -104,10 +120,8 @@ def _assert_same(one: Result, other: Result) -> None:
         torch.testing.assert_close(weights[name], tensor, atol=1e-5, rtol=0)
 
 
-def test_learns_and_says_all_about_it(dataset_uri: str, mean_model: Path, tracking_uri: str, tmp_path: Path) -> None:
-    wanted = job(dataset_uri, mean_model, tracking_uri, learning_rate=1e-2)
-    folder = _submit(wanted, tmp_path)
-    result = run(wanted, folder, StopRequest())
+def test_learns_and_says_all_about_it(learnt: Result, tracking_uri: str) -> None:
+    result, folder = learnt, learnt.model_uri.removesuffix("/model")
     assert result.metrics["validation_accuracy"] > 0.8
     assert result.labels == ["card", "fee", "transfer"]
     assert [epoch["epoch"] for epoch in result.history] == [1, 2, 3]
@@ -118,7 +132,7 @@ def test_learns_and_says_all_about_it(dataset_uri: str, mean_model: Path, tracki
     assert lake.find(f"{folder}/checkpoints") == []
     run_info = MlflowClient(tracking_uri).get_run(result.mlflow_run_id)
     assert run_info.info.status == "FINISHED"
-    assert run_info.data.tags["job_id"] == wanted.job_id
+    assert run_info.data.tags["job_id"] == result.job_id
     assert run_info.data.tags["dataset_id"] == "5eed"
     assert run_info.data.params["learning_rate"] == "0.01"
     assert run_info.data.params["train_rows"] == "96"
@@ -129,16 +143,14 @@ def test_learns_and_says_all_about_it(dataset_uri: str, mean_model: Path, tracki
 
 
 def test_plain_trainer_is_one_setting_away_and_learns_the_same(
-    dataset_uri: str, mean_model: Path, tracking_uri: str, tmp_path: Path, set_env: Callable[..., None]
+    learnt: Result, dataset_uri: str, mean_model: Path, tracking_uri: str, tmp_path: Path, set_env: Callable[..., None]
 ) -> None:
     wanted = job(dataset_uri, mean_model, tracking_uri, learning_rate=1e-2)
     set_env(BERT_FAST="false")
     plain = run(wanted, _submit(wanted, tmp_path / "plain"), StopRequest())
     assert plain.extra["batches"] == "padded"
-    set_env(BERT_FAST="true")
-    fast = run(wanted, _submit(wanted, tmp_path / "fast"), StopRequest())
-    assert fast.metrics == pytest.approx(plain.metrics, abs=0.15)
-    assert {name: one.shape for name, one in _weights(fast).items()} == {
+    assert learnt.metrics == pytest.approx(plain.metrics, abs=0.15)
+    assert {name: one.shape for name, one in _weights(learnt).items()} == {
         name: one.shape for name, one in _weights(plain).items()
     }
 
@@ -156,11 +168,10 @@ def test_run_twice_returns_the_first_result_untouched(
 
 @pytest.mark.parametrize("step", [5, 12, 30])
 def test_stopped_and_resumed_ends_like_uninterrupted(
-    step: int, dataset_uri: str, mean_model: Path, tracking_uri: str, tmp_path: Path
+    step: int, uninterrupted: Result, dataset_uri: str, mean_model: Path, tracking_uri: str, tmp_path: Path
 ) -> None:
     wanted = job(dataset_uri, mean_model, tracking_uri)
-    uninterrupted = run(wanted, _submit(wanted, tmp_path / "a"), StopRequest())
-    folder = _submit(wanted, tmp_path / "b")
+    folder = _submit(wanted, tmp_path)
     with pytest.raises(Stopped):
         run(wanted, folder, StopAfter(step))
     assert not lake.exists(f"{folder}/result.json")
@@ -220,10 +231,9 @@ def test_a_cls_model_loads_in_plain_transformers(
 
 
 def test_training_goes_on_from_a_registered_champion(
-    dataset_uri: str, mean_model: Path, tracking_uri: str, tmp_path: Path
+    uninterrupted: Result, dataset_uri: str, tracking_uri: str, tmp_path: Path
 ) -> None:
-    first = job(dataset_uri, mean_model, tracking_uri)
-    champion = run(first, _submit(first, tmp_path), StopRequest())
+    champion = uninterrupted
     client = MlflowClient(tracking_uri)
     client.create_registered_model("tiny")
     version = client.create_model_version("tiny", champion.model_uri, champion.mlflow_run_id)

@@ -7,6 +7,7 @@ piece gains:
 - vocabulary: only the word vectors that the data use are trained
 - packing: batches without padding, on the GPU
 - gpu: layer norms in bfloat16, and compiled layers for long jobs
+- openvino: models that answer for long on a CPU are compiled by it
 - hardware: bfloat16 where the machine is quick at it, and memory that is kept
 """
 # ruff: noqa: TID253 - tensors are all this module is about; import it inside functions
@@ -20,7 +21,8 @@ import torch
 from include.settings import settings
 from include.training.batches import Collator, padded_batches
 from include.training.fast.gpu import accelerate
-from include.training.fast.hardware import keep_freed_memory
+from include.training.fast.hardware import bfloat16_is_quick, keep_freed_memory
+from include.training.fast.openvino import compile_to_score
 from include.training.fast.packing import PackedBatches, packed_batches
 from include.training.fast.probing import computes_in_bfloat16
 from include.training.layout import encoder_of, pools_itself
@@ -63,15 +65,22 @@ def prepare(model: Any, device: str, tokens: int = 0) -> Prepared:
     return Prepared(model, packed, bfloat16, layers=accelerate(model, tokens))
 
 
-def prepare_to_score(model: Any, device: str) -> Prepared | None:
-    """A copy of a trained classifier with its encoder in bfloat16; None where that is not quicker.
+def prepare_to_score(model: Any, device: str, *, compiled: bool = False) -> Prepared | None:
+    """What answers as a trained classifier does, and sooner; None where nothing does.
 
     Args:
         model: A transformers sequence classifier, on the CPU. It stays as it is.
-        device: The type of device that the copy is to run on: cpu or cuda.
+        device: The type of device that the other is to run on: cpu or cuda.
+        compiled: Whether it is going to answer for so long that seconds of compiling are worth it.
     """
-    if not (settings().fast and computes_in_bfloat16(model, device)):
+    if not settings().fast:
         return None
+    if compiled and device == "cpu" and (found := compile_to_score(model)):
+        return Prepared(found, padded_batches(model), bfloat16_is_quick(device), sorted_by_length=True)
+    return _encoder_in_bfloat16(model, device) if computes_in_bfloat16(model, device) else None
+
+
+def _encoder_in_bfloat16(model: Any, device: str) -> Prepared:
     model = deepcopy(model)
     packed = packed_batches(model) if device == "cuda" else None
     base = model.encoder if pools_itself(model) else model.base_model

@@ -30,7 +30,7 @@ def difference(model: Any, one: Collator, other: Collator) -> float:
     Raises:
         ValueError: in training a gradient is no number.
     """
-    rows = _rows(model)
+    rows = probe_rows(model)
     with _mode(model, training=False):
         (found, gradients), (expected, others) = _answers(model, one(rows)), _answers(model, other(rows))
     with _mode(model, training=True), torch.random.fork_rng(devices=()):
@@ -49,7 +49,7 @@ def computes_in_bfloat16(model: Any, device: str) -> bool:
         return False
     try:
         with _mode(model, training=False), torch.autocast("cpu", torch.bfloat16):
-            _, gradients = _answers(model, padded_batches(model)(_rows(model)))
+            _, gradients = _answers(model, padded_batches(model)(probe_rows(model)))
     except (RuntimeError, ValueError, TypeError) as error:
         logger.info("float32, because %s does not run in bfloat16: %s", type(model).__name__, error)
         return False
@@ -69,7 +69,7 @@ def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).abs().max() / other.abs().max().clamp(min=1e-12))
 
 
-def _rows(model: Any) -> list[Row]:
+def probe_rows(model: Any) -> list[Row]:
     """Token ids from the middle of the vocabulary, where no special tokens lie; the words repeat."""
     middle, limit = model.get_input_embeddings().num_embeddings // 2, position_limit(model)
     return [{"input_ids": [middle - place % 8 for place in range(min(length, limit))]} for length in LENGTHS]

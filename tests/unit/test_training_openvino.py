@@ -1,0 +1,106 @@
+"""Classifiers that OpenVINO runs answer as torch does, or are not used."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from include.training import scoring
+from include.training.fast import openvino
+from include.training.model import build_classifier
+from include.training.scoring import Scorer, score
+from tests.unit.training_models import CONFIGS, TOPICS, rows, save_bert, save_tokenizer
+
+LABELS = sorted(TOPICS)
+TEXTS = [text for text, _ in rows(60, seed=4)] + ["", "word", "very " * 500]
+
+
+@pytest.fixture
+def never_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of the two is quicker on a tiny model is chance."""
+    compare = openvino._compare
+    monkeypatch.setattr(openvino, "_compare", lambda model, other: (compare(model, other)[0], 2.0))
+
+
+def saved(folder: Path, *, mean_pooling: bool = True) -> str:
+    """A random classifier."""
+    base = save_bert(folder / "base", mean_pooling=mean_pooling)
+    for part in build_classifier(str(base), LABELS, "tiny"):
+        part.save_pretrained(folder / "model")
+    return str(folder / "model")
+
+
+def _is_compiled(scorer: Scorer) -> bool:
+    return scorer._quick is not None and isinstance(scorer._quick.model, openvino.Compiled)
+
+
+@pytest.mark.usefixtures("never_slower")
+@pytest.mark.parametrize("mean_pooling", [True, False])
+def test_it_answers_as_torch_does_alone_and_together(mean_pooling: bool, tmp_path: Path) -> None:
+    folder = saved(tmp_path, mean_pooling=mean_pooling)
+    scorer = Scorer(folder, compiled=True)
+    assert _is_compiled(scorer)
+    expected = score(folder, TEXTS).probabilities
+    np.testing.assert_allclose(scorer.probabilities(scorer.tokenize(TEXTS)), expected, atol=1e-3)
+    alone = [scorer.probabilities(scorer.tokenize([text]))[0] for text in TEXTS]
+    np.testing.assert_allclose(np.stack(alone), expected, atol=1e-3)
+
+
+@pytest.mark.usefixtures("never_slower")
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_whatever_the_layers_the_labels_are_torchs(family: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = deepcopy(CONFIGS[family])
+    config.num_labels, config.initializer_range = len(LABELS), 0.2
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    scorer = Scorer(str(tmp_path), compiled=True)
+    found = scorer.probabilities(scorer.tokenize(TEXTS))
+    np.testing.assert_array_equal(found.argmax(-1), score(str(tmp_path), TEXTS).probabilities.argmax(-1))
+
+
+@pytest.mark.usefixtures("never_slower")
+def test_very_many_texts_are_worth_compiling_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "COMPILE_FROM", 10)
+    scorer = Scorer(saved(tmp_path))
+    few = scorer.probabilities(scorer.tokenize(TEXTS[:9]))
+    assert not _is_compiled(scorer)
+    many = scorer.probabilities(scorer.tokenize(TEXTS[:10]))
+    assert _is_compiled(scorer)
+    np.testing.assert_allclose(many[:9], few, atol=1e-3)
+
+
+def _not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "find_spec", lambda name: None)
+
+
+def _other_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "_compare", lambda model, other: (0.5, 2.0))
+
+
+def _later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "_compare", lambda model, other: (0.0, 0.9))
+
+
+def _unknown_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: Any) -> None:
+        raise RuntimeError("no conversion rule for aten::new")
+
+    monkeypatch.setattr(openvino, "_compiled", fail)
+
+
+@pytest.mark.parametrize("trouble", [_not_installed, _other_answers, _later, _unknown_layer])
+def test_torch_answers_where_it_is_of_no_use(trouble: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble(monkeypatch)
+    scorer = Scorer(saved(tmp_path), compiled=True)
+    assert not _is_compiled(scorer)
+    assert scorer.probabilities(scorer.tokenize(TEXTS[:3])).shape == (3, len(scorer.labels))
+
+
+def test_one_setting_does_without(tmp_path: Path, set_env: Any) -> None:
+    set_env(BERT_FAST="false")
+    assert not _is_compiled(Scorer(saved(tmp_path), compiled=True))
