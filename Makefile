@@ -202,7 +202,7 @@ test-browser: setup ## what people do in the console, in a real browser on a rea
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
 
 screenshots: setup ## makes the pictures of docs/console.md again, by the same tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser --screenshots docs/console
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser/test_looks.py -k pictures --screenshots docs/console
 
 test-nightly: setup ## runs all tests, also those that take minutes and that the nightly workflow runs
 	NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder

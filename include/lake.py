@@ -102,7 +102,8 @@ def feedback(model_name: str, name: str = "") -> str:
 
 def monitoring(model_name: str, name: str = "") -> str:
     """A model's traffic by day: ``days/<version>/<day>.json``, sums of a version's answers; ``facts/<day>.json``, what
-    came on a day in numbers; ``to_label/<day>.csv``, the texts of a drift that are worth most to be labelled.
+    came on a day in numbers; ``to_label/<day>.csv``, the texts of a drift that are worth most to be labelled, and
+    ``unsure/<day>.csv`` those that the champion was least sure about; ``labelled/``, which of them have labels.
     """
     return f"{root()}/monitoring/{model_name}/{name}"
 
@@ -191,8 +192,9 @@ def exists(uri: str) -> bool:
 
 def read_bytes(uri: str) -> bytes:
     """An object's content. Raises FileNotFoundError with the URI."""
+    alone = {"max_concurrency": 1} if uri.startswith("s3://") else {}  # else s3fs asks for its size before
     try:
-        content: bytes = filesystem(uri).cat_file(uri)
+        content: bytes = filesystem(uri).cat_file(uri, **alone)
     except FileNotFoundError:
         raise FileNotFoundError(uri) from None
     return content

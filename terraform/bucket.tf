@@ -78,6 +78,17 @@ resource "aws_s3_bucket_policy" "lake" {
   depends_on = [aws_s3_bucket_public_access_block.lake]
 }
 
+# The console's page sends large files to drafts/ past Airflow's webserver.
+resource "aws_s3_bucket_cors_configuration" "lake" {
+  count  = var.airflow_url == null ? 0 : 1
+  bucket = aws_s3_bucket.lake.id
+  cors_rule {
+    allowed_methods = ["PUT"]
+    allowed_origins = [var.airflow_url]
+    allowed_headers = ["*"]
+  }
+}
+
 # No rule for claims/: its index is what makes each upload count once. The DAG lake_cleanup knows which of it is over.
 resource "aws_s3_bucket_lifecycle_configuration" "lake" {
   bucket     = aws_s3_bucket.lake.id

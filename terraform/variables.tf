@@ -26,6 +26,12 @@ variable "airflow_trust_policy" {
   default     = null
 }
 
+variable "airflow_url" {
+  description = "Airflow's address as a browser has it (https://…, without a path): its console may put large files into the bucket. null: it may not"
+  type        = string
+  default     = null
+}
+
 variable "eks_cluster_name" {
   description = "The cluster that trains, for EKS Pod Identity. null: no role, only the policy"
   type        = string

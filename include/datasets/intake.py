@@ -52,6 +52,7 @@ class Plan(BaseModel):
     text_column: str = ""  # the run's; empty: the setting's, or found by name
     label_column: str = ""
     label_mapping: dict[str, str] = {}  # old names of labels, and the new ones that they count as
+    admitted: list[str] = []  # new labels that a person lets in
 
     def pin(self) -> "Plan":
         """Writes the plan unless this run has one already; returns the one that counts."""
@@ -236,7 +237,7 @@ def _judge(
     rows = judged_rows([one.key for one in sources], {file.number: file.spooled for file in readable})
     set_aside = judge(
         rows,
-        labels=_labels(golden_set, parent, plan.label_mapping),
+        labels=_labels(golden_set, parent, plan),
         golden=Known.of(golden_set.established["text"], golden_set.established["label"]),
         approved=[number for number, source in enumerate(sources) if source.batch_id in plan.approved],
         waited=range(len(plan.sources), len(sources)),
@@ -245,8 +246,8 @@ def _judge(
     return rows, set_aside
 
 
-def _labels(golden_set: golden.GoldenSet, parent: pd.DataFrame | None, mapping: Mapping[str, str]) -> Labels:
-    config = settings()
+def _labels(golden_set: golden.GoldenSet, parent: pd.DataFrame | None, plan: Plan) -> Labels:
+    config, mapping = settings(), plan.label_mapping
     known = (
         sorted({*golden_set.labels, *([] if parent is None else parent["label"].unique())}) if golden_set.labels else []
     )
@@ -256,7 +257,7 @@ def _labels(golden_set: golden.GoldenSet, parent: pd.DataFrame | None, mapping: 
         fewest=fewest,
         open=not config.labels and config.new_labels != "reject",
         needed=fewest if config.new_labels == "admit" else config.new_label_rows,
-        admitted=[mapping.get(label, label) for label in config.admitted_labels],
+        admitted=[mapping.get(label, label) for label in (*config.admitted_labels, *plan.admitted)],
         mapping=mapping,
     )
 

@@ -2,7 +2,9 @@
 
 One row for each golden row and model: ``key`` (the golden row's own, else the SHA-256 of its text), ``label``,
 ``established``, ``model`` (challenger, champion or anchor), ``version`` (empty for a challenger: it has none yet),
-``uri``, ``predicted`` and ``confidence``.
+``uri``, ``predicted``, ``confidence`` and ``text``, of which a long one is cut; files of earlier releases have none.
+
+Beside it lies ``mistakes.json``: which labels the challenger confuses, with some of the texts.
 """
 
 import hashlib
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from include.evaluation.comparison import Comparison, Pair, compare
+from include.evaluation.mistakes import MISTAKES, Mistake, find_mistakes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +33,7 @@ class Answer(NamedTuple):
     uri: str
     predicted: str
     confidence: float
+    text: str = ""
 
 
 def keys_of(texts: Sequence[str]) -> list[str]:
@@ -38,12 +42,18 @@ def keys_of(texts: Sequence[str]) -> list[str]:
 
 
 def write_answers(answers: Sequence[Answer], folder: Path) -> Path:
-    """Writes answers.parquet into a folder, which is made if it is not there; returns its path."""
+    """Writes answers.parquet, and mistakes.json beside it, into a folder; returns the path of the first."""
     import pandas as pd
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     pd.DataFrame(answers, columns=Answer._fields).to_parquet(path, index=False)
+    mine = [
+        Mistake(text=one.text, label=one.label, predicted=one.predicted, confidence=one.confidence)
+        for one in answers
+        if one.model == MODELS[0]
+    ]
+    (folder / MISTAKES).write_text(find_mistakes(mine).model_dump_json(), encoding="utf-8")
     return path
 
 

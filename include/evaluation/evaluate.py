@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from include.evaluation.answers import MODELS, Answer, keys_of
 from include.evaluation.counting import Known
 from include.evaluation.gates import Decision, Thresholds, decide
-from include.evaluation.metrics import Flips, Metrics, find_flips, measure
+from include.evaluation.metrics import Flips, Metrics, cut, find_flips, measure
 from include.evaluation.words import without_outcome
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def assess(
         if champion is None
         else find_flips(golden_texts, golden_labels, _confident(champion[1]), _confident(challenger[1])),
         context=context,
-        answers=_answers(keys if keys is not None else keys_of(golden_texts), golden_labels, judging, models, context),
+        answers=_answers(keys or keys_of(golden_texts), golden_texts, golden_labels, judging, models, context),
     )
 
 
@@ -275,6 +275,7 @@ def _part(labels: Sequence[str], predicted: Sequence[Sequence[str] | None], of: 
 
 def _answers(
     keys: Sequence[str],
+    texts: Sequence[str],
     labels: Sequence[str],
     established: Sequence[bool],
     models: Sequence[tuple[str, Scores] | None],
@@ -282,10 +283,10 @@ def _answers(
 ) -> list[Answer]:
     versions = (context.challenger_version, context.champion_version, context.anchor_version)
     return [
-        Answer(key, label, judges, name, version, model[0], *answer)
+        Answer(key, label, judges, name, version, model[0], *answer, cut(text))
         for name, version, model in zip(MODELS, versions, models, strict=True)
         if model is not None
-        for key, label, judges, answer in zip(keys, labels, established, _confident(model[1]), strict=True)
+        for key, text, label, judges, answer in zip(keys, texts, labels, established, _confident(model[1]), strict=True)
     ]
 
 

@@ -123,7 +123,7 @@ def find_flips(
         if (old == label) == (new == label):
             continue
         flip = Flip(
-            text=text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…",
+            text=cut(text),
             label=label,
             champion=old,
             champion_confidence=old_confidence,
@@ -132,6 +132,11 @@ def find_flips(
         )
         (fixed if new == label else broken).append(flip)
     return Flips(fixed_count=len(fixed), broken_count=len(broken), fixed=_surest(fixed), broken=_surest(broken))
+
+
+def cut(text: str) -> str:
+    """A text as it is shown: of a long one its beginning."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
 
 
 def _surest(flips: list[Flip]) -> list[Flip]:

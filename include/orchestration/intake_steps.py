@@ -20,7 +20,7 @@ from include.datasets.judging import UNAPPROVED
 from include.orchestration import batches, golden_rows, handover, listening, reconciling, settling, sweeping
 from include.orchestration.outcome import conclude
 from include.orchestration.training_task import provide_training_pool
-from include.registry import versions
+from include.registry import label_wishes, versions
 from include.registry.promotion import ChampionLost
 from include.settings import settings
 from include.uploads import claims
@@ -154,6 +154,8 @@ def plan_of(run_id: str, sources: list[Source], params: dict[str, Any]) -> Plan:
     """What a run that begins now works on, with these files; changes nothing."""
     model_name = settings().model_name
     golden_set = golden.read(model_name) or golden.nothing()
+    engine = settling.warehouse()
+    wishes = label_wishes.of_model(engine, model_name)
     waited = [Source(uri=uri, key=key, batch_id=name) for uri, key, name in newcomers.waiting(model_name)]
     return Plan(
         run_id=run_id,
@@ -163,11 +165,12 @@ def plan_of(run_id: str, sources: list[Source], params: dict[str, Any]) -> Plan:
         approved=sorted(
             name for name in {one.batch_id for one in (*sources, *waited)} if golden_rows.is_approved(name)
         ),
-        parent_dataset_id=versions.parent_dataset_id(model_name, settling.warehouse()),
+        parent_dataset_id=versions.parent_dataset_id(model_name, engine),
         golden_number=golden_set.number,
         text_column=params.get("text_column") or "",
         label_column=params.get("label_column") or "",
-        label_mapping=renaming.combine(golden_set.label_mapping, _mapping(params)),
+        label_mapping=renaming.combine(golden_set.label_mapping, renaming.combine(wishes.mapping, _mapping(params))),
+        admitted=list(wishes.admitted),
     )
 
 

@@ -155,6 +155,7 @@ class Validation:
         )
         difference = self._staged_difference() if assessed.alarms else None
         listed = self._ask_for_labels() if decided.verb == "label" else ""
+        self._keep_unsure()
         headline = {"retrain": "Drift: retrain", "label": "Drift: label", "wait": "Drift: wait"}.get(decided.verb, "")
         self._conclude(headline, decided.entry.reason, assessed, kept, difference)
         if self.is_over:
@@ -257,6 +258,12 @@ class Validation:
         if not lake.exists(staged) or not lake.read_json(staged)["rows"]:
             return ""
         return lake.write_bytes(lake.monitoring(self.model, f"to_label/{self.day}.csv"), lake.read_bytes(uri))
+
+    def _keep_unsure(self) -> None:
+        """Puts the day's texts of which the champion is least sure where the console asks for labels of them."""
+        rows = traffic.some_rows(self.model, self.day, domain.MOST_TEXTS).to_pylist()
+        if worth := domain.worth_labelling(rows):
+            lake.write_bytes(lake.monitoring(self.model, f"unsure/{self.day}.csv"), domain.as_csv(worth))
 
     def _tell(self, decided: Decided, difference: Difference | None, listed: str, *, starts: bool) -> None:
         """One alert for what is acted on, one for a budget that is used up; a drift that waits was told before."""

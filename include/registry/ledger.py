@@ -9,7 +9,8 @@ Besides what the pipeline decides, it has what it finds: ``by_hand``, somebody s
 say: ``await`` is a challenger that waits for one, and the ``promote``, ``reject`` or ``supersede`` after it the end of
 that; ``establish`` and ``approve_corrections`` are about golden rows. ``bake`` says that a new champion that had only a
 share of the requests has held, and has all of them now. ``drift_decision`` is what follows on a day from the champion's
-traffic: ``retrain``, ``label``, ``wait`` or ``nothing``, as its facts say.
+traffic: ``retrain``, ``label``, ``wait`` or ``nothing``, as its facts say. ``admit_label``, ``merge_label`` and
+``withdraw_label`` are what persons say of labels (``label_wishes``).
 """
 
 import hashlib
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Verb = Literal[
     "promote", "reject", "rollback", "by_hand", "restore", "correct",
     "await", "supersede", "establish", "approve_corrections", "bake", "drift_decision",
+    "admit_label", "merge_label", "withdraw_label",
 ]  # fmt: skip
 TRAINING_DAGS = ("bert_model_training_pipeline", "weekly_etl", "model_retraining_dag", "ml_pipeline_dag")
 """Whose runs take batches, end in a decision, and write how they ended among their reports."""

@@ -20,6 +20,11 @@ class ConsoleSettings(BaseSettings):
     serving_token: SecretStr = Field(
         SecretStr(""), validation_alias="CONSOLE_SERVING_TOKEN", description="a token of it, where it asks for one"
     )
+    s3_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="S3's endpoint as a browser reaches it, if that is another than AWS_ENDPOINT_URL",
+    )
     price_per_hour: float = Field(0.0, ge=0, description="of a training, shown beside the time that it takes; 0: not")
     currency: str = Field("USD", min_length=1, max_length=8, description="of that price")
     origins: Names = Field(

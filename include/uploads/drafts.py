@@ -24,6 +24,7 @@ from include.datasets.names import has_unfinished_name, is_debris
 PATIENCE = timedelta(minutes=1)
 LONGEST_NAME = 150  # characters
 FOLDER = "console"  # of incoming/
+LABELLED = "feedback/console"  # whose rows neither judge nor choose the best epoch
 ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
 
 
@@ -45,6 +46,7 @@ class Draft(BaseModel):
     size: int = 0  # bytes
     by: str
     at: datetime
+    folder: str = FOLDER  # of incoming/, that it is uploaded to
 
     @property
     def uri(self) -> str:
@@ -54,7 +56,7 @@ class Draft(BaseModel):
     @property
     def key(self) -> str:
         """The key of the upload that it will be."""
-        return f"incoming/{FOLDER}/{self.draft_id}/{self.name}"
+        return f"incoming/{self.folder}/{self.draft_id}/{self.name}"
 
 
 class HandedOver(BaseModel):
@@ -117,16 +119,28 @@ def new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
-def keep_file(path: Path, name: str, by: str) -> Draft:
-    """Makes a draft of a local file. Raises DraftRefused."""
+def keep_file(path: Path, name: str, by: str, folder: str = FOLDER) -> Draft:
+    """Makes a draft of a local file; ``folder`` is that of incoming/ it will be uploaded to. Raises DraftRefused."""
     size = path.stat().st_size
     if not size:
         raise DraftRefused(f"{name!r} is empty")
     draft = Draft(
-        draft_id=new_id(), kind="file", name=file_name(name), size=size, by=by, at=datetime.now(UTC)
-    )  # fmt: skip
+        draft_id=new_id(), kind="file", name=file_name(name), size=size, by=by, at=datetime.now(UTC), folder=folder
+    )
     lake.upload_file(path, draft.uri)
     return _keep(draft)
+
+
+def expect_file(name: str, size: int, by: str) -> Draft:
+    """Makes a draft of a file that is still to come, to where its ``uri`` says. Raises DraftRefused."""
+    if size < 1:
+        raise DraftRefused(f"{name!r} is empty")
+    return _keep(Draft(draft_id=new_id(), kind="file", name=file_name(name), size=size, by=by, at=datetime.now(UTC)))
+
+
+def has_come(draft: Draft) -> bool:
+    """Whether the file of a draft lies there whole."""
+    return lake.exists(draft.uri) and int(lake.filesystem(draft.uri).info(draft.uri)["size"]) == draft.size
 
 
 def keep_address(uri: str, by: str) -> Draft:

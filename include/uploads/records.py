@@ -72,10 +72,10 @@ class Batch(BaseModel):
 def read_batch(batch_id: str) -> Batch | None:
     """A sealed batch; None if it is not sealed (yet), or if somebody has damaged its manifest: that is logged."""
     uri = lake.claims(batch_id, "manifest.json")
-    if not lake.exists(uri):
-        return None
     try:
         return Batch.model_validate_json(lake.read_bytes(uri))
+    except FileNotFoundError:
+        return None
     except ValidationError as error:  # it must not keep the other batches from being used
         logger.error("%s is damaged: %s", uri, error)
         return None

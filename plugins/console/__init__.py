@@ -21,8 +21,10 @@ def register(app: Any) -> None:
     """Adds the pages to Airflow's webserver."""
     from plugins.console import api
     from plugins.console.data_pages import DataPages
+    from plugins.console.label_pages import LabelPages
     from plugins.console.model_pages import ModelPages
     from plugins.console.train_pages import TrainPages, exempt_upload
+    from plugins.console.version_pages import VersionPages
     from plugins.console.watch_pages import WatchPages
 
     pages = {
@@ -34,6 +36,7 @@ def register(app: Any) -> None:
     }
     for entry, view in pages.items():
         app.appbuilder.add_view(view, menu_name(entry), label=entry, category=CATEGORY)
-    app.appbuilder.add_view_no_menu(api.TokenApi)
+    for view in (VersionPages, LabelPages, api.TokenApi):
+        app.appbuilder.add_view_no_menu(view)
     exempt_upload(app)
     api.exempt(app)

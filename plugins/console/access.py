@@ -17,7 +17,7 @@ from airflow.auth.managers.models.resource_details import DagAccessEntity, DagDe
 from airflow.exceptions import AirflowNotFoundException
 from airflow.www.extensions.init_auth_manager import get_auth_manager
 from botocore.exceptions import BotoCoreError, ClientError
-from flask import Response, current_app, make_response, redirect, render_template, request, url_for
+from flask import Response, current_app, g, make_response, redirect, render_template, request, url_for
 from flask_appbuilder import BaseView, expose
 
 from plugins.console import catalogue
@@ -29,6 +29,7 @@ FOLDER = Path(__file__).parent
 PIPELINE, LISTENER = "bert_model_training_pipeline", "s3_upload_listener"
 PREVIEW, ROLLBACK = "preview_upload", "model_rollback"
 DECIDE_CHALLENGER, DECIDE_UPLOAD = "decide_challenger", "decide_upload"
+REPRODUCE, DECIDE_LABELS = "reproduce_version", "decide_labels"
 
 POLICY = "; ".join(
     [
@@ -37,10 +38,10 @@ POLICY = "; ".join(
         "style-src 'self' 'unsafe-inline'",  # Airflow's navigation has style attributes
         "img-src 'self' data:",
         "font-src 'self' data:",
-        "connect-src 'self'",
         "form-action 'self'",
         "base-uri 'none'",
         "frame-ancestors 'none'",
+        "connect-src 'self'",  # the last one: a view adds to it what else its script talks to
     ]
 )
 HEADERS = {
@@ -97,6 +98,8 @@ def route(url: str, *, methods: Sequence[str] = ("GET",), starts: str = "") -> C
             allowed = may_see() and (not starts or may_start(starts))
             answer = _answer(self, view, arguments) if allowed else _refuse(starts)
             answer.headers.update(HEADERS)
+            if also := g.pop("connects_to", ""):
+                answer.headers["Content-Security-Policy"] = f"{POLICY} {also}"
             return answer
 
         guarded.starts = starts  # type: ignore[attr-defined]
@@ -151,6 +154,8 @@ def surroundings() -> dict[str, Any]:
         "may_roll_back": may_start(ROLLBACK),
         "may_approve": may_start(DECIDE_CHALLENGER),
         "may_decide_uploads": may_start(DECIDE_UPLOAD),
+        "may_decide_labels": may_start(DECIDE_LABELS),
+        "may_reproduce": may_start(REPRODUCE),
         "asset": asset,
         "appbuilder": current_app.appbuilder,  # type: ignore[attr-defined]
     }

@@ -1,6 +1,5 @@
 """The pages Data: what was uploaded and what became of it, and rejected rows to be mended and sent back."""
 
-import csv
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -14,13 +13,12 @@ from include.uploads import drafts, lifecycle
 from include.uploads.lifecycle import State
 from include.uploads.open_batches import in_parallel
 from include.uploads.records import Batch, read_batch
-from plugins.console import rejected, runs, warehouse
+from plugins.console import parquet, rows, runs, warehouse
 from plugins.console.access import PIPELINE, Pages, Refused, person, route
 from plugins.console.catalogue import of_request
 
 ROWS_AT_ONCE = 50
 SHOWN_FILES = 200
-LONGEST_CELL = 100_000  # characters of a mended text
 
 
 class DataPages(Pages):
@@ -66,7 +64,7 @@ class DataPages(Pages):
         """Its rejected rows as a file to mend."""
         uri = _existing(batch_id)
         headers = {"Content-Disposition": f"attachment; filename=rejected-{lake.slug(batch_id)}.csv"}
-        return Response(stream_with_context(rejected.as_csv(uri)), mimetype="text/csv", headers=headers)
+        return Response(stream_with_context(parquet.rejected_as_csv(uri)), mimetype="text/csv", headers=headers)
 
     @route("/batches/<batch_id>/mend", starts=PIPELINE)
     def mend(self, batch_id: str) -> str:
@@ -78,8 +76,8 @@ class DataPages(Pages):
     def rejected_rows(self, batch_id: str) -> dict[str, Any]:
         """Some of its rejected rows."""
         offset = max(request.args.get("offset", 0, type=int), 0)
-        rows = rejected.some(_existing(batch_id), offset, ROWS_AT_ONCE + 1)
-        return {"rows": rows[:ROWS_AT_ONCE], "more": len(rows) > ROWS_AT_ONCE}
+        found = parquet.some_rejected(_existing(batch_id), offset, ROWS_AT_ONCE + 1)
+        return {"rows": found[:ROWS_AT_ONCE], "more": len(found) > ROWS_AT_ONCE}
 
     @route("/batches/<batch_id>/mended", methods=["POST"], starts=PIPELINE)
     def mended(self, batch_id: str) -> tuple[dict[str, str], int]:
@@ -87,34 +85,10 @@ class DataPages(Pages):
         _existing(batch_id)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "mended.csv"
-            _write(path, _mended_rows())
+            rows.write(path, rows.posted())
             draft = drafts.keep_file(path, f"mended-{lake.slug(batch_id)[:80]}.csv", person())
         runs.start_preview(draft.draft_id, draft.name)
         return {"page": url_for("TrainPages.draft", draft_id=draft.draft_id)}, 201
-
-
-def _mended_rows() -> list[dict[str, str]]:
-    """The rows of the request. Raises Refused."""
-    body = request.get_json(silent=True)
-    rows = body.get("rows") if isinstance(body, dict) else None
-    if not isinstance(rows, list) or not rows:
-        raise Refused(of_request()("Mend a row first."))
-    names = ("text", "label")
-    fit = all(
-        isinstance(row, dict) and all(isinstance(row.get(name), str) for name in names)
-        and all(len(row[name]) <= LONGEST_CELL for name in names)
-        for row in rows
-    )  # fmt: skip
-    if not fit:
-        raise Refused(of_request()("Each row needs a text and a label."))
-    return [{name: row[name] for name in names} for row in rows]
-
-
-def _write(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as target:
-        writer = csv.DictWriter(target, ("text", "label"))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @lru_cache(maxsize=2_000)

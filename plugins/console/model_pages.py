@@ -1,22 +1,20 @@
 """The page Model: the champion, what waits for a person, decisions, rolling back, trying a sentence."""
 
-import secrets
-from datetime import UTC, datetime
 from typing import Any
 
-import requests
 from flask import flash, redirect, request, url_for
 from werkzeug.wrappers import Response
 
 from include import lake
+from include.evaluation.mistakes import Mistakes
 from include.settings import settings
 from include.settings.console import ConsoleSettings
-from plugins.console import runs, warehouse
+from plugins.console import runs, serving, warehouse
 from plugins.console.access import DECIDE_CHALLENGER, DECIDE_UPLOAD, ROLLBACK, Pages, Refused, person, route
 from plugins.console.catalogue import of_request
+from plugins.console.version_pages import mistakes_of
 
-LONGEST_REASON, LONGEST_TEXT = 1_000, 5_000  # characters
-SERVER_SECONDS = 10.0
+LONGEST_TEXT = 5_000  # characters
 SHOWN_SOURCES = 20
 
 
@@ -37,6 +35,8 @@ class ModelPages(Pages):
             model_name=name,
             champion=now,
             judged=warehouse.judged(name, now.version) if now else None,
+            accuracies=warehouse.accuracies(name, now.decided_at) if now else {},
+            mistakes=_mistakes(name, now.version) if now else None,
             dataset=_dataset(now.dataset_id) if now else None,
             former=warehouse.former_champions(name),
             waits=warehouse.waits(name),
@@ -49,9 +49,9 @@ class ModelPages(Pages):
     @route("/roll-back", methods=["POST"], starts=ROLLBACK)
     def roll_back(self) -> Response:
         """Asks for an earlier version, in the name of whoever asks."""
-        conf = {"reason": _reason(), "name": person(), "replaces": request.form.get("replaces") or None}
+        conf = {"reason": runs.reason(), "name": person(), "replaces": request.form.get("replaces") or None}
         version = request.form.get("version", "")
-        _start(ROLLBACK, conf | ({"to_version": version} if version else {}))
+        runs.start_asked(ROLLBACK, conf | ({"to_version": version} if version else {}))
         flash(of_request()("Rolling back: the version is loaded and answers the golden rows first."), "info")
         return redirect(url_for("ModelPages.model", _anchor="asked"))
 
@@ -61,8 +61,8 @@ class ModelPages(Pages):
         decision, run_id = request.form.get("decision", ""), request.form.get("run_id", "")
         if decision not in ("approve", "reject") or not run_id:
             raise Refused(of_request()("Say which challenger, and whether to approve or to reject it."))
-        conf = {"run_id": run_id, "decision": decision, "name": person(), "reason": _reason()}
-        _start(DECIDE_CHALLENGER, conf)
+        conf = {"run_id": run_id, "decision": decision, "name": person(), "reason": runs.reason()}
+        runs.start_asked(DECIDE_CHALLENGER, conf)
         flash(of_request()("Your decision is being carried out."), "info")
         return redirect(url_for("ModelPages.model", _anchor="asked"))
 
@@ -72,7 +72,9 @@ class ModelPages(Pages):
         decision, run_id = request.form.get("decision", ""), request.form.get("run_id", "")
         if decision not in ("approve_corrections", "readmit", "establish") or not run_id:
             raise Refused(of_request()("Say of which run, and what is to be done."))
-        _start(DECIDE_UPLOAD, {"run_id": run_id, "decision": decision, "name": person(), "reason": _reason()})
+        runs.start_asked(
+            DECIDE_UPLOAD, {"run_id": run_id, "decision": decision, "name": person(), "reason": runs.reason()}
+        )
         flash(of_request()("Your decision is being carried out."), "info")
         return redirect(url_for("DataPages.data"))
 
@@ -87,18 +89,9 @@ class ModelPages(Pages):
         return _ask(text)
 
 
-def _start(dag_id: str, conf: dict[str, Any]) -> None:
-    at = datetime.now(UTC)
-    if runs.paused(dag_id):
-        raise Refused(of_request()("The DAG {dag} is paused: take it out of its pause first.", dag=dag_id), 409)
-    runs.start(dag_id, f"console__{at:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", conf)
-
-
-def _reason() -> str:
-    reason = str(request.form.get("reason", "")).strip()
-    if not reason:
-        raise Refused(of_request()("Say why: the ledger keeps it."))
-    return reason[:LONGEST_REASON]
+def _mistakes(model_name: str, version: str) -> Mistakes | None:
+    made = warehouse.made(model_name, version)
+    return mistakes_of(made.dag_run_id) if made else None
 
 
 def _dataset(dataset_id: str) -> dict[str, Any] | None:
@@ -118,22 +111,5 @@ def _dataset(dataset_id: str) -> dict[str, Any] | None:
 
 
 def _ask(text: str) -> dict[str, Any]:
-    config, say = ConsoleSettings(), of_request()
-    if not config.serving_url:
-        raise Refused(say("No model server is set: BERT_CONSOLE_SERVING_URL names it."), 409)
-    token = config.serving_token.get_secret_value()
-    try:
-        answer = requests.post(
-            f"{config.serving_url.rstrip('/')}/predict",
-            json={"texts": [text], "top_k": 5},
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=SERVER_SECONDS,
-        )
-    except requests.RequestException as error:
-        raise Refused(say("The model server does not answer ({name}).", name=type(error).__name__), 502) from error
-    if not answer.ok:
-        raise Refused(
-            say("The model server answers {code}: {text}", code=answer.status_code, text=answer.text[:300]), 502
-        )
-    found = answer.json()
+    found = serving.ask("predict", {"texts": [text], "top_k": 5})
     return {"version": found["version"], "top": found["predictions"][0]["top"]}

@@ -1,8 +1,9 @@
 """What the console asks of Airflow: runs with their tasks, starting one, pauses, and the audit log."""
 
 import json
+import secrets
 import statistics
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.api.common.trigger_dag import trigger_dag
@@ -10,11 +11,12 @@ from airflow.exceptions import AirflowException, DagRunAlreadyExists
 from airflow.models import DagModel, DagRun, Log, TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
-from flask import url_for
+from flask import request, url_for
 from pydantic import BaseModel
 from sqlalchemy import func
 
 from plugins.console.access import PIPELINE, PREVIEW, Refused, person
+from plugins.console.catalogue import of_request
 
 OVER = ("success", "failed")
 STEPS = {
@@ -30,6 +32,7 @@ STEPS = {
 """What the pipeline's tasks do, in words, in their order."""
 
 TYPICAL_RUNS = 5
+LONGEST_REASON = 1_000  # characters
 
 
 class Step(BaseModel):
@@ -74,6 +77,21 @@ def start(dag_id: str, run_id: str, conf: dict[str, Any]) -> bool:
         raise Refused(str(error)) from error
     audit("console.start", dag_id, run_id, conf)
     return True
+
+
+def start_asked(dag_id: str, conf: dict[str, Any]) -> None:
+    """Starts a run by which a person's word is carried out. Raises Refused if nobody would."""
+    if paused(dag_id):
+        raise Refused(of_request()("The DAG {dag} is paused: take it out of its pause first.", dag=dag_id), 409)
+    start(dag_id, f"console__{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", conf)
+
+
+def reason() -> str:
+    """Why somebody asks for something. Raises Refused if he does not say."""
+    given = str(request.form.get("reason", "")).strip()
+    if not given:
+        raise Refused(of_request()("Say why: the ledger keeps it."))
+    return given[:LONGEST_REASON]
 
 
 def audit(event: str, dag_id: str, run_id: str = "", extra: dict[str, Any] | None = None, who: str = "") -> None:

@@ -4,12 +4,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flask import Response, current_app, flash, redirect, request, url_for
+from flask import Response, current_app, flash, g, redirect, request, url_for
 from flask_wtf.csrf import validate_csrf
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import ValidationError
 
-from include import lake
+from include import lake, presigned
 from include.registry.ledger import TRAINING_DAGS
 from include.settings.console import ConsoleSettings
 from include.uploads import drafts
@@ -45,9 +45,12 @@ class TrainPages(Pages):
     @route("/")
     def train(self) -> str:
         """Where a file is dropped, and what was looked at lately."""
+        store = presigned.origin(ConsoleSettings().s3_url)
+        g.connects_to = store
         return self.page(
             "train.html",
             most_mib=ConsoleSettings().upload_mib,
+            direct_gib=presigned.MOST_BYTES >> 30 if store else 0,
             looked_at=[one for one in runs.recent(PREVIEW) if one.conf.get("draft_id")],
             runs=runs.recent(PIPELINE),
             **_pauses(*training.FRONT_DOOR, PREVIEW),
@@ -60,6 +63,29 @@ class TrainPages(Pages):
         with tempfile.NamedTemporaryFile() as target:
             training.receive(target)
             draft = training.kept(lambda: drafts.keep_file(Path(target.name), request.args.get("name", ""), person()))
+        return _look_at(draft)
+
+    @route("/uploads", methods=["POST"], starts=PIPELINE)
+    def direct(self) -> tuple[dict[str, str], int]:
+        """Where the browser may put a file that is too large to pass the webserver."""
+        name, size = request.form.get("name", ""), request.form.get("size", 0, type=int)
+        if size > presigned.MOST_BYTES:
+            say, most = of_request(), presigned.MOST_BYTES >> 30
+            raise Refused(
+                say("The file is larger than {n} GiB: put it into the bucket, and give its address.", n=most), 413
+            )
+        draft = training.kept(lambda: drafts.expect_file(name, size, person()))
+        address = presigned.to_write(draft.uri, endpoint=ConsoleSettings().s3_url)
+        if not address:
+            raise Refused(of_request()("This bucket takes no files from a browser."), 409)
+        return {"put": address, "come": url_for("TrainPages.come", draft_id=draft.draft_id)}, 201
+
+    @route("/uploads/<draft_id>", methods=["POST"], starts=PIPELINE)
+    def come(self, draft_id: str) -> Any:
+        """Has a file looked at that the browser has put into the bucket."""
+        draft = training.draft(draft_id)
+        if draft.kind != "file" or not drafts.has_come(draft):
+            raise Refused(of_request()("The upload was cut off. Try again."), 409)
         return _look_at(draft)
 
     @route("/addresses", methods=["POST"], starts=PIPELINE)

@@ -19,6 +19,11 @@ from include.registry.ledger import MOVES
 
 ENDS_OF_A_WAIT = ("reject", "supersede", *MOVES)
 FLOOR = "accuracy_floor"
+OF_LABELS = ("admit_label", "merge_label", "withdraw_label")
+JUDGED = ("promote", "reject", "await")
+"""What ends the run that made a version: it has left what that answered."""
+
+MOST_VERSIONS = 200
 
 
 class Decision(BaseModel):
@@ -101,13 +106,50 @@ def judged(model_name: str, version: str) -> Decision | None:
     return found[0] if found else None
 
 
+def made(model_name: str, version: str) -> Decision | None:
+    """The decision about a version by the run that made it; None if there is no such version.
+
+    A version that was registered again is the one whose files it has.
+    """
+    found = _decisions(
+        "WHERE model_name = :model AND version = :version AND verb = ANY(:verbs) ORDER BY seq LIMIT 1",
+        {"model": model_name, "version": version, "verbs": [*JUDGED, "restore"]},
+    )
+    if found and found[0].verb == "restore" and found[0].previous_champion not in (None, version):
+        return made(model_name, str(found[0].previous_champion))
+    return found[0] if found else None
+
+
+def versions(model_name: str, limit: int = MOST_VERSIONS) -> list[Decision]:
+    """The newest versions, each with the first that was decided about it."""
+    return _decisions(
+        "JOIN (SELECT min(seq) AS first FROM promotion_ledger WHERE model_name = :model AND version <> '' "
+        "AND verb = ANY(:verbs) GROUP BY version ORDER BY first DESC LIMIT :limit) firsts ON firsts.first = entry.seq "
+        "ORDER BY seq DESC",
+        {"model": model_name, "verbs": [*JUDGED, "restore"], "limit": limit},
+        columns="entry.*",
+    )
+
+
+def label_mapping(model_name: str) -> dict[str, str]:
+    """Old names of labels and what they are called now, by the newest decision that tells of any."""
+    found = _decisions(
+        "WHERE model_name = :model AND verb = 'promote' AND (to_jsonb(entry) -> 'facts') ? 'label_mapping' "
+        "ORDER BY seq DESC LIMIT 1",
+        {"model": model_name},
+    )
+    return dict(found[0].facts["label_mapping"]) if found else {}
+
+
 def former_champions(model_name: str, limit: int = 20) -> list[str]:
     """The versions that were the champion, each once, the newest first; without the one that is."""
-    found = _decisions(
-        "WHERE model_name = :model AND verb = ANY(:moves) ORDER BY seq DESC LIMIT 500",
-        {"model": model_name, "moves": list(MOVES)},
+    found = _rows(
+        "promotion_ledger",
+        "WHERE model_name = :model AND verb = ANY(:moves) GROUP BY version ORDER BY newest DESC LIMIT :limit OFFSET 1",
+        {"model": model_name, "moves": list(MOVES), "limit": limit},
+        columns="version, max(seq) AS newest",
     )
-    return list(dict.fromkeys(one.version for one in found))[1 : limit + 1]
+    return [str(one["version"]) for one in found]
 
 
 def waits(model_name: str) -> list[Decision]:
@@ -120,7 +162,7 @@ def waits(model_name: str) -> list[Decision]:
     )
 
 
-def uploads(*, state: str = "", page: int = 1, size: int = 25) -> tuple[list[Upload], bool]:
+def uploads(*, state: str = "", page: int = 1, size: int = 20) -> tuple[list[Upload], bool]:
     """A page of batches, those that changed last first, and whether there are more."""
     condition = "WHERE state = :state " if state else ""
     rows = _rows(
@@ -148,12 +190,34 @@ def upload(batch_id: str) -> Upload | None:
 
 
 def watched(model_name: str, days: int = 60) -> list[dict[str, Any]]:
-    """What was found when the model was watched, the newest day first."""
+    """What was found when the model was watched, the newest day first; in words only what failed or is the newest."""
     return _rows(
         "monitoring_results",
         'WHERE model = :model AND day > current_date - CAST(:days AS integer) ORDER BY day DESC, "check" LIMIT 5000',
         {"model": model_name, "days": days},
+        columns="day, \"check\", value, threshold, verdict, CASE WHEN verdict = 'failed' "
+        "OR day > current_date - 3 THEN told ELSE '' END AS told",
     )
+
+
+def said_of_labels(model_name: str, limit: int = 20) -> list[Decision]:
+    """What persons have said of labels, the newest first."""
+    return _decisions(
+        "WHERE model_name = :model AND verb = ANY(:verbs) ORDER BY seq DESC LIMIT :limit",
+        {"model": model_name, "verbs": list(OF_LABELS), "limit": limit},
+    )
+
+
+def accuracies(model_name: str, since: datetime) -> dict[str, dict[str, Any]]:
+    """The newest of the checks ``accuracy.…`` that are about a champion since a moment, by what is behind the stop."""
+    rows = _rows(
+        "monitoring_results",
+        "WHERE model = :model AND day >= CAST(:since AS date) AND \"check\" LIKE 'accuracy.%' "
+        "AND day = (SELECT max(day) FROM monitoring_results newest WHERE newest.model = :model "
+        "AND newest.\"check\" = 'accuracy.live')",
+        {"model": model_name, "since": since},
+    )
+    return {str(row["check"]).removeprefix("accuracy."): row for row in rows}
 
 
 def drift_decisions(model_name: str, limit: int = 10) -> list[Decision]:
@@ -164,15 +228,24 @@ def drift_decisions(model_name: str, limit: int = 10) -> list[Decision]:
     )
 
 
-def _decisions(rest: str, values: dict[str, Any]) -> list[Decision]:
-    return [Decision.model_validate(row) for row in _rows("promotion_ledger", rest, values)]
+def retrainings(model_name: str, since: datetime) -> list[Decision]:
+    """The decisions since a moment by which a drift has used up some of the month's retrainings, the newest first."""
+    return _decisions(
+        "WHERE model_name = :model AND verb = 'drift_decision' AND decided_at > :since "
+        "AND to_jsonb(entry) -> 'facts' ->> 'decision' = 'retrain' ORDER BY seq DESC",
+        {"model": model_name, "since": since},
+    )
 
 
-def _rows(table: str, rest: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+def _decisions(rest: str, values: dict[str, Any], columns: str = "*") -> list[Decision]:
+    return [Decision.model_validate(row) for row in _rows("promotion_ledger", rest, values, columns)]
+
+
+def _rows(table: str, rest: str, values: dict[str, Any], columns: str = "*") -> list[dict[str, Any]]:
     """Rows of one of our tables as JSON; none if there is no such table."""
     if not _is_there(table):
         return []
-    statement = sa.text(f"SELECT to_jsonb(entry) FROM (SELECT * FROM {table} entry {rest}) entry")
+    statement = sa.text(f"SELECT to_jsonb(entry) FROM (SELECT {columns} FROM {table} entry {rest}) entry")
     with engine().connect() as connection:
         found: Sequence[Any] = connection.execute(statement, values).all()
         return [row[0] for row in found]

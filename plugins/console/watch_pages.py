@@ -1,15 +1,23 @@
 """The page Watch: what was found when the model was watched, and why it was, or was not, trained again."""
 
 from collections import defaultdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from flask import url_for
+
 from include.settings import settings
-from plugins.console import warehouse
+from include.settings.monitoring import MonitoringSettings
+from plugins.console import runs, training, warehouse
 from plugins.console.access import Pages, route
 from plugins.console.catalogue import Words, of_request
 
 SERIES_DAYS = 60
+BUDGET_DAYS = 30
 FAILED = "failed"
+RETRAINING = "model_retraining_dag"
+SUBJECTS = ("drift", "accuracy", "predictions", "uploads", "training_examples")
+"""What stands before a check's full stop, in the order in which it is shown; others come after."""
 
 
 class WatchPages(Pages):
@@ -21,13 +29,19 @@ class WatchPages(Pages):
     @route("/")
     def watch(self) -> str:
         """Drift and quality by day."""
-        name = settings().model_name
+        name, say, config = settings().model_name, of_request(), MonitoringSettings()
         results, decisions = warehouse.watched(name, SERIES_DAYS), warehouse.drift_decisions(name)
+        used = warehouse.retrainings(name, datetime.now(UTC) - timedelta(days=BUDGET_DAYS))
         return self.page(
             "watch.html",
             model_name=name,
-            why=_why(of_request(), decisions, results),
-            checks=_by_check(results),
+            why=_why(say, decisions, results),
+            run=_run_of(decisions[0]) if decisions else "",
+            used=len(used),
+            allowed=config.drift_retrainings_a_month,
+            free_from=_free_from(used, config.drift_retrainings_a_month),
+            on_drift=config.retrain_on_drift,
+            subjects=_by_subject(_by_check(results)),
             alarms=[row for row in results if not is_good(row)][:50],
             decisions=decisions,
             days=SERIES_DAYS,
@@ -39,11 +53,24 @@ def is_good(row: dict[str, Any]) -> bool:
     return bool(row.get("verdict") != FAILED)
 
 
+def _free_from(used: list[warehouse.Decision], allowed: int) -> datetime | None:
+    """From when on a drift may start a retraining again; None if it may now, or never."""
+    if not allowed or len(used) < allowed:
+        return None
+    return used[allowed - 1].decided_at + timedelta(days=BUDGET_DAYS)  # the newest first
+
+
+def _run_of(decision: warehouse.Decision) -> str:
+    """The address of the run that carries a decision out; empty if there is none."""
+    run_id = f"drift__{decision.decision_id}"
+    found = runs.find(RETRAINING, run_id)
+    return url_for("TrainPages.run", dag_id=RETRAINING, run_id=run_id) if found else ""
+
+
 def _why(say: Words, decisions: list[warehouse.Decision], results: list[dict[str, Any]]) -> str:
     """Why the model was, or was not, trained again: one sentence."""
     if decisions:
-        asked = say("Trained again") if decisions[0].facts.get("decision") == "retrain" else say("Not trained again")
-        return f"{asked}: {decisions[0].reason}"
+        return _decided(say, decisions[0])
     if not results:
         return say("The model is not watched yet: nothing was found, so nothing was decided.")
     newest = max(str(row["day"]) for row in results)
@@ -51,6 +78,27 @@ def _why(say: Words, decisions: list[warehouse.Decision], results: list[dict[str
     if bad:
         return say("On {day} these checks complained: {checks}. No training was decided on yet.", day=newest, checks=", ".join(bad))  # noqa: E501 # fmt: skip
     return say("Not trained again: on {day}, the last day that was looked at, nothing was found.", day=newest)
+
+
+def _decided(say: Words, newest: warehouse.Decision) -> str:
+    """What has become of the newest decision; its reason is the pipeline's own words."""
+    day, reason = str(newest.facts.get("day", newest.decided_at.date())), newest.reason
+    if newest.facts.get("decision") != "retrain":
+        return say("Not trained again: on {day}, {reason}", day=day, reason=reason)
+    run_id = f"drift__{newest.decision_id}"
+    run = runs.find(RETRAINING, run_id)
+    if run is None:
+        if not MonitoringSettings().retrain_on_drift:
+            return say("Not trained again, though it was due on {day}, as BERT_RETRAIN_ON_DRIFT is false: {reason}", day=day, reason=reason)  # noqa: E501 # fmt: skip
+        return say("To be trained again: on {day}, {reason}", day=day, reason=reason)
+    if not run.is_over:
+        return say("It is being trained again: on {day}, {reason}", day=day, reason=reason)
+    ended = training.outcome(RETRAINING, run_id).get("outcome")
+    if ended is None:
+        return say("Its training has failed, which was due as on {day}, {reason}", day=day, reason=reason)
+    if ended == "promoted":
+        return say("Trained again: on {day}, {reason}", day=day, reason=reason)
+    return say("Trained again, and the champion stayed ({outcome}): on {day}, {reason}", outcome=ended, day=day, reason=reason)  # noqa: E501 # fmt: skip
 
 
 def _by_check(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -61,9 +109,20 @@ def _by_check(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "points": [{"day": str(row["day"]), "value": row.get("value"), "good": is_good(row)} for row in rows],
+            "points": [[row["day"], row.get("value")] for row in rows],
             "threshold": rows[-1].get("threshold"),
             "last": rows[-1],
         }
         for name, rows in sorted(found.items())
     ]
+
+
+def _by_subject(checks: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The checks by what they are about; of drift the score first, which tells of all the tests."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for check in checks:
+        found[check["name"].split(".", 1)[0]].append(check)
+    for mine in found.values():
+        mine.sort(key=lambda check: (check["name"] != "drift.score", check["name"]))
+    order = {subject: at for at, subject in enumerate(SUBJECTS)}
+    return sorted(found.items(), key=lambda one: (order.get(one[0], len(order)), one[0]))

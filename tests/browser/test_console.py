@@ -13,7 +13,6 @@ from dev.observe import PIPELINE
 from tests.scenarios.story import Story, messages, wait
 
 Visit = Callable[..., Page]
-Picture = Callable[[Page, str], None]
 MINUTES = 8 * 60_000  # for a training, beside other tests
 SCRIPT = "<script>document.title = 'taken over'</script>"
 
@@ -46,9 +45,7 @@ def number(page: Page, selector: str) -> int:
 
 
 @pytest.mark.timeout(1_800)
-def test_a_person_trains_from_a_file_with_bad_rows_and_sees_the_run_to_its_decision(
-    story: Story, visit: Visit, picture: Picture
-) -> None:
+def test_a_person_trains_from_a_file_with_bad_rows_and_sees_the_run_to_its_decision(story: Story, visit: Visit) -> None:
     """The pipeline is paused at first, and the button is clicked twice."""
     content, good = labelled(story, 901)
     story.airflow.patch(f"dags/{PIPELINE}", json={"is_paused": True}).raise_for_status()
@@ -56,7 +53,6 @@ def test_a_person_trains_from_a_file_with_bad_rows_and_sees_the_run_to_its_decis
     expect(page.locator("#paused")).to_contain_text(PIPELINE)
     page.get_by_role("button", name="Unpause").click()
     expect(page.locator("#paused")).to_have_count(0)
-    picture(page, "train")
 
     drop(page, "from a <person>.csv", content)
     assert number(page, "#rows-in") == good + 3
@@ -64,7 +60,6 @@ def test_a_person_trains_from_a_file_with_bad_rows_and_sees_the_run_to_its_decis
     assert used + rejected + waiting == good + 3
     assert rejected >= 2
     assert page.title() != "taken over"
-    picture(page, "preview")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download them to mend").click()
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text("utf-8-sig"))))
@@ -74,9 +69,7 @@ def test_a_person_trains_from_a_file_with_bad_rows_and_sees_the_run_to_its_decis
     page.get_by_role("button", name="Train", exact=True).dblclick()
     page.wait_for_url("**/console/train/run?*", timeout=MINUTES)
     expect(page.locator("#epochs tr").first).to_be_visible(timeout=MINUTES)
-    picture(page, "training")
     expect(page.locator("#decision")).to_be_visible(timeout=MINUTES)
-    picture(page, "decision")
     (run_id,) = set(story.runs()) - known
     report = story.report_of(run_id)
     (account,) = (file for file in report["files"] if file["key"].endswith("from a <person>.csv"))
@@ -87,7 +80,6 @@ def test_a_person_trains_from_a_file_with_bad_rows_and_sees_the_run_to_its_decis
     page.get_by_role("link", name="from a <person>.csv").click()
     page.get_by_role("link", name="Mend them here").click()
     expect(page.locator("#rows tr")).to_have_count(rejected)
-    picture(page, "mend")
     for line in range(2):
         row = page.locator("#rows tr").nth(line)
         row.get_by_role("textbox").first.fill(f"mended by hand, number {line} of 901")
@@ -98,9 +90,7 @@ def test_a_person_trains_from_a_file_with_bad_rows_and_sees_the_run_to_its_decis
 
 
 @pytest.mark.timeout(1_800)
-def test_an_administrator_approves_and_rolls_back_and_a_trainer_may_not(
-    story: Story, visit: Visit, picture: Picture
-) -> None:
+def test_an_administrator_approves_and_rolls_back_and_a_trainer_may_not(story: Story, visit: Visit) -> None:
     champion = story.champion()
     run_id = story.trigger(promotion="manual", seed=902)
     assert story.report_of(run_id)["outcome"] == "awaiting_approval", story.note(run_id)
@@ -111,10 +101,16 @@ def test_an_administrator_approves_and_rolls_back_and_a_trainer_may_not(
 
     page = visit("ada")
     expect(page.locator("#waits")).to_be_visible()
-    picture(page, "model")
     page.locator("#waits").get_by_label("Why").fill("looks right")
     page.get_by_role("button", name="Approve").click()
     approved = wait(lambda: story.champion() != champion and story.champion(), "an approved champion")
+    page.goto(f"/console/versions/?old={champion}&new={approved}")
+    expect(page.locator("#difference")).to_contain_text("golden rows", timeout=60_000)
+    page.goto(f"/console/versions/{approved}")
+    expect(page.locator("#mistakes")).to_contain_text("golden rows are wrong")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="config.json", exact=True).click()
+    assert "id2label" in download.value.path().read_text()
     page.goto("/console/")
     expect(page.locator(".big").first).to_have_text(f"Version {approved}")
     expect(page.locator("#decisions li").first).to_contain_text("person:ada")
@@ -138,13 +134,12 @@ def test_a_sentence_is_answered_by_the_champion(story: Story, visit: Visit) -> N
     expect(page.locator("#answer li").first).to_contain_text("%")
 
 
-def test_a_token_is_shown_once_and_revoked(story: Story, visit: Visit, picture: Picture) -> None:
+def test_a_token_is_shown_once_and_revoked(story: Story, visit: Visit) -> None:
     page = visit("ada", "/console/access/")
     name = f"shop {datetime.now(UTC):%H%M%S}"
     page.get_by_label("What it is for").fill(name)
     page.get_by_role("button", name="Make a token").click()
     expect(page.locator("#secret")).to_have_text(re.compile("bert_.{40}"))
-    picture(page, "access")
     page.get_by_role("button", name=f"Revoke {name}").click()
     expect(page.locator("#tokens")).to_contain_text("revoked by ada")
     expect(page.locator("#secret")).to_have_count(0)

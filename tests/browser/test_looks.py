@@ -1,7 +1,7 @@
 """How each page looks, in all its states: axe, narrow and wide, light and dark. Without a stack: nothing runs here."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,11 +15,12 @@ from sqlalchemy.engine import Engine
 from werkzeug.serving import make_server
 
 from include import lake
+from include.monitoring import checks, domain, results
 from include.orchestration import batches
 from include.uploads import drafts
 from include.uploads.lifecycle import State
 from plugins.console.access import PIPELINE
-from tests.dags.console_app import REJECTED, SCRIPT, Visitor, batch, enter, reject
+from tests.dags.console_app import GATES, REJECTED, SCRIPT, Visitor, answered, batch, enter, reject
 
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
@@ -34,8 +35,9 @@ def mlflow_uri() -> str:
 
 
 @pytest.fixture
-def storage(in_folder: dict[str, str]) -> dict[str, str]:
-    return in_folder
+def storage(request: pytest.FixtureRequest) -> Any:
+    """A folder, but for what only S3 has: addresses that a browser may write to."""
+    return request.getfixturevalue("in_s3" if "large_file" in request.node.name else "in_folder")
 
 
 @pytest.fixture(scope="session")
@@ -53,22 +55,52 @@ def visit(address: str, open_pages: Callable[[str], Visit]) -> Visit:
 
 @pytest.fixture
 def pages(console: dict[str, Visitor], model: str, engine: Engine, tmp_path: Path) -> dict[str, str]:
-    """Addresses of pages with something on them."""
-    counts = {"card_lost": 320, "refund": 180, SCRIPT: 12}
+    """Addresses of pages with something on them, some of which would like to be a script."""
+    return furnish(model, engine, tmp_path, SCRIPT)
+
+
+WRONG = [("card_lost", 0.93), ("refund", 0.81), ("card_lost", 0.64), ("refund", 0.58)]
+RIGHT = [("card", 0.97), ("card", 0.88), ("refund", 0.71), ("refund", 0.69)]
+TEXTS = [
+    "the machine kept my card, who can open it", "money back for the second order, please",
+    "I was charged twice for one parcel", "where do I see what I paid last week",
+]  # fmt: skip
+
+
+def furnish(model: str, engine: Engine, folder: Path, odd: str) -> dict[str, str]:
+    """A model with a past, uploads and what was watched; a label, a file and reasons have an odd word in them.
+
+    Returns the addresses of the pages.
+    """
+    counts = {"card": 320, "refund": 180, odd: 12}
     manifest = {"rows": {"train": 460, "validation": 52}, "label_counts": counts, "sources": ["incoming/week-46.csv"]}
     lake.write_json(lake.dataset("d1", "manifest.json"), manifest)
+    gates = [GATES[0] | {"explanation": f"93.0 % of the golden rows are right {odd}"}, GATES[1]]
+    known: dict[str, Any] = {"gates": gates, "reason": f"93.0 % of the golden rows are right; {odd}"}
+    since = datetime.now(UTC) - timedelta(days=40)
     for version in ("1", "2"):
-        enter(engine, model, "promote", version, None if version == "1" else "1", dataset_id="d1")
-    enter(engine, model, "reject", "3", "2")
-    enter(engine, model, "await", "4", "2", dag_run_id=RUN_ID)
-    batch_ids = [batch(model, f"b{at}", State.SET_ASIDE if at else None, RUN_ID) for at in range(3)]
+        before = None if version == "1" else "1"
+        enter(engine, model, "promote", version, before, dataset_id="d1", decided_at=since, **known)
+    enter(engine, model, "reject", "3", "2", **known)
+    enter(engine, model, "await", "4", "2", dag_run_id=RUN_ID, **known)
+    for version, answers in (("1", WRONG), ("2", RIGHT[:2] + WRONG[2:])):
+        answered(f"run-{version}-promote", answers, folder, odd=odd)
+        lake.write_bytes(lake.model(model, version, "model.safetensors"), b"weights")
+    _watched(model, engine, odd)
+    states = [None, State.SET_ASIDE, State.SET_ASIDE]
+    reason = f"version 3 was shown worse: {odd} is recalled less"
+    batch_ids = [
+        batch(model, f"b{at}", state, RUN_ID, file=f"week-4{at} {odd}.csv", reason=reason)
+        for at, state in enumerate(states)
+    ]
     batches._write(engine, batch_ids)
-    reject(batch_ids[1], REJECTED, tmp_path)
-    (tmp_path / "a.csv").write_text("text,label\na,b\n")
-    looked_at, waits = (drafts.keep_file(tmp_path / "a.csv", "my data.csv", "trainer") for _ in range(2))
+    rejected = [row | {"text": row["text"] and f"a text with {odd}", "reason": row["reason"]} for row in REJECTED]
+    reject(batch_ids[1], rejected, folder)
+    (folder / "a.csv").write_text("text,label\na,b\n")
+    looked_at, waits = (drafts.keep_file(folder / "a.csv", "my data.csv", "trainer") for _ in range(2))
     seen = drafts.Preview(
         outcome="trains", rows_in=250, used=240, rejected=8, waiting=2, new=200, corrected=4, known=6, contradicting=2,
-        by_rule={"text_empty": 6, "label_unknown": 2}, examples=REJECTED, new_labels=["parcel"], at=datetime.now(UTC),
+        by_rule={"text_empty": 6, "label_unknown": 2}, examples=rejected, new_labels=["parcel"], at=datetime.now(UTC),
         warnings=["8 of 250 rows were rejected, 6 of them as text_empty"], beside=["incoming/earlier.csv"],
         balance=[drafts.Share(label=name, before=count, added=7, after=count + 7) for name, count in counts.items()],
     )  # fmt: skip
@@ -77,6 +109,8 @@ def pages(console: dict[str, Visitor], model: str, engine: Engine, tmp_path: Pat
     _run(batch_ids[1])
     return {
         "model": "/console/",
+        "version": "/console/versions/2",
+        "compare": "/console/versions/?old=1&new=2",
         "train": "/console/train/",
         "preview": f"/console/train/drafts/{looked_at.draft_id}",
         "looking": f"/console/train/drafts/{waits.draft_id}",
@@ -84,10 +118,46 @@ def pages(console: dict[str, Visitor], model: str, engine: Engine, tmp_path: Pat
         "data": "/console/data/",
         "upload": f"/console/data/batches/{batch_ids[1]}",
         "mend": f"/console/data/batches/{batch_ids[1]}/mend",
+        "labels": "/console/labels/",
+        "next": "/console/labels/next",
         "watch": "/console/watch/",
         "access": "/console/access/",
         "refused": "/console/data/batches/none",
     }
+
+
+def _watched(model: str, engine: Engine, odd: str) -> None:
+    """A month of checks, a drift at its end, and texts that are worth labelling."""
+    today = datetime.now(UTC).date()
+    for ago in range(30):
+        drifts = ago < 3
+        score = {"value": 1.3 if drifts else 0.1 + ago % 5 / 20, "threshold": 1.0}
+        checks_of_day = {
+            "drift.score": score
+            | {"verdict": "failed" if drifts else "passed", "told": f"more of {odd}" if drifts else ""},
+            "accuracy.live": {"value": 0.9 - drifts / 20, "threshold": 0.87, "verdict": "passed", "told": ""},
+            "accuracy.live_low": {"value": 0.85 - drifts / 20, "threshold": None, "verdict": "passed", "told": ""},
+            "accuracy.live_high": {"value": 0.94 - drifts / 20, "threshold": None, "verdict": "passed", "told": ""},
+            "accuracy.estimated": {"value": 0.91 - drifts / 25, "threshold": 0.87, "verdict": "passed", "told": ""},
+            "accuracy.estimated_error": {"value": 0.012, "threshold": 0.02, "verdict": "passed", "told": ""},
+            "uploads.rejected": {"value": ago % 4 / 40, "threshold": 0.2, "verdict": "passed", "told": ""},
+            "predictions.unknown_tokens": {"value": 0.01, "threshold": 0.02, "verdict": "passed", "told": ""},
+        }
+        found = [checks.Check(name=name, **one) for name, one in checks_of_day.items()]
+        results.enter(engine, model, today - timedelta(days=ago), found)
+    reason = "the traffic of the last 3 days has drifted, and there is nothing to learn from: label the texts"
+    facts = {"decision": "label", "day": f"{today}"}
+    enter(engine, model, "drift_decision", "2", dag_run_id="drift", gates=[], reason=reason, facts=facts)
+    rows = [
+        {
+            "id": f"20261120-{at}",
+            "text": f"{text} {odd if at == 0 else ''}".strip(),
+            "label": "refund",
+            "probability": 0.4,
+        }
+        for at, text in enumerate(TEXTS)
+    ]
+    lake.write_bytes(lake.monitoring(model, f"to_label/{today}.csv"), domain.as_csv(rows))
 
 
 def _run(batch_id: str) -> None:
@@ -114,18 +184,59 @@ def _run(batch_id: str) -> None:
     lake.write_json(lake.report(PIPELINE, RUN_ID, "run.json"), report)
 
 
+def ready(page: Page, name: str) -> None:
+    """Waits for what other processes read."""
+    awaited = {
+        "mend": "#rows tr",
+        "compare": "#difference",
+        "labels": "#waiting:not(:has([aria-busy]))",
+        "next": "#choices > *",
+    }
+    if name in awaited:
+        expect(page.locator(awaited[name]).first).to_be_visible(timeout=60_000)
+
+
+PICTURES = {"model": ("narrow", "dark"), "preview": ("narrow",), "mend": ("narrow",), "next": ("narrow",)}
+"""The pages of which docs/console.md shows more than a wide, light picture."""
+
+UNSEEN = ("looking", "refused")
+"""Pages that wait or refuse: docs/console.md has no pictures of them."""
+
+
+def test_pictures_are_taken_of_each_page(
+    console: dict[str, Visitor],
+    model: str,
+    engine: Engine,
+    tmp_path: Path,
+    visit: Visit,
+    picture: Picture,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With data as people have it."""
+    if not request.config.getoption("--screenshots"):
+        pytest.skip("pictures are taken by make screenshots")
+    monkeypatch.setenv("BERT_CONSOLE_SERVING_URL", "http://localhost:8001")
+    addresses = furnish(model, engine, tmp_path, "parcel")
+    for how, options in {"wide": {}, "narrow": {"width": "narrow"}, "dark": {"dark": True}}.items():
+        page = visit("admin", **options)
+        for name, path in addresses.items():
+            if (how == "wide" and name not in UNSEEN) or how in PICTURES.get(name, ()):
+                page.goto(path)
+                ready(page, name)
+                picture(page, f"{name}-{how}")
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", ["wide", "narrow"])
 def test_each_page_is_fit_for_a_screen_reader_and_a_telephone(
-    pages: dict[str, str], visit: Visit, picture: Picture, width: str, dark: bool
+    pages: dict[str, str], visit: Visit, width: str, dark: bool
 ) -> None:
     """axe finds nothing serious, and nothing sticks out."""
     page = visit("admin", width=width, dark=dark)
     for name, path in pages.items():
         page.goto(path)
-        if name == "mend":
-            expect(page.locator("#rows tr")).to_have_count(2, timeout=60_000)  # another process reads them
-        picture(page, f"{name}-{width}-{'dark' if dark else 'light'}")
+        ready(page, name)
         found: Any = Axe().run(page).response["violations"]
         grave = [one for one in found if one["impact"] in ("serious", "critical")]
         own = [(one["id"], node["html"]) for one in grave for node in one["nodes"] if not airflows(node)]
@@ -166,4 +277,58 @@ def test_texts_of_users_stay_texts(pages: dict[str, str], visit: Visit) -> None:
         page.goto(path)
         page.wait_for_load_state("networkidle")
     page.goto(pages["mend"])
-    expect(page.locator("textarea").last).to_have_value(SCRIPT, timeout=60_000)
+    expect(page.locator("textarea").last).to_have_value(f"a text with {SCRIPT}", timeout=60_000)
+
+
+def test_texts_are_labelled_with_the_keyboard_alone(pages: dict[str, str], visit: Visit) -> None:
+    page = visit("trainer", pages["next"])
+    ready(page, "next")
+    expect(page.locator("#choices")).to_be_focused()
+    expect(page.locator("#choices [aria-selected=true]")).to_contain_text(
+        "refund"
+    )  # what the champion answers is first
+    page.keyboard.press("2")
+    expect(page.locator("#text")).to_have_text(TEXTS[1])
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#done")).to_have_text("2 labelled")
+    page.keyboard.press("u")
+    expect(page.locator("#done")).to_have_text("1 labelled")
+    expect(page.locator("#text")).to_have_text(TEXTS[1])
+    page.keyboard.press("/")
+    page.keyboard.type("card")
+    page.keyboard.press("Enter")
+    page.keyboard.press("s")
+    expect(page.locator("#at")).to_have_text("Text 4 of 4")
+    page.get_by_role("button", name="Send the labelled texts").click()
+    page.wait_for_url("**/console/train/drafts/*")
+    draft = drafts.read(page.url.rsplit("/", 1)[-1])
+    assert draft is not None
+    lines = lake.read_bytes(draft.uri).decode().splitlines()
+    assert lines == ["text,label", f"{TEXTS[0]} {SCRIPT},card", f"{TEXTS[1]},card"] or lines[2] == f'"{TEXTS[1]}",card'
+    assert draft.key.startswith("incoming/feedback/console/")
+
+
+def test_a_large_file_goes_from_the_browser_into_the_bucket(
+    pages: dict[str, str], visit: Visit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BERT_CONSOLE_UPLOAD_MIB", "1")
+    content = b"text,label\n" + b"a text,card\n" * 200_000
+    (tmp_path / "large.csv").write_bytes(content)
+    page = visit("trainer", pages["train"])
+    with page.expect_request(lambda request: request.method == "PUT") as put:
+        page.set_input_files("#file", tmp_path / "large.csv")
+    page.wait_for_url("**/console/train/drafts/*")
+    draft = drafts.read(page.url.rsplit("/", 1)[-1])
+    assert draft is not None
+    assert "/drafts/" in put.value.url
+    assert (draft.by, lake.read_bytes(draft.uri) == content) == ("trainer", True)
+
+
+def test_versions_are_compared_by_the_texts_that_they_answer_differently(pages: dict[str, str], visit: Visit) -> None:
+    page = visit("viewer", "/console/versions/")
+    page.get_by_label("Before").fill("1")
+    page.get_by_label("After").fill("2")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("#difference")).to_contain_text("4 golden rows", timeout=60_000)
+    expect(page.locator("#changed")).to_contain_text("where is my card")

@@ -3,23 +3,30 @@
 A test module takes it by ``pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]``.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 from airflow import DAG, plugins_manager
-from airflow.models import DagBag, DagModel
+from airflow.models import DagBag, DagModel, DagRun
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.operators.empty import EmptyOperator
 from airflow.utils.db import initdb
+from airflow.utils.session import create_session
 from sqlalchemy.engine import Engine
 
 from include import lake
+from include.evaluation.answers import Answer, write_answers
+from include.evaluation.mistakes import MISTAKES
+from include.monitoring import domain, results
 from include.orchestration.defaults import START
 from include.registry import ledger
 from include.registry.ledger import Entry
@@ -30,8 +37,8 @@ from include.uploads.records import Batch, ClaimedFile
 from tests.unit.registry_services import deployment
 
 REPOSITORY = Path(__file__).parents[2]
-REAL = ("preview_upload", "model_rollback", "decide_challenger", "decide_upload")
-STAND_INS = ("bert_model_training_pipeline", "s3_upload_listener", "weekly_etl")
+REAL = ("preview_upload", "model_rollback", "decide_challenger", "decide_upload", "decide_labels")
+STAND_INS = ("bert_model_training_pipeline", "s3_upload_listener", "weekly_etl", "reproduce_version")
 SCRIPT = "<script>alert('1')</script>"
 GATES = [
     {"name": "accuracy_floor", "value": 0.93, "threshold": 0.7, "passed": True, "explanation": f"good {SCRIPT}"},
@@ -173,19 +180,120 @@ def enter(engine: Engine, model: str, verb: Any, version: str, previous: str | N
     return entry
 
 
-def batch(model: str, name: str, state: State | None = None, run_id: str = "run-x") -> str:
+def batch(
+    model: str,
+    name: str,
+    state: State | None = None,
+    run_id: str = "run-x",
+    *,
+    file: str = f"{SCRIPT}.csv",
+    reason: str = f"shown worse {SCRIPT}",
+) -> str:
     batch_id = f"{name}-{model}"
     uri = lake.write_bytes(lake.claims(batch_id, "files/a.csv"), b"text,label\n")
-    file = ClaimedFile(key=f"incoming/{SCRIPT}.csv", etag=name, size=2048, uri=uri, claimed_at=datetime.now(UTC))
+    claimed = ClaimedFile(key=f"incoming/{file}", etag=name, size=2048, uri=uri, claimed_at=datetime.now(UTC))
     open_batches.mark(batch_id)
-    content = Batch(batch_id=batch_id, files=[file]).model_dump_json().encode()
+    content = Batch(batch_id=batch_id, files=[claimed]).model_dump_json().encode()
     lake.create_bytes(lake.claims(batch_id, "manifest.json"), content)
     if state is not None:
         assert claims.take(batch_id, run_id)
-        assert lifecycle.move(batch_id, state, Who.RUN, reason=f"shown worse {SCRIPT}")
+        assert lifecycle.move(batch_id, state, Who.RUN, reason=reason)
     return batch_id
 
 
 def reject(batch_id: str, rows: list[dict[str, Any]], folder: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), folder / "rejected.parquet")
     lake.upload_file(folder / "rejected.parquet", lake.quarantine(batch_id, "rejected.parquet"))
+
+
+def answered(
+    run_id: str, predicted: list[tuple[str, float]], folder: Path, *, texts: bool = True, odd: str = SCRIPT
+) -> None:
+    """What a version answered to four golden rows, as its run has left it; without texts as earlier releases did."""
+    rows = [
+        ("where is my card", "card"),
+        ("my card is lost", "card"),
+        (f"a refund {odd}", "refund"),
+        ("money back", "refund"),
+    ]
+    answers = [
+        Answer(f"{at:016x}", label, True, "challenger", "", "s3://job", *answer, text if texts else "")
+        for at, ((text, label), answer) in enumerate(zip(rows, predicted, strict=True))
+    ]
+    path = write_answers(answers, folder / run_id)
+    for found in (path, path.with_name(MISTAKES)) if texts else (path,):
+        lake.upload_file(found, lake.report("bert_model_training_pipeline", run_id, found.name))
+
+
+def newest(dag_id: str) -> DagRun:
+    with create_session() as session:
+        run = session.query(DagRun).filter_by(dag_id=dag_id).order_by(DagRun.id.desc()).first()
+        session.expunge_all()
+    assert run is not None
+    return run
+
+
+def told(answer: Any) -> str:
+    """What a page says that could not do what was asked for."""
+    found = re.search(r'id="told">(.*?)</p>', answer.text, re.DOTALL)
+    assert found, answer.text
+    return found[1]
+
+
+def watch(engine: Engine, rows: list[dict[str, Any]]) -> None:
+    """Enters results of today's checks."""
+    results.ensure(engine)
+    full = [{"day": datetime.now(UTC).date(), "verdict": "passed", "told": "", "threshold": 0.2} | row for row in rows]
+    with engine.begin() as connection:
+        connection.execute(sa.insert(results.RESULTS), full)
+
+
+RIGHT = [("card", 0.9), ("card", 0.8), ("refund", 0.7), ("refund", 0.6)]
+
+
+WORSE = [("card", 0.9), ("refund", 0.8), ("card", 0.7), ("refund", 0.6)]
+
+
+def learnt(model: str, engine: Engine) -> None:
+    """A champion that has learnt two labels."""
+    lake.write_json(
+        lake.dataset("d1", "manifest.json"), {"rows": {"train": 100}, "label_counts": {"card": 60, SCRIPT: 40}}
+    )
+    enter(engine, model, "promote", "1", dataset_id="d1")
+
+
+def worth(model: str, place: str, count: int = 3) -> None:
+    """Texts that the daily checks have put where they are to be labelled."""
+    rows = [
+        {"id": f"20261120-{at}", "text": f"a text {at} {SCRIPT}", "label": "card", "probability": 0.4}
+        for at in range(count)
+    ]
+    lake.write_bytes(lake.monitoring(model, place), domain.as_csv(rows))
+
+
+class Server(BaseHTTPRequestHandler):
+    """What the model server says to our requests."""
+
+    said: ClassVar[list[tuple[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path != "/predict":
+            self.said.append((self.path, asked))
+            asked = {"texts": [""]}
+        top = [{"label": SCRIPT, "probability": 0.9}, {"label": asked["texts"][0], "probability": 0.1}]
+        texts = [{"prediction_id": "p1", "text": SCRIPT}]
+        body = json.dumps(
+            {"model": "m", "version": "7", "predictions": [{"top": top}], "sample": "20261120-0a", "texts": texts}
+        ).encode()
+        self.send_response(200 if self.headers["Authorization"] == "Bearer t" else 401)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def upload(visitor: Visitor, content: bytes, name: str = "my data.csv") -> Any:
+    options = {"content_type": "application/octet-stream", "headers": {"Accept": "application/json"}}
+    return visitor.post(f"/console/train/files?name={name}", content, **options)

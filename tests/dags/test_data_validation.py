@@ -158,6 +158,10 @@ def test_a_calm_day_passes_and_has_a_page(watch: Watch, month: dict[str, DagRun]
     assert watch.decisions()[day.isoformat()] == "nothing"
     page = lake.read_bytes(lake.day_report(MODEL, day.isoformat(), "day.html")).decode()
     assert "As usual" in page
+    unsure = lake.read_bytes(lake.monitoring(MODEL, f"unsure/{day}.csv")).decode("utf-8-sig")
+    first, *_ = csv.DictReader(io.StringIO(unsure))
+    assert float(first["probability"]) == pytest.approx(0.85, abs=0.001), "the champion is least sure of these"
+    assert first["label"] == ""
     assert lake.exists(lake.day_report(MODEL, day.isoformat(), "volume.png"))
     with create_session() as session:
         run = session.query(DagRun).filter_by(run_id=month["calm"].run_id).one()

@@ -190,6 +190,8 @@ def test_a_wrong_parameter_is_refused_before_anything_runs(bag: Any, conf: dict[
         ("decide_challenger", {"decision": "approve", "version": "3", "name": "", "reason": "x"}),
         ("decide_challenger", {"decision": "approve", "version": "3", "name": "Ada"}),
         ("decide_upload", {"decision": "establish", "name": "Ada", "reason": "x"}),
+        ("decide_labels", {"decision": "admit", "name": "Ada", "reason": "x"}),
+        ("decide_labels", {"decision": "rename", "label": "card", "name": "Ada", "reason": "x"}),
         ("decide_upload", {"decision": "approve", "run_id": "r", "name": "Ada", "reason": "x"}),
     ],
 )

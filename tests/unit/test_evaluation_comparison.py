@@ -3,9 +3,11 @@
 from math import exp, lgamma, log
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from include.evaluation.answers import Answer, compare_answers, keys_of, read_answers, write_answers
+from include.evaluation.changed import changes
 from include.evaluation.comparison import Pair, compare, half_width, least_right, rows_for, smallest_visible_drop
 
 
@@ -84,3 +86,28 @@ def test_two_versions_are_compared_from_two_files_on_the_rows_that_both_answered
     assert compare_answers(read_answers(two, "s3://bert/job"), read_answers(one, "1")).fixed == 0
     with pytest.raises(ValueError, match=r"'7' did not answer in .*; there are: challenger s3://bert/job, champion 1"):
         read_answers(one, "7")
+
+
+def test_what_two_versions_answer_differently_is_told_apart_and_has_the_texts_that_one_of_them_kept(
+    tmp_path: Path,
+) -> None:
+    keys, labels = keys_of(["one", "two", "three", "four"]), ["a", "a", "b", "c"]
+    first = answers(keys, labels, ["a", "b", "b", "a"], "challenger", "")  # of a release that kept no texts
+    second = [
+        one._replace(text=text, confidence=confidence)
+        for one, text, confidence in zip(
+            answers(keys, labels, ["b", "a", "b", "b"], "challenger", ""),
+            ["one", "two", "three", "four"], [0.5, 0.6, 0.7, 0.8], strict=True,
+        )
+    ]  # fmt: skip
+    old, new = write_answers(first, tmp_path / "first"), write_answers(second, tmp_path / "second")
+    pd.read_parquet(old).drop(columns="text").to_parquet(old)
+    found = changes(read_answers(new, "challenger"), read_answers(old, "challenger"))
+    assert found["counts"] == {"broken": 1, "fixed": 1, "other": 1}
+    assert [(row["kind"], row["text"], row["predicted_old"], row["predicted"]) for row in found["changed"]] == [
+        ("broken", "one", "a", "b"),
+        ("fixed", "two", "b", "a"),
+        ("other", "four", "a", "b"),
+    ]
+    merged = changes(read_answers(new, "challenger"), read_answers(old, "challenger"), {"b": "a", "c": "a"})
+    assert (merged["rows"], merged["changed"]) == (4, []), "by the labels' present names they answer alike"

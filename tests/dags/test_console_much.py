@@ -1,0 +1,115 @@
+"""The console with much behind it: 10,000 uploads, 1,000 versions, a million answers."""
+
+import itertools
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from aiobotocore.client import AioBaseClient
+from sqlalchemy.engine import Engine
+
+from include import lake
+from include.monitoring import results
+from include.orchestration import batches
+from include.registry import ledger
+from include.registry.ledger import Entry
+from include.uploads.records import Batch, ClaimedFile
+from tests.dags.console_app import GATES, WORSE, Visitor, answered, worth
+
+pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri() -> str:
+    return "http://127.0.0.1:9"  # nothing here needs it
+
+
+MANY = ("/console/", "/console/?before=500", "/console/versions/", "/console/versions/1000", "/console/train/",
+        "/console/data/", "/console/data/?page=300", "/console/data/?state=used&page=400", "/console/labels/",
+        "/console/labels/next/texts", "/console/watch/")  # fmt: skip
+"""The pages that are looked at with much behind them."""
+
+
+def fill(model: str, engine: Engine, folder: Path) -> None:
+    """10,000 uploads, 1,000 versions, a million answers, two months of checks."""
+    at = datetime.now(UTC) - timedelta(days=100)
+    uploads = []
+    for number in range(10_000):
+        moments = {"claimed_at": at + timedelta(minutes=number), "changed_at": at + timedelta(minutes=number)}
+        counts = {"files": 1, "bytes": 2048, "moves": 1, "tells": 1, "failures": 0}
+        names = {"batch_id": f"many-{number:05}-{model}", "state": "used", "because": "", "reason": "x", "run_id": "r"}
+        uploads.append(names | counts | moments)
+    for first in (9_980, 4_000, 2_000):  # the pages that are looked at
+        for one in uploads[first : first + 20]:
+            file = ClaimedFile(key="incoming/a file.csv", etag="e", size=2048, uri="s3://x", claimed_at=at)
+            manifest = Batch(batch_id=one["batch_id"], files=[file]).model_dump_json().encode()
+            lake.write_bytes(lake.claims(one["batch_id"], "manifest.json"), manifest)
+    entries = [
+        Entry(
+            model_name=model, verb="promote" if version % 2 else "reject", version=str(version), gates=GATES * 5,
+            previous_champion=str(version - 1), actor="test", reason="x" * 500, dag_run_id=f"r{version}",
+            dataset_id="d1", decided_at=at,
+        )
+        for version in range(1, 1_001)
+    ] + [
+        Entry(
+            model_name=model, verb="drift_decision", version="999", previous_champion="999", actor="test", reason="x",
+            dag_run_id=f"d{day}", facts={"decision": "nothing", "day": f"{at.date() + timedelta(days=day)}"},
+        )
+        for day in range(365)
+    ]  # fmt: skip
+    found = [
+        {"day": datetime.now(UTC).date() - timedelta(days=ago), "model": model, "check": f"{subject}.check-{number}",
+         "value": number / 80, "threshold": 0.9, "verdict": "passed", "told": "a sentence about it" * 5}
+        for ago in range(60) for number in range(20)
+        for subject in ("drift", "uploads", "predictions", "training_examples")
+    ]  # fmt: skip
+    batches.BATCHES.create(engine, checkfirst=True)
+    ledger.ensure(engine)
+    results.ensure(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(batches.BATCHES), uploads)
+        connection.execute(sa.insert(results.RESULTS), found)
+        connection.execute(
+            sa.insert(ledger.LEDGER), [one.model_dump() | {"decision_id": one.decision_id} for one in entries]
+        )
+    counts = {f"label {number:03}": 1_000 for number in range(150)}
+    lake.write_json(lake.dataset("d1", "manifest.json"), {"rows": {"train": 150_000}, "label_counts": counts})
+    for run_id in ("r999", "r1000"):
+        answered(run_id, WORSE, folder)
+    worth(model, "unsure/2026-11-21.csv", 100)
+    answers = pd.DataFrame({"id": range(10_000), "text": "a text", "label": "card", "probability": 0.9}).to_parquet()
+    for number in range(100):
+        lake.write_bytes(lake.predictions(model, f"date=2026-11-{1 + number % 28:02}/{number}.parquet"), answers)
+
+
+def test_pages_cost_no_more_with_much_behind_them(
+    console: dict[str, Visitor], model: str, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each asks the bucket for little, and lists nothing that grows; with ``-s``, pytest shows how long each takes."""
+    fill(model, engine, tmp_path)
+    asked: list[tuple[str, str]] = []
+    call = AioBaseClient._make_api_call
+
+    async def counted(self: Any, name: str, given: Any) -> Any:
+        asked.append((name, given.get("Prefix", "") or given.get("Key", "")))
+        return await call(self, name, given)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", counted)
+    try:
+        for path, turn in itertools.product(MANY, ("first", "again")):
+            asked.clear()
+            begun = time.perf_counter()
+            assert console["trainer"].get(path).status_code == 200
+            print(f"{path:36} {turn:6} {1000 * (time.perf_counter() - begun):4.0f} ms, {len(asked)} requests")
+            grows = ("predictions/", "claims/", "drafts/", "reports/")
+            assert not [one for one in asked if one[0].startswith("List") and one[1].startswith(grows)], path
+            assert len(asked) <= (20 if "/data/" in path else 10), f"{path}: {asked}"
+    finally:
+        with engine.begin() as connection:
+            connection.execute(sa.delete(batches.BATCHES).where(batches.BATCHES.c.batch_id.like("many-%")))
+            connection.execute(sa.delete(results.RESULTS).where(results.RESULTS.c.model == model))
