@@ -100,7 +100,8 @@ class Month:
             "SELECT facts->>'decision' FROM promotion_ledger WHERE facts->>'day' = :day AND verb = 'drift_decision'"
         )
         with engine.connect() as connection, suppress(sa.exc.ProgrammingError):
-            return connection.execute(sa.text(wanted), {"day": day}).scalars().first()
+            found: str | None = connection.execute(sa.text(wanted), {"day": day}).scalars().first()
+            return found
         return None
 
     def _live(self, day: Day, seen: Seen) -> None:
