@@ -12,6 +12,7 @@ from typing import Any
 
 import aiobotocore.client
 import botocore.client
+import botocore.exceptions
 import pytest
 import s3fs
 
@@ -222,7 +223,7 @@ Call = tuple[str, str]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """What S3 is asked: the operation, and the key or prefix."""
+    """What S3 is asked: the operation, ``none`` before it where nothing was there to be read, and the key or prefix."""
     asked: list[Call] = []
     real, real_async = botocore.client.BaseClient._make_api_call, aiobotocore.client.AioBaseClient._make_api_call
 
@@ -231,6 +232,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         return real(self, operation, arguments)
 
     async def call_async(self: Any, operation: str, arguments: dict[str, Any]) -> Any:
+        if operation == "GetObject":
+            try:
+                found = await real_async(self, operation, arguments)
+            except botocore.exceptions.ClientError:
+                operation = "none GetObject"
+                raise
+            finally:
+                asked.append((operation, arguments["Key"]))
+            return found
         asked.append((operation, arguments.get("Prefix", arguments.get("Key", ""))))
         return await real_async(self, operation, arguments)
 
