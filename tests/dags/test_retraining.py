@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pendulum
@@ -40,7 +41,10 @@ DAGS = Path(__file__).parents[2] / "dags"
 @pytest.fixture
 def storage(request: pytest.FixtureRequest) -> Any:
     """In a folder, but for what asks S3 itself: a claim of uploads, an ETag."""
-    return request.getfixturevalue("in_s3" if "in_s3" in request.fixturenames else "in_folder")
+    if "in_s3" not in request.fixturenames:
+        return request.getfixturevalue("in_folder")
+    # A bucket of the test's own: a run takes all that lies in incoming/.
+    return request.getfixturevalue("in_s3") | {"BERT_BUCKET": f"b{uuid4().hex}"}
 
 
 def run(**conf: Any) -> DagRun:
