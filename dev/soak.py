@@ -37,6 +37,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "card", "refund", "where"
 TEXTS = ("where is my card", "a refund", "lost my card")
 CALLERS = 8
 PAUSE = 0.01  # s, of a caller: one that has an answer thinks about it
+TRIES_AGAIN = 0.2  # s, after which a caller that got none asks again
 FOLLOWS_WITHIN = 10.0  # s, as the server's page says
 LOG_SECONDS = 1.0
 WRITING_SECONDS = 3.0  # that a file of the log may take where other programs have the cores
@@ -126,9 +127,9 @@ class Callers:
     def _call(self) -> None:
         with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as client:
             while self._take():
-                while self._ask(client).status == 0:
-                    time.sleep(0.2)
-                time.sleep(PAUSE)
+                while (status := self._ask(client).status) == 0:
+                    time.sleep(TRIES_AGAIN)
+                time.sleep(PAUSE if status == httpx.codes.OK else TRIES_AGAIN)
 
     def _take(self) -> bool:
         with self._lock:
@@ -162,6 +163,7 @@ class Soak:
         self._source, self._engine = source, engine
         self.kills: list[tuple[float, float]] = []  # of the server: from, until it answered again
         self.moves: list[tuple[float, float, str]] = []  # of the alias: begun, done, to which version
+        self.away: list[tuple[float, float]] = []  # registry or bucket, or the server itself: from, until
 
     def ask(self, requests: int, troubles: Sequence[Callable[[], None]]) -> Found:
         """Has callers ask so many times and until all troubles are over, and stops the server; what came of it."""
@@ -210,6 +212,26 @@ class Soak:
         begun = time.time()
         self.serving.kill()
         self.kills.append((begun, time.time()))
+        self._wait_for_answers()
+        self.away.append((begun, time.time()))
+
+    def kills_of(self, program: Program) -> Callable[[], None]:
+        """What kills a program that the server needs, and starts it again."""
+
+        def kill() -> None:
+            begun = time.time()
+            program.kill()
+            self.away.append((begun, time.time()))
+
+        return kill
+
+    def _wait_for_answers(self) -> None:
+        """Until it answers again: else all troubles would come while it starts."""
+        deadline = time.monotonic() + STARTS_WITHIN
+        while httpx.get(f"{self.url}/ready", trust_env=False).status_code != httpx.codes.OK:
+            if time.monotonic() > deadline:
+                raise RuntimeError("the server does not answer after a kill")
+            time.sleep(0.1)
 
     def _move(self, version: str, move: Callable[[], object]) -> None:
         begun = time.time()
@@ -237,11 +259,19 @@ class Soak:
             time.sleep(0.1)
 
 
-def champions_at(moves: list[tuple[float, float, str]], begun: float, ended: float) -> set[str]:
-    """The versions that may answer a request: that were champion while it ran, or shortly before."""
+def champions_at(
+    moves: list[tuple[float, float, str]], begun: float, ended: float, away: Sequence[tuple[float, float]] = ()
+) -> set[str]:
+    """The versions that may answer a request: that were champion while it ran, or shortly before.
+
+    ``away`` is when the registry, the bucket or the server was: what cannot be followed then is followed after it.
+    """
     found = set()
     for at, (start, _, version) in enumerate(moves):
         until = moves[at + 1][1] if at + 1 < len(moves) else float("inf")
+        for gone, back in sorted(away):
+            if gone <= until + FOLLOWS_WITHIN:
+                until = max(until, back)
         if start <= ended and until + FOLLOWS_WITHIN >= begun:
             found.add(version)
     return found
@@ -261,7 +291,7 @@ def account(soak: Soak, callers: Callers, rows: list[dict[str, Any]]) -> Found:
             if one.status not in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
                 found.problems.append(f"a request ended with {one.status}")
             continue
-        if one.version not in champions_at(soak.moves, one.sent, one.answered):
+        if one.version not in champions_at(soak.moves, one.sent, one.answered, soak.away):
             found.problems.append(f"version {one.version} answered at {one.sent:.1f}, and was not champion then")
         if logged[one.id] > 1:
             found.problems.append(f"an answer is {logged[one.id]} times in the log")
@@ -318,7 +348,8 @@ def run(requests: int, folder: Path, rounds: int) -> Found:
         source = lake.upload(tiny(folder / "model"), lake.job("soak", "model"))
         soak = Soak(programs["serving"], url, MODEL, source, engine)
         of_a_round = [
-            soak.promote, programs["s3"].kill, soak.roll_back, soak.kill, soak.promote, programs["mlflow"].kill,
+            soak.promote, soak.kills_of(programs["s3"]), soak.roll_back, soak.kill, soak.promote,
+            soak.kills_of(programs["mlflow"]),
         ]  # fmt: skip
         found = soak.ask(requests, of_a_round * rounds)
     found.seconds = round(time.monotonic() - begun, 1)

@@ -7,12 +7,23 @@ import psutil
 import pytest
 from sqlalchemy.engine import Engine as Database
 
-from dev.soak import Program, Soak
+from dev.soak import FOLLOWS_WITHIN, Program, Soak, champions_at
 from dev.state import Ports
 from include import lake
 from tests.unit.registry_services import MlflowServer, Registry, S3Server
 
 pytest_plugins = ["tests.unit.registry_services"]
+
+
+def test_who_may_answer_is_who_was_champion_or_could_not_be_followed_yet() -> None:
+    moves = [(0.0, 1.0, "1"), (50.0, 51.0, "2")]
+    assert champions_at(moves, 40, 41) == {"1"}
+    assert champions_at(moves, 51 + FOLLOWS_WITHIN, 70) == {"1", "2"}
+    assert champions_at(moves, 52 + FOLLOWS_WITHIN, 70) == {"2"}
+    away = [(55.0, 80.0)]
+    assert champions_at(moves, 80 + FOLLOWS_WITHIN, 95, away) == {"1", "2"}
+    assert champions_at(moves, 81 + FOLLOWS_WITHIN, 95, away) == {"2"}
+    assert champions_at(moves, 81 + FOLLOWS_WITHIN, 95, [(100.0, 101.0)]) == {"2"}, "an outage later excuses nothing"
 
 
 @pytest.mark.nightly

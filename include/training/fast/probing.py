@@ -72,7 +72,7 @@ def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
 def probe_rows(model: Any) -> list[Row]:
     """Token ids from the middle of the vocabulary, where no special tokens lie; the words repeat."""
     middle, limit = model.get_input_embeddings().num_embeddings // 2, position_limit(model)
-    return [{"input_ids": [middle - place % 8 for place in range(min(length, limit))]} for length in LENGTHS]
+    return [{"input_ids": [max(middle - place % 8, 0) for place in range(min(length, limit))]} for length in LENGTHS]
 
 
 @contextmanager
