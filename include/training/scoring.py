@@ -84,7 +84,7 @@ class Scorer:
     @torch.inference_mode()
     def probabilities(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """(texts, labels) float32 for token ids, in their order."""
-        if len(rows) >= COMPILE_FROM and not self._compiled:
+        if len(rows) >= COMPILE_FROM and not self._compiled and self._device == "cpu":
             self._compiled = True
             self._quick = prepare_to_score(self._exact.model, self._device, compiled=True)
         logits = self._logits(self._quick or self._exact, rows)

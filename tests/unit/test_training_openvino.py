@@ -1,5 +1,8 @@
 """Classifiers that OpenVINO runs answer as torch does, or are not used."""
 
+import os
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -83,7 +86,7 @@ def _other_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "_compare", lambda model, other: (0.0, 0.9))
+    monkeypatch.setattr(openvino, "_compare", lambda model, other: (0.0, 0.5))
 
 
 def _unknown_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +102,17 @@ def test_torch_answers_where_it_is_of_no_use(trouble: Any, tmp_path: Path, monke
     scorer = Scorer(saved(tmp_path), compiled=True)
     assert not _is_compiled(scorer)
     assert scorer.probabilities(scorer.tokenize(TEXTS[:3])).shape == (3, len(scorer.labels))
+
+
+def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
+    program = (
+        "import sys; from include.training.scoring import Scorer; Scorer(sys.argv[1], compiled=True); "
+        "print('openvino' in sys.modules, 'openvino_telemetry' in sys.modules)"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, saved(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"HOME": str(tmp_path)})
+    assert done.stdout.split() == ["True", "False"]
+    assert not (tmp_path / "intel").exists()
 
 
 def test_one_setting_does_without(tmp_path: Path, set_env: Any) -> None:
