@@ -102,7 +102,7 @@ def _compiled(model: Any, precision: str) -> Any:
 
 @torch.inference_mode()
 def _compare(model: Any, other: Compiled) -> tuple[float, float]:
-    """How far their logits are apart, as a share of the largest, and how much quicker the other is with a text alone."""
+    """How far their logits are apart, as a share of the largest, and how much quicker the other is, by one text."""
     rows = probe_rows(model)
     collate = padded_batches(model)
     batch, alone = collate(rows), collate(rows[:1])
