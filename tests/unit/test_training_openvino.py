@@ -62,6 +62,7 @@ def test_whatever_the_layers_the_labels_are_torchs(family: str, tmp_path: Path) 
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     scorer = Scorer(str(tmp_path), compiled=True)
+    assert _is_compiled(scorer)
     found = scorer.probabilities(scorer.tokenize(TEXTS))
     np.testing.assert_array_equal(found.argmax(-1), score(str(tmp_path), TEXTS).probabilities.argmax(-1))
 
