@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from dev.stack import Stack
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 60_000  # ms: a page's own requests take seconds where the other core tests, too
 SESSIONS: dict[tuple[str, str], Any] = {}
 WIDTHS = {"wide": 1280, "narrow": 390}
 USERS: dict[str, tuple[str, ...]] = {"tina": ("Viewer", "Trainer"), "vic": ("Viewer",), "ada": ("Admin",)}
@@ -30,6 +31,7 @@ def browser() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip(f"there is none of {', '.join(PROGRAMS)}: apt-get install chromium")
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield launched
@@ -83,7 +85,7 @@ def open_pages(browser: Browser) -> Iterator[Callable[[str], Visit]]:
             if dark:
                 context.add_init_script("localStorage.setItem('darkTheme', 'true')")
             page = context.new_page()
-            page.set_default_timeout(60_000)
+            page.set_default_timeout(PATIENCE)
             page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}") if ours(error) else None)
             page.on("console", lambda said: complaints.append(f"{page.url}: {said.text}") if refused(said) else None)
             page.goto(path)

@@ -193,7 +193,7 @@ def ready(page: Page, name: str) -> None:
         "next": "#choices > *",
     }
     if name in awaited:
-        expect(page.locator(awaited[name]).first).to_be_visible(timeout=60_000)
+        expect(page.locator(awaited[name]).first).to_be_visible()
 
 
 PICTURES = {"model": ("narrow", "dark"), "preview": ("narrow",), "mend": ("narrow",), "next": ("narrow",)}
@@ -277,7 +277,7 @@ def test_texts_of_users_stay_texts(pages: dict[str, str], visit: Visit) -> None:
         page.goto(path)
         page.wait_for_load_state("networkidle")
     page.goto(pages["mend"])
-    expect(page.locator("textarea").last).to_have_value(f"a text with {SCRIPT}", timeout=60_000)
+    expect(page.locator("textarea").last).to_have_value(f"a text with {SCRIPT}")
 
 
 def test_texts_are_labelled_with_the_keyboard_alone(pages: dict[str, str], visit: Visit) -> None:
@@ -330,5 +330,5 @@ def test_versions_are_compared_by_the_texts_that_they_answer_differently(pages: 
     page.get_by_label("Before").fill("1")
     page.get_by_label("After").fill("2")
     page.get_by_role("button", name="Compare").click()
-    expect(page.locator("#difference")).to_contain_text("4 golden rows", timeout=60_000)
+    expect(page.locator("#difference")).to_contain_text("4 golden rows")
     expect(page.locator("#changed")).to_contain_text("where is my card")
