@@ -199,7 +199,7 @@ test: setup ## runs the tests but those that are marked nightly
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 test-browser: setup ## what people do in the console, in a real browser on a real stack
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
+	NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
 
 screenshots: setup ## makes the pictures of docs/console.md again, by the same tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser/test_looks.py -k pictures --screenshots docs/console

@@ -89,6 +89,7 @@ def test_a_person_trains_from_a_file_with_bad_rows_and_sees_the_run_to_its_decis
     assert (number(page, "#rows-in"), number(page, "#rows-used")) == (2, 2)
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(1_800)
 def test_an_administrator_approves_and_rolls_back_and_a_trainer_may_not(story: Story, visit: Visit) -> None:
     champion = story.champion()

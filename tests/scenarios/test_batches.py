@@ -123,6 +123,7 @@ def test_the_stories_uploads_have_ended_and_the_table_says_how(story: Story, tol
     assert not tables & {table_name(one["run_id"]) for one in told["stories"]}, "each run drops its table"
 
 
+@pytest.mark.nightly
 def test_what_comes_while_the_pipeline_is_paused_is_used_when_it_is_not_whatever_s3_does(
     story: Story, told: dict[str, Any]
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_run_that_fails_and_one_whose_champion_is_rolled_back_meanwhile_leave_
     assert report["rows"]["used"] == 60
 
 
+@pytest.mark.nightly
 def test_a_run_that_is_cleared_after_another_run_builds_its_own_dataset_again(story: Story) -> None:
     idle(story)
     run_id = end_of(story, batch_of(story, "paused.csv"))["run_id"]

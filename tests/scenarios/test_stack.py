@@ -179,6 +179,7 @@ def test_s3_answers_errors_while_told_to(stack: Stack) -> None:
     assert stack.is_healthy("s3")
 
 
+@pytest.mark.nightly
 def test_down_leaves_no_process_and_up_finds_the_data_again(stack: Stack) -> None:
     name = leave_traces(stack)
     assert dev("down", "--state", str(stack.state.folder)).returncode == 0
