@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from include.orchestration.warehouse import warehouse
+
 WEEK = datetime(2026, 1, 4, tzinfo=UTC)
 NEAR_DUPLICATE_ROWS = 20_000  # at most; what counts is rows per second
 LOOK_SECONDS = 0.2
@@ -37,9 +39,8 @@ class Steps(dict[str, float]):
 def copy(uri: str) -> Work:
     """PostgreSQL's own COPY of the same rows, as the file is."""
     from include import lake
-    from include.orchestration import curating
 
-    connection = curating.engine().raw_connection()
+    connection = warehouse().raw_connection()
 
     def work() -> dict[str, float]:
         steps = Steps()
@@ -56,9 +57,7 @@ def pandas(uri: str) -> Work:
     """What one would write: ``read_csv`` and ``to_sql``, all rows at once, no key and no merge."""
     import pandas as pd
 
-    from include.orchestration import curating
-
-    engine = curating.engine()
+    engine = warehouse()
     engine.connect().close()
 
     def work() -> dict[str, float]:
@@ -86,7 +85,7 @@ def weekly_etl(uri: str) -> Work:
         landed_at=WEEK, seen_at=WEEK,
     )  # fmt: skip
     source = Folder(name="bench", kind="folder", path="/")
-    curating.engine().connect().close()
+    warehouse().connect().close()
     names = {kind: f"etl_{kind}_bench" for kind in curating.KINDS}
 
     def merge() -> None:
@@ -119,10 +118,9 @@ def _transform(raw: str, sightings: str) -> None:
     import sqlalchemy as sa
 
     from include import sql
-    from include.orchestration import curating
 
     query = sql.transform(f'"{raw}"')
-    with curating.engine().begin() as connection:
+    with warehouse().begin() as connection:
         connection.execute(sa.text(f'DROP TABLE IF EXISTS "{sightings}"'))
         connection.execute(sa.text(f'CREATE TABLE "{sightings}" AS {query}'))
 

@@ -7,14 +7,15 @@ from include.monitoring import assessment, checks, deciding, estimate, labels, p
 from include.monitoring.checks import Check
 from include.monitoring.decision import Rules
 from include.monitoring.traffic import Champion
-from include.orchestration import arrivals, learnable, settling
+from include.orchestration import arrivals, learnable
+from include.orchestration.warehouse import warehouse
 from include.settings import settings
 from include.settings.monitoring import MonitoringSettings
 
 
 def check_day(day: date, now: datetime) -> dict[str, Any]:
     """Checks a day and enters what is found in ``monitoring_results``; the decision is made, and not entered."""
-    model, engine = settings().model_name, settling.warehouse()
+    model, engine = settings().model_name, warehouse()
     champion = traffic.champion_of(model, engine, now)
     arrived = arrivals.gather(model, day, champion, engine, f"core__{day}")
     past = profiles.past(model, day)

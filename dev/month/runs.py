@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from dev.month.clock import follow
 from dev.state import REPOSITORY
+from include.orchestration.warehouse import warehouse
 
 DAGS = REPOSITORY / "dags"
 STOP_SECONDS = 10.0
@@ -148,12 +149,12 @@ def _force_bad_champion() -> dict[str, Any]:
     from safetensors.numpy import load_file, save_file
 
     from include import lake
-    from include.orchestration import settling, watching
+    from include.orchestration import watching
     from include.registry import models, promotion
     from include.registry.ledger import Entry
     from include.settings import settings
 
-    engine, name = settling.warehouse(), settings().model_name
+    engine, name = warehouse(), settings().model_name
     champion = models.by_alias(name, models.CHAMPION)
     assert champion is not None
     with lake.local(champion.uri) as files, tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ from include.datasets import manifests
 from include.datasets.intake import Intake, Plan
 from include.orchestration import golden_rows, settling
 from include.orchestration.outcome import conclude_again, of_run
+from include.orchestration.warehouse import warehouse
 from include.registry import approvals, ledger, models, versions
 from include.registry.approvals import Wait
 from include.registry.ledger import MOVES, Entry
@@ -144,7 +145,7 @@ def dag_of(asked: Entry) -> str:
 
 
 def _champions_data(model_name: str) -> list[str]:
-    return manifests.ancestry(versions.parent_dataset_id(model_name, settling.warehouse()))
+    return manifests.ancestry(versions.parent_dataset_id(model_name, warehouse()))
 
 
 def _why(given: Entry) -> str:

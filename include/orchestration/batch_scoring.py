@@ -10,7 +10,8 @@ from airflow.models import DagRun
 
 from include import lake
 from include.markdown import plain
-from include.orchestration import notes, settling
+from include.orchestration import notes
+from include.orchestration.warehouse import warehouse
 from include.serving import batch
 from include.settings.serving import ServingSettings
 
@@ -43,7 +44,7 @@ def _table_as_file(name: str, uri: str) -> str:
 
     if lake.exists(uri):
         return uri
-    engine = settling.warehouse()
+    engine = warehouse()
     schema, _, table = name.rpartition(".")
     try:
         known = sa.Table(table, sa.MetaData(), schema=schema or None, autoload_with=engine)

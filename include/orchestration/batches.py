@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
-from airflow.providers.postgres.hooks.postgres import PostgresHook
 from sqlalchemy.dialects.postgresql import insert
 
 from include import lake
-from include.orchestration.defaults import WAREHOUSE
+from include.orchestration.warehouse import warehouse
 from include.uploads import lifecycle, open_batches
 from include.uploads.lifecycle import ENDS
 from include.uploads.open_batches import in_parallel
@@ -48,7 +47,7 @@ PIPELINE = "bert_model_training_pipeline"
 def record(batch_ids: Iterable[str]) -> None:
     """Enters where these batches stand now; logs what hinders it."""
     try:
-        _write(_engine(), list(batch_ids))
+        _write(warehouse(), list(batch_ids))
     except Exception:
         logger.exception(
             "upload_batches could not be kept up; python -m include.orchestration.batches rebuild mends it"
@@ -57,7 +56,7 @@ def record(batch_ids: Iterable[str]) -> None:
 
 def rebuild() -> int:
     """Makes the table and the marks of open batches anew from the objects in S3; returns the number of batches."""
-    engine, batch_ids = _engine(), sealed_batches()
+    engine, batch_ids = warehouse(), sealed_batches()
     in_parallel(_reopen, batch_ids)
     BATCHES.drop(engine, checkfirst=True)
     _write(engine, batch_ids)
@@ -124,10 +123,6 @@ def _row(batch_id: str) -> dict[str, Any] | None:
         "tells": life.tells,
         "failures": life.failures,
     }
-
-
-def _engine() -> Any:
-    return PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
 
 
 def main(arguments: list[str] | None = None) -> int:

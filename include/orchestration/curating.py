@@ -16,6 +16,7 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 
 from include import sql
 from include.orchestration.defaults import WAREHOUSE
+from include.orchestration.warehouse import warehouse
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,11 +57,6 @@ KEY = ("text_hash", "label", "source", "seen_at", "trust")
 """The columns by which ``transform`` makes one row of many."""
 
 
-def engine() -> Any:
-    """The warehouse's."""
-    return PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
-
-
 def table_name(kind: str, dag_id: str, run_id: str) -> str:
     """A run's table of a kind: raw, sightings, curated, changes, update, export, signatures."""
     return f"{ETL_PREFIX}{kind}_{hashlib.sha256(f'{dag_id} {run_id}'.encode()).hexdigest()[:20]}"
@@ -84,7 +80,7 @@ def rows_of(name: str, columns: tuple[str, ...], order: tuple[str, ...] = ()) ->
 def some_of(name: str, columns: tuple[str, ...], count: int) -> list[Any]:
     """The first rows of a table by their texts' hashes, which are any of them."""
     wanted = sa.select(*map(sa.column, columns)).select_from(sa.table(name)).order_by(sa.column("text_hash"))
-    with engine().connect() as connection:
+    with warehouse().connect() as connection:
         return list(connection.execute(wanted.limit(count)).fetchall())
 
 
@@ -109,7 +105,7 @@ def write_table(name: str, schema: "pa.Schema", parts: Iterable["pa.Table | pa.R
 
 def create_tables() -> None:
     """Makes the tables that outlive runs, where they are not there."""
-    _METADATA.create_all(engine())
+    _METADATA.create_all(warehouse())
 
 
 def settle(curated: str, changes: str, week: str, sources: list[str], rule: str) -> None:
@@ -118,7 +114,7 @@ def settle(curated: str, changes: str, week: str, sources: list[str], rule: str)
     columns = ", ".join(CURATED)
     # In the order of the index: several times as fast as in any other.
     entered = f"SELECT {columns}, :week FROM ({sql.enter(_quoted(curated), bytewise=sql.BYTEWISE)}) AS entered"
-    with engine().begin() as connection:
+    with warehouse().begin() as connection:
         connection.execute(sa.text(f"SET LOCAL work_mem = '{SORT_MEMORY}'"))
         connection.execute(
             sa.text("SET LOCAL default_statistics_target = 10")
@@ -146,7 +142,7 @@ def _with_narrow_index(connection: Any) -> None:
 def prepare_merge(changes: str, update: str) -> None:
     """Makes a table of those rows of ``changes`` that are in ``training_examples`` and have become others."""
     columns = ", ".join(sql.COLUMNS)
-    with engine().begin() as connection:
+    with warehouse().begin() as connection:
         connection.execute(sa.text(f"DROP TABLE IF EXISTS {_quoted(update)}"))
         connection.execute(
             sa.text(
@@ -162,7 +158,7 @@ def insert_new(changes: str) -> None:
     A merge would look each one up before it writes it, which takes twice as long.
     """
     columns = ", ".join(sql.COLUMNS)
-    with engine().begin() as connection:
+    with warehouse().begin() as connection:
         connection.execute(
             sa.text(
                 f"INSERT INTO training_examples ({columns}) SELECT {columns} FROM {_quoted(changes)} AS new "
@@ -182,7 +178,7 @@ def changes_of(changes: str, sightings: list[Any] | None = None) -> dict[str, An
     ``sightings`` are those of the contradicted texts, by time, where the warehouse has none.
     """
     table = sa.table(changes, *map(sa.column, ("kind", "contradicted", "text", "label", "text_hash")))
-    with engine().connect() as connection:
+    with warehouse().connect() as connection:
         counts = dict(connection.execute(sa.select(table.c.kind, sa.func.count()).group_by(table.c.kind)).fetchall())
         wanted = table.c.contradicted == 1
         number = connection.execute(sa.select(sa.func.count()).where(wanted)).scalar_one()
@@ -209,7 +205,7 @@ def changes_of(changes: str, sightings: list[Any] | None = None) -> dict[str, An
 
 def prepare_export(name: str) -> int:
     """Makes a table of the rows that are new or have another label since they were last exported; returns how many."""
-    with engine().begin() as connection:
+    with warehouse().begin() as connection:
         connection.execute(sa.text(f'DROP TABLE IF EXISTS "{name}"'))
         connection.execute(
             sa.text(
@@ -222,7 +218,7 @@ def prepare_export(name: str) -> int:
 
 def enter_export(name: str) -> None:
     """Enters that a table's rows have been exported; repeated, it changes nothing."""
-    with engine().begin() as connection:
+    with warehouse().begin() as connection:
         connection.execute(
             sa.text(
                 "UPDATE training_examples SET exported_version = sent.label_version "
@@ -234,10 +230,10 @@ def enter_export(name: str) -> None:
 
 def has_table(name: str) -> bool:
     """Whether there is a table."""
-    return bool(sa.inspect(engine()).has_table(name))
+    return bool(sa.inspect(warehouse()).has_table(name))
 
 
 def drop(dag_id: str, run_id: str) -> None:
     """Drops a run's tables."""
     for kind in KINDS:
-        sa.Table(table_name(kind, dag_id, run_id), sa.MetaData()).drop(engine(), checkfirst=True)
+        sa.Table(table_name(kind, dag_id, run_id), sa.MetaData()).drop(warehouse(), checkfirst=True)

@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from include import lake
 from include.evaluation.evaluate import Evaluation, PersonsDecision, hash_rows
 from include.evaluation.words import without_outcome
-from include.orchestration import awaiting, canaries, listening, promotion_steps, settling, watching
+from include.orchestration import awaiting, canaries, listening, promotion_steps, watching
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.promotion_steps import MOST_EVALUATIONS
+from include.orchestration.warehouse import warehouse
 from include.registry import approvals, models, standing
 from include.registry.approvals import NotConvinced, NothingAwaits, Superseded, Wait
 from include.registry.code import code_hash
@@ -57,7 +58,7 @@ def carry_out(
 
 
 def _approve(wait: Wait, said: PersonsDecision, facts: dict[str, object], *, force: bool) -> str:
-    engine, model_name = settling.warehouse(), wait.asked.model_name
+    engine, model_name = warehouse(), wait.asked.model_name
     for _ in range(MOST_EVALUATIONS):
         standing.champion(model_name, engine)  # mends what was done by hand
         if outdated := awaiting.outdated(wait, engine):
@@ -103,7 +104,7 @@ def _reject(wait: Wait, said: PersonsDecision, facts: dict[str, object]) -> str:
             "decided_at": datetime.now(UTC),
         }
     )
-    given = approvals.answer(entry, settling.warehouse())
+    given = approvals.answer(entry, warehouse())
     _conclude(wait, given, _newest_evaluation(wait), said)
     back = f"make readmit RUN='{wait.asked.dag_run_id}' takes its rows back"
     return f"{_called(wait)} is {said}. Its rows are set aside; {back}"
@@ -111,7 +112,7 @@ def _reject(wait: Wait, said: PersonsDecision, facts: dict[str, object]) -> str:
 
 def _find(model_name: str, run_id: str | None, version: str | None) -> Wait:
     """The challenger that is meant. Raises NothingAwaits, with those that wait."""
-    every = approvals.waits(settling.warehouse(), model_name)
+    every = approvals.waits(warehouse(), model_name)
     if run_id or version:
         named = [
             one
@@ -178,7 +179,7 @@ def _conclude(wait: Wait, given: Entry, evaluation: Evaluation, said: PersonsDec
     awaiting.finish(wait.asked, given, answered.reason)
     if said.promote:
         canaries.begin(given.model_name, given.version)
-        watching.begin(given.model_name, given.version, settling.warehouse(), dag_id=DAG_ID)
+        watching.begin(given.model_name, given.version, warehouse(), dag_id=DAG_ID)
 
 
 def _again(wait: Wait, given: Entry) -> str:

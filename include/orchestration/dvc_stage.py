@@ -25,6 +25,7 @@ from include.datasets import stage
 from include.datasets.intake import Plan
 from include.orchestration import golden_rows, settling, sweeping
 from include.orchestration.intake_steps import pinned_plan
+from include.orchestration.warehouse import warehouse
 from include.registry import ledger
 from include.registry.code import PROJECT, code_hash
 
@@ -129,7 +130,7 @@ def _dvc(folder: Path, *arguments: str) -> str:
 @contextmanager
 def one_at_a_time(model_name: str) -> Iterator[None]:
     """Waits until nobody else is at the stage of a model, and keeps the others waiting while the block runs."""
-    with ledger.exclusive(settling.warehouse(), f"dvc {model_name}") as connection:
+    with ledger.exclusive(warehouse(), f"dvc {model_name}") as connection:
         for name, value in KEEPALIVES.items():
             connection.execute(sa.text(f"SET LOCAL {name} = {value}"))
         yield

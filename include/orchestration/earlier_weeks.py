@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from include.datasets.checks import normalise
 from include.ingestion.near_duplicates import SHORTEST, Known, NearDuplicates, band_keys
 from include.orchestration import copying, curating
+from include.orchestration.warehouse import warehouse
 
 SIGNATURES = sa.Table(
     "example_signatures",
@@ -34,7 +35,7 @@ def almost_known(near: NearDuplicates, week: str, new: str) -> dict[int, Known]:
     ``new`` is the name of a table for the signatures that are made here.
     """
     curating.create_tables()
-    SIGNATURES.create(curating.engine(), checkfirst=True)
+    SIGNATURES.create(warehouse(), checkfirst=True)
     monday = date.fromisocalendar(int(week[:4]), int(week[-2:]), 1).isoformat()
     _sign(near.rows, new)
     pairs = list(_pairs(near, monday))
@@ -71,7 +72,7 @@ def _sign(rows: int, new: str) -> None:
     schema = pa.schema([("text_hash", pa.string()), ("bands", pa.string())])
     texts = copying.rows_of(missing, pa.schema([("text_hash", pa.string()), ("text", pa.string())]))
     curating.write_table(new, schema, (_signed(part, rows, schema) for part in texts))
-    with curating.engine().begin() as connection:
+    with warehouse().begin() as connection:
         enter = (
             f"INSERT INTO example_signatures (text_hash, band_rows, bands) SELECT text_hash, {rows}, bands "
             f'FROM "{new}" ORDER BY text_hash ON CONFLICT DO NOTHING'
@@ -94,7 +95,7 @@ def _texts(hashes: set[str], monday: str) -> dict[str, Known]:
     """Those of the texts that were first seen before a day."""
     known = curating.EXAMPLES.c
     ordered, found = sorted(hashes), {}
-    with curating.engine().connect() as connection:
+    with warehouse().connect() as connection:
         for start in range(0, len(ordered), HASHES_AT_ONCE):
             wanted = known.text_hash.in_(ordered[start : start + HASHES_AT_ONCE])
             query = sa.select(known.text_hash, known.text, known.label).where(wanted, known.first_seen < monday)
@@ -109,7 +110,7 @@ def leave_out(curated: str, texts: list[tuple[str, str]], new: str) -> list[dict
     gone = [dict(zip(schema.names, text, strict=True)) for text in texts]
     curating.write_table(new, schema, [pa.Table.from_pylist(gone, schema)])
     columns = ", ".join(f"kept.{name}" for name in curating.CURATED)
-    with curating.engine().begin() as connection:
+    with warehouse().begin() as connection:
         delete = (
             f'DELETE FROM "{curated}" AS kept USING "{new}" AS gone WHERE kept.text_hash = gone.text_hash '
             f"AND kept.label = gone.label RETURNING {columns}"

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Engine
 from include import lake
 from include.datasets import golden
 from include.orchestration import settling
+from include.orchestration.warehouse import warehouse
 from include.registry import ledger, models
 from include.registry.ledger import Entry
 from include.settings import settings
@@ -30,7 +31,7 @@ def establish(model_name: str, run_id: str, *, name: str, reason: str, by: str =
     ``by`` is what carries the word of the person called ``name``. Repeated, it changes nothing. Raises
     NothingToEstablish.
     """
-    engine = settling.warehouse()
+    engine = warehouse()
     before = _said_before(engine, model_name, run_id)
     if before is not None:
         _carry_out(before)

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from include import lake
-from include.orchestration import curating
+from include.orchestration.warehouse import warehouse
 from include.registry import models
 from include.settings import settings
 from include.settings.serving import ServingSettings
@@ -99,11 +99,11 @@ def _answer(came: Path, answers: Path, champion: models.ModelVersion, asked: Ask
     file = pq.ParquetFile(came)
     if not file.metadata.num_rows:
         return counts
-    PREDICTIONS.create(curating.engine(), checkfirst=True)
+    PREDICTIONS.create(warehouse(), checkfirst=True)
     with (
         lake.local(champion.uri) as folder,
         pq.ParquetWriter(answers, SCHEMA, compression="zstd") as writer,
-        curating.engine().begin() as connection,
+        warehouse().begin() as connection,
     ):
         engine = Engine(champion.name, champion.version, folder)
         of_week = (PREDICTIONS.c.week == asked.week) & PREDICTIONS.c.source.in_(asked.sources)

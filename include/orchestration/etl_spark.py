@@ -20,6 +20,7 @@ from airflow.exceptions import AirflowFailException
 
 from include import lake, sql
 from include.orchestration.defaults import SPARK
+from include.orchestration.warehouse import warehouse
 from include.settings import settings
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def take_back() -> int:
     columns = ", ".join((*curating.CURATED, "week"))
     uri = lake.sightings(CURRENT)
     count = load("etl_sightings_back", str(lake.read_json(uri)["uri"]))
-    with curating.engine().begin() as connection:
+    with warehouse().begin() as connection:
         connection.execute(sa.delete(curating.SIGHTINGS))
         move = f"INSERT INTO example_sightings ({columns}) SELECT {columns} FROM etl_sightings_back ORDER BY text_hash"
         connection.execute(sa.text(move))

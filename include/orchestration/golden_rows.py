@@ -3,12 +3,10 @@
 
 from datetime import UTC, datetime
 
-from airflow.providers.postgres.hooks.postgres import PostgresHook
-
 from include import lake
 from include.datasets import golden, manifests, snapshots
 from include.datasets.intake import Plan
-from include.orchestration.defaults import WAREHOUSE
+from include.orchestration.warehouse import warehouse
 from include.registry import ledger, models, versions
 from include.settings import settings
 
@@ -58,7 +56,7 @@ def enter_corrections(plan: Plan) -> None:
         dag_run_id=plan.run_id,
         facts={"corrections": rows},
     )
-    ledger.append(PostgresHook(WAREHOUSE).get_sqlalchemy_engine(), entry)
+    ledger.append(warehouse(), entry)
 
 
 def approve(batch_id: str, reason: str) -> None:

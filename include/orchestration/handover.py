@@ -19,6 +19,7 @@ from astro.sql.operators.load_file import LoadFileOperator
 from include import lake
 from include.orchestration import curating
 from include.orchestration.defaults import WAREHOUSE
+from include.orchestration.warehouse import warehouse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,19 +65,19 @@ class LoadRows(LoadFileOperator):
 def restore(context: Any) -> None:
     """Makes a run's table anew if it was dropped: what ``preprocess_data`` does first, for it may have been cleared."""
     name = table_name(context["run_id"])
-    engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
+    engine = warehouse()
     if not sa.inspect(engine).has_table(name):
         load(name, context["ti"].xcom_pull(task_ids="validate_data")["accepted_uri"])
 
 
 def drop(run_id: str) -> None:
     """Drops a run's table; nothing happens if there is none."""
-    _drop(PostgresHook(WAREHOUSE).get_sqlalchemy_engine(), table_name(run_id))
+    _drop(warehouse(), table_name(run_id))
 
 
 def drop_of_ended_runs() -> int:
     """Drops the tables of runs that are over; returns how many."""
-    engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
+    engine = warehouse()
     # Before the runs: a table that is made meanwhile is not in the list.
     tables = [name for name in sa.inspect(engine).get_table_names() if name.startswith((PREFIX, curating.ETL_PREFIX))]
     with create_session() as session:

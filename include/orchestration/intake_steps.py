@@ -20,6 +20,7 @@ from include.datasets.judging import UNAPPROVED
 from include.orchestration import batches, golden_rows, handover, listening, reconciling, settling, sweeping
 from include.orchestration.outcome import conclude
 from include.orchestration.training_task import provide_training_pool
+from include.orchestration.warehouse import warehouse
 from include.registry import label_wishes, versions
 from include.registry.promotion import ChampionLost
 from include.settings import settings
@@ -154,7 +155,7 @@ def plan_of(run_id: str, sources: list[Source], params: dict[str, Any]) -> Plan:
     """What a run that begins now works on, with these files; changes nothing."""
     model_name = settings().model_name
     golden_set = golden.read(model_name) or golden.nothing()
-    engine = settling.warehouse()
+    engine = warehouse()
     wishes = label_wishes.of_model(engine, model_name)
     waited = [Source(uri=uri, key=key, batch_id=name) for uri, key, name in newcomers.waiting(model_name)]
     return Plan(

@@ -17,8 +17,8 @@ from sqlalchemy.engine import Engine
 from include import lake, renaming
 from include.datasets import golden
 from include.datasets.labels import canonical
-from include.orchestration import settling
 from include.orchestration.batches import PIPELINE
+from include.orchestration.warehouse import warehouse
 from include.registry import label_wishes, ledger, models, versions
 from include.registry.label_wishes import ADMIT, INTO, LABEL, MERGE, WITHDRAW, Wishes
 from include.registry.ledger import Verb
@@ -47,7 +47,7 @@ def decide(
 
     ``into`` is the label that ``label`` is to count as; ``run_id`` is the run that carries the word.
     """
-    engine = settling.warehouse()
+    engine = warehouse()
     if mine := ledger.of_run(engine, run_id, VERBS[decision]):
         return str(mine.facts[TOLD])
     label, into = canonical(" ".join(label.split())), canonical(" ".join(into.split()))

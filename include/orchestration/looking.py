@@ -5,7 +5,6 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from airflow.models import DagModel, DagRun, DagTag
-from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.timetables.simple import ContinuousTimetable
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
@@ -13,7 +12,7 @@ from airflow.utils.state import DagRunState
 from include import alerts, lake
 from include.alerts import Alert
 from include.orchestration import gauges
-from include.orchestration.defaults import WAREHOUSE
+from include.orchestration.warehouse import warehouse
 from include.registry import ledger
 from include.settings import settings
 from include.uploads import open_batches
@@ -97,11 +96,7 @@ def _stuck(entry: Entry, since: datetime) -> Alert:
 
 def show_age(model_name: str) -> None:
     """Days since a model was last trained, as a metric; none before the first."""
-    engine = PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
-    try:
-        trained = ledger.entries(engine, model_name, verbs=("promote", "reject", "await"), limit=1)
-    finally:
-        engine.dispose()
+    trained = ledger.entries(warehouse(), model_name, verbs=("promote", "reject", "await"), limit=1)
     if trained:
         days = (datetime.now(UTC) - trained[0].decided_at).total_seconds() / 86_400
         gauges.show(model_name, days_since_training=days)

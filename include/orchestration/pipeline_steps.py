@@ -12,7 +12,8 @@ from sqlalchemy.engine import Engine
 from include import lake
 from include.markdown import plain
 from include.monitoring import results
-from include.orchestration import dvc_stage, listening, notes, settling
+from include.orchestration import dvc_stage, listening, notes
+from include.orchestration.warehouse import warehouse
 from include.registry import versions
 from include.settings import settings
 from include.uploads import open_batches
@@ -26,7 +27,7 @@ SHOWN = 3
 
 def check_new_data(dag_run: DagRun) -> dict[str, Any]:
     """What there is that the last run of this DAG has not seen. Skips the run if there is nothing."""
-    new = news(settings().model_name, settling.warehouse())
+    new = news(settings().model_name, warehouse())
     if not new:
         told = "nothing is new: no upload waits, and the champion's rows are those of the last run"
         notes.set_note(dag_run.dag_id, dag_run.run_id, plain(told))
@@ -55,7 +56,7 @@ def check_drift(dag_run: DagRun, today: date | None = None) -> dict[str, Any]:
     """What the daily checks say of drift in the last week: whether there was any, in words, and the week's name."""
     today = today or datetime.now(UTC).date()
     first = today - timedelta(days=DRIFT_DAYS - 1)
-    checked = results.since(settling.warehouse(), settings().model_name, first, today, "drift.%")
+    checked = results.since(warehouse(), settings().model_name, first, today, "drift.%")
     found = [(day, check) for day, check in reversed(checked) if check.verdict == "failed"]
     if all(check.verdict == "not_checked" for _, check in checked):
         told = f"not known: data_validation_dag has entered nothing in the last {DRIFT_DAYS} days"

@@ -27,6 +27,7 @@ from include.orchestration import awaiting, canaries, golden_rows, handover, not
 from include.orchestration.batches import PIPELINE
 from include.orchestration.intake_steps import pinned_plan
 from include.orchestration.outcome import conclude
+from include.orchestration.warehouse import warehouse
 from include.registry import approvals, ledger, mlflow_runs, models, promotion, standing, versions
 from include.registry.code import code_hash
 from include.registry.model_card import model_card
@@ -121,7 +122,7 @@ def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     evaluation = Evaluation.model_validate_json(lake.read_bytes(evaluated["evaluation_uri"]))
     result = Result.model_validate(lake.read_json(evaluated["result_uri"]))
     plan, context = pinned_plan(dag_run.run_id), evaluation.context
-    engine, actor = settling.warehouse(), f"dag:{dag_run.dag_id}"
+    engine, actor = warehouse(), f"dag:{dag_run.dag_id}"
     asked = approvals.of_run(engine, plan.model_name, dag_run.run_id)
     if asked is not None and asked.answer is not None:  # whatever is repeated: what was answered holds
         return {"version": asked.asked.version, "outcome": approvals.outcome_of(asked.answer)}
@@ -192,7 +193,7 @@ def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "
     """Scores a run's challenger, the champion and the anchor on the golden rows of now, tries it, and judges it."""
     job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
     judging = judging_rows(plan, job.dataset_uri)
-    engine = settling.warehouse()
+    engine = warehouse()
     champion = standing.champion(plan.model_name, engine).champion
     anchor = versions.anchor(plan.model_name, engine) if champion else None
     evaluation = evaluate(
@@ -244,7 +245,7 @@ def _superseded(plan: Plan, evaluation: Evaluation, actor: str) -> str:
     if made is not None:
         entry = ledger.Entry.of(evaluation, version=made.version, actor=actor, code_hash="")
         was_champion = made.version in (champion.version, evaluation.context.champion_version)
-        if was_champion or ledger.find(settling.warehouse(), entry.decision_id):
+        if was_champion or ledger.find(warehouse(), entry.decision_id):
             return ""
     return (
         f"the champion is version {champion.version} now, trained on dataset {champion.tags.get('dataset_id')}; this "
@@ -283,7 +284,7 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
     if outcome == "promoted":
         golden_rows.follow_champion(plan.model_name, f"version {version} was promoted", promoted=True)
         canaries.begin(plan.model_name, version)
-        watching.begin(plan.model_name, version, settling.warehouse(), dag_id=dag_run.dag_id)
+        watching.begin(plan.model_name, version, warehouse(), dag_id=dag_run.dag_id)
     state = {"rejected": State.SET_ASIDE, "awaiting_approval": State.AWAITING}.get(outcome, State.USED)
     because = Because.NONE
     if _waits(evaluation, outcome):
@@ -292,7 +293,7 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
     settled = unchanged if outcome == "unchanged" else evaluation.reason
     mine = settling.settle(plan, _intake(plan), state, because, settled)
     if outcome == "promoted":
-        awaiting.catch_up(plan.model_name, settling.warehouse())
+        awaiting.catch_up(plan.model_name, warehouse())
     _drop_table(plan)
     champion = version if outcome == "promoted" else evaluation.context.champion_version
     metrics = evaluation.challenger.metrics

@@ -9,6 +9,7 @@ import getpass
 import sys
 
 from include.orchestration import listening, settling
+from include.orchestration.warehouse import warehouse
 from include.registry import ledger, models
 from include.settings import settings
 
@@ -46,7 +47,7 @@ def _enter(model_name: str, run_id: str, actor: str, reason: str, facts: dict[st
         dag_run_id=run_id,
         facts=facts,
     )
-    ledger.append(settling.warehouse(), entry)
+    ledger.append(warehouse(), entry)
 
 
 def main(arguments: list[str] | None = None) -> int:

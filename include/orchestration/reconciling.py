@@ -10,6 +10,7 @@ from include.datasets import manifests, newcomers
 from include.datasets.intake import Intake, Plan
 from include.orchestration import awaiting, batches, outcome, settling
 from include.orchestration.batches import PIPELINE
+from include.orchestration.warehouse import warehouse
 from include.registry import approvals, ledger, standing, versions
 from include.registry.ledger import Entry
 from include.uploads import lifecycle, open_batches, rounds
@@ -26,7 +27,7 @@ def reconcile(model_name: str) -> list[str]:
 
     Raises ChampionLost if the champion's files are gone and somebody has to decide which version is to replace it.
     """
-    engine = settling.warehouse()
+    engine = warehouse()
     told = standing.champion(model_name, engine).told
     superseded = awaiting.catch_up(model_name, engine)
     settle_batches_of_last_move(model_name, engine)
@@ -57,17 +58,17 @@ def release_abandoned(pipeline: Pipeline) -> None:
         if entry.state is State.TAKEN and pipeline.is_over(entry.run_id)
     ]  # fmt: skip
     for entry in over:
-        promoted = ledger.of_run(settling.warehouse(), entry.run_id, "promote")
+        promoted = ledger.of_run(warehouse(), entry.run_id, "promote")
         if promoted is not None:
             _end_promoted(entry, promoted)
-        elif asked := ledger.of_run(settling.warehouse(), entry.run_id, "await"):
+        elif asked := ledger.of_run(warehouse(), entry.run_id, "await"):
             _end_awaiting(entry, asked)
     rounds.release_abandoned(pipeline)
 
 
 def end_unsaid_waits(model_name: str, pipeline: Pipeline) -> None:
     """Ends the runs that died after their challengers began to wait for a person, those without uploads too."""
-    for wait in approvals.waits(settling.warehouse(), model_name):
+    for wait in approvals.waits(warehouse(), model_name):
         if wait.answer is None and pipeline.is_over(wait.asked.dag_run_id):
             _say_that_it_waits(wait.asked)
 
@@ -78,7 +79,7 @@ def _say_that_it_waits(asked: Entry) -> str:
         f"version {asked.version} waits for a person; its run died before it could say so",
         asked.dag_run_id,
     )
-    wait = approvals.of_run(settling.warehouse(), asked.model_name, run_id)
+    wait = approvals.of_run(warehouse(), asked.model_name, run_id)
     if wait is None or wait.answer is not None or outcome.of_run(awaiting.dag_of(asked), run_id):
         return reason
     if (staged := _staged(run_id)) is not None:
@@ -131,7 +132,7 @@ def _end_promoted(entry: lifecycle.Entry, promoted: Entry) -> None:
     lifecycle.move(
         entry.batch_id, State.USED, Who.RUN, provided=lambda last: last.run_id == run_id, reason=reason
     )  # fmt: skip
-    champions = manifests.ancestry(versions.parent_dataset_id(promoted.model_name, settling.warehouse()))
+    champions = manifests.ancestry(versions.parent_dataset_id(promoted.model_name, warehouse()))
     if promoted.dataset_id not in champions:
         left = f"version {promoted.version} was left by a rollback since"
         lifecycle.move(entry.batch_id, State.SET_ASIDE, Who.ROLLBACK, reason=left)

@@ -14,8 +14,8 @@ from uuid import uuid4
 from pydantic import BaseModel
 
 from include import lake
-from include.orchestration import settling
 from include.orchestration.forked import PROJECT
+from include.orchestration.warehouse import warehouse
 from include.registry import ledger, models
 from include.settings import settings
 from include.training import provenance
@@ -54,7 +54,7 @@ def origin(model_name: str, version: str) -> Origin:
 
 def entries(model_name: str, version: str) -> list[ledger.Entry]:
     """The ledger's entries about a version, the newest first."""
-    found = ledger.entries(settling.warehouse(), model_name, limit=ALL_ENTRIES)
+    found = ledger.entries(warehouse(), model_name, limit=ALL_ENTRIES)
     return [entry for entry in found if entry.version == version]
 
 

@@ -11,8 +11,9 @@ from airflow.models import DagRun
 from include import lake
 from include.evaluation.evaluate import Evaluation
 from include.markdown import plain
-from include.orchestration import batches, intake_steps, notes, promotion_steps, rollback, settling
+from include.orchestration import batches, intake_steps, notes, promotion_steps, rollback
 from include.orchestration.intake_steps import pinned_plan
+from include.orchestration.warehouse import warehouse
 from include.registry import backups, models, promotion, smoke, standing
 from include.registry.backups import Backup, BackupError
 from include.registry.models import CHAMPION
@@ -86,7 +87,7 @@ def back_up(dag_run: DagRun) -> dict[str, Any]:
     """
     model_name = pinned_plan(dag_run.run_id).model_name
     try:
-        champion = standing.champion(model_name, settling.warehouse()).champion
+        champion = standing.champion(model_name, warehouse()).champion
     except promotion.ChampionLost as error:
         raise AirflowFailException(str(error)) from error
     if champion is None:

@@ -15,7 +15,8 @@ from sqlalchemy.engine import Engine
 
 from include import lake
 from include.datasets import golden
-from include.orchestration import awaiting, golden_rows, reconciling, settling
+from include.orchestration import awaiting, golden_rows, reconciling
+from include.orchestration.warehouse import warehouse
 from include.registry import ledger, promotion, smoke
 from include.registry.code import code_hash
 from include.registry.promotion import RolledBack
@@ -47,7 +48,7 @@ def roll_back(
     not loaded first. A ``dag_run_id`` makes it happen once per run. Raises PromotionRefused or SmokeTestFailed, and the
     champion stays.
     """
-    engine = settling.warehouse()
+    engine = warehouse()
     test, hindrance = (None, FORCED) if force else smoke_test(model_name, engine)
     reconciling.settle_batches_of_last_move(model_name, engine)  # of one that was cut off, before another is made
     if replaces is None and asked_at is not None:

@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.exceptions import AirflowFailException
-from airflow.providers.postgres.hooks.postgres import PostgresHook
 
 from include import lake
 from include.datasets import newcomers
 from include.datasets.intake import Intake, Plan, Source
 from include.datasets.judging import UNAPPROVED
 from include.orchestration import batches, golden_rows
-from include.orchestration.defaults import WAREHOUSE
 from include.registry import ledger
 from include.settings import settings
 from include.uploads import lifecycle, open_batches
@@ -25,11 +23,6 @@ from include.uploads.open_batches import in_parallel
 from include.uploads.records import Batch, ClaimedFile, read_batch
 
 logger = logging.getLogger(__name__)
-
-
-def warehouse() -> Any:
-    """The warehouse's engine."""
-    return PostgresHook(WAREHOUSE).get_sqlalchemy_engine()
 
 
 def batch_ids(plan: Plan) -> list[str]:

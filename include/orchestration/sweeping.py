@@ -16,7 +16,7 @@ from include import lake
 from include.datasets import newcomers
 from include.lake import Stored
 from include.orchestration import handover
-from include.orchestration.settling import warehouse
+from include.orchestration.warehouse import warehouse
 from include.registry import approvals, ledger, models, versions
 from include.settings import settings
 from include.uploads import lifecycle, open_batches

@@ -36,7 +36,7 @@ from include.monitoring.domain import Difference
 from include.monitoring.report import Day
 from include.monitoring.traffic import Champion
 from include.orchestration import arrivals, gauges, learnable, notes
-from include.orchestration.settling import warehouse
+from include.orchestration.warehouse import warehouse
 from include.registry import ledger
 from include.settings.monitoring import MonitoringSettings
 

@@ -8,6 +8,8 @@ from airflow.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sensors.base import BaseSensorOperator
 from airflow.triggers.temporal import DateTimeTrigger
 
+from include.orchestration.warehouse import warehouse
+
 MOST_FAILED_LOOKS = 30
 """Tries of a sensor: a store that is away for an hour does not end a watch."""
 
@@ -60,12 +62,10 @@ class CanarySensor(WatchSensor):
 
     def look(self, context: Any) -> str | datetime:
         """As ``canaries.watch`` does."""
-        from include.orchestration import canaries, settling
+        from include.orchestration import canaries
         from include.settings import settings
 
-        found = canaries.watch(
-            settings().model_name, self.version, settling.warehouse(), dag_run_id=context["dag_run"].run_id
-        )
+        found = canaries.watch(settings().model_name, self.version, warehouse(), dag_run_id=context["dag_run"].run_id)
         return found or datetime.now(UTC) + canaries.pause()
 
 
@@ -85,12 +85,12 @@ class ChampionSensor(WatchSensor):
 
     def look(self, context: Any) -> str | datetime:
         """As ``watching.look`` does."""
-        from include.orchestration import settling, watching
+        from include.orchestration import watching
         from include.settings import settings
 
         run = context["dag_run"]
         return watching.look(
-            settings().model_name, self.version or self._promoted(context), settling.warehouse(),
+            settings().model_name, self.version or self._promoted(context), warehouse(),
             actor=f"dag:{run.dag_id}", dag_run_id=run.run_id,
         )  # fmt: skip
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from sqlalchemy.engine import Engine
 
-from include.orchestration import copying, curating
+from include.orchestration import copying
+from include.orchestration.warehouse import warehouse
 from tests.unit.registry_services import as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
@@ -18,12 +19,12 @@ TEXTS = ["plain", 'a "quote"', "two\nlines\r\nand, a comma", "\\N", "\\.", "", "
 
 
 @pytest.fixture(autouse=True)
-def warehouse(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def connection_to_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
 
 
 def write(parts: Iterator[pa.RecordBatch]) -> int:
-    connection = curating.engine().raw_connection()
+    connection = warehouse().raw_connection()
     with connection.cursor() as cursor:
         count = copying.make_table(cursor, "copied", SCHEMA, parts)
     connection.commit()

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Engine
 
 from include import sql
 from include.orchestration import curating
+from include.orchestration import warehouse as connected
 from tests.unit.registry_services import as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
@@ -44,7 +45,7 @@ def merge(rows: list[tuple[Any, ...]]) -> dict[str, Any]:
     curating.write_rows("curated", [pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows])])
     curating.settle("curated", "changes", WEEK, ["desk"], "newest")
     curating.prepare_merge("changes", "update")
-    with curating.engine().begin() as connection:
+    with connected.warehouse().begin() as connection:
         columns = ", ".join(sql.COLUMNS)
         updates = ", ".join(f"{name} = excluded.{name}" for name in sql.COLUMNS)
         connection.execute(

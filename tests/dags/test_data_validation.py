@@ -113,6 +113,8 @@ def watch(tmp_path_factory: pytest.TempPathFactory, engine: Engine, s3_url: str,
         initdb(load_connections=False)
         (scratch / "retraining.py").write_text(RETRAINING)
         DagBag(scratch, include_examples=False).sync_to_db()
+        with create_session() as session:
+            session.query(DagRun).delete()  # what other files' tests have left
         yield Watch(engine, Registry(MODEL, tiny_bert, engine))
         with create_session() as session:
             session.query(DagRun).delete()

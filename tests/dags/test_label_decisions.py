@@ -13,11 +13,12 @@ from include import lake
 from include.datasets import golden, waiting_labels
 from include.datasets.building import build_dataset
 from include.datasets.intake import Source, validate_files
-from include.orchestration import label_decisions, settling
+from include.orchestration import label_decisions
 from include.orchestration.intake_steps import plan_of
 from include.orchestration.label_decisions import LabelRefused
 from include.registry import label_wishes, ledger
 from include.settings import settings
+from tests.unit.registry_services import as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -40,7 +41,7 @@ def model(services: None, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> st
     monkeypatch.setenv("BERT_MODEL_NAME", name)
     settings.cache_clear()
     lake.filesystem("s3://").mkdirs(name, exist_ok=True)
-    monkeypatch.setattr(settling, "warehouse", lambda: engine)
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
     labels = ["card"] * 60 + ["cards"] * 30 + ["refund"] * 60
     frame = pd.DataFrame({"text": [f"text {at} about a {one}" for at, one in enumerate(labels)], "label": labels})
     manifest = build_dataset(plan_of("first", [], {}), frame.assign(source="first.csv row 1", extra=""))

@@ -13,12 +13,13 @@ from include import lake
 from include.datasets import golden
 from include.datasets.building import build_dataset
 from include.datasets.intake import Source, validate_files
-from include.orchestration import intake_steps, previewing, settling
+from include.orchestration import intake_steps, previewing
 from include.orchestration.intake_steps import plan_of
 from include.registry import ledger, models
 from include.registry.ledger import Entry
 from include.settings import settings
 from include.uploads import claims, drafts
+from tests.unit.registry_services import as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -41,7 +42,7 @@ def bucket(services: None, engine: Engine, monkeypatch: pytest.MonkeyPatch, requ
     monkeypatch.setenv("BERT_UPLOAD_SETTLE_SECONDS", "0")
     settings.cache_clear()
     lake.filesystem("s3://").mkdirs(name, exist_ok=True)
-    monkeypatch.setattr(settling, "warehouse", lambda: engine)
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
     return name
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Engine
 from dev import sample_data
 from dev.sbom import write_sbom
 from include import lake
-from include.orchestration import notes, reproduction, settling, submission
+from include.orchestration import notes, reproduction, submission
 from include.orchestration.export import export
 from include.orchestration.training_task import LocalTraining
 from include.registry import ledger, models
@@ -29,6 +29,7 @@ from include.settings import settings
 from include.training.job import Result
 from tests.programs import Program
 from tests.scenarios.small_bert import save_small_bert
+from tests.unit.registry_services import as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -51,7 +52,7 @@ def deployment(s3_endpoint: str, engine: Engine, tmp_path_factory: pytest.TempPa
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
             patch.setenv(name, value)
-        patch.setattr(settling, "warehouse", lambda: engine)
+        patch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
         settings.cache_clear()
         boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket="reproduction")
         yield

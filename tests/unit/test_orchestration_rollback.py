@@ -22,7 +22,7 @@ from include.uploads import claims, lifecycle, open_batches
 from include.uploads.lifecycle import State, Who
 from include.uploads.records import Batch
 from include.uploads.rounds import Pipeline
-from tests.unit.registry_services import Registry
+from tests.unit.registry_services import Registry, as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("services")
@@ -43,8 +43,7 @@ def storage(in_folder: dict[str, str]) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def warehouse(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow's connection to it."""
-    monkeypatch.setattr(settling, "warehouse", lambda: engine)
-    monkeypatch.setattr(batches, "_engine", lambda: engine)
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
 
 
 def freeze(registry: Registry) -> None:

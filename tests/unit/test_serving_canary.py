@@ -13,14 +13,14 @@ import pytest
 from sqlalchemy.engine import Engine as Database
 
 from include import lake
-from include.orchestration import batches, canaries, settling
+from include.orchestration import canaries
 from include.registry import canary, ledger, models
 from include.registry.promotion import promote
 from include.serving.bake import Bake
 from include.settings import settings
 from include.settings.serving import ServingSettings
 from tests.unit.model_servers import Running, logged, running, wait
-from tests.unit.registry_services import Registry
+from tests.unit.registry_services import Registry, as_connection
 
 pytest_plugins = ["tests.unit.model_servers"]
 pytestmark = pytest.mark.usefixtures("shared_services")
@@ -31,8 +31,7 @@ TEXTS = ["where is my card", "a refund", "lost my card"]
 @pytest.fixture(autouse=True)
 def baked(engine: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Promotions begin with half of the requests, and Airflow's connection leads to the warehouse."""
-    monkeypatch.setattr(settling, "warehouse", lambda: engine)
-    monkeypatch.setattr(batches, "_engine", lambda: engine)
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
     monkeypatch.setenv("BERT_CANARY", "50")
     monkeypatch.setenv("BERT_CANARY_MINUTES", "60")
     settings.cache_clear()

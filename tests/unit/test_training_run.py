@@ -16,6 +16,7 @@ from include.training.__main__ import main
 from include.training.batches import padded_batches
 from include.training.checkpoints import Checkpoints
 from include.training.errors import Stopped, TrainingError
+from include.training.fast.hardware import bfloat16_is_quick
 from include.training.job import Hyperparameters, Job, Result
 from include.training.model import build_classifier
 from include.training.scoring import score
@@ -225,9 +226,10 @@ def test_a_cls_model_loads_in_plain_transformers(
     texts = [text for text, _ in rows(20, seed=5)] + ["card " * 30]
     scores = score(result.model_uri, texts)
     answers = pipeline("text-classification", folder, top_k=None)(texts, truncation=True, batch_size=4)
+    near = 5e-3 if bfloat16_is_quick("cpu") else 1e-4  # plain transformers answers in float32 everywhere
     for text, answer, row in zip(texts, answers, scores.probabilities, strict=True):
         plain = {one["label"]: one["score"] for one in answer}
-        assert [plain[label] for label in scores.labels] == pytest.approx(row.tolist(), abs=1e-4), text
+        assert [plain[label] for label in scores.labels] == pytest.approx(row.tolist(), abs=near), text
 
 
 def test_training_goes_on_from_a_registered_champion(
