@@ -1,6 +1,7 @@
 """Airflow's long-running programs as a local stack has them: ``python -m dev.airflow webserver``, or another.
 
-Its log servers listen on this machine alone, and a webserver that was killed leaves nothing behind that serves on.
+Its log servers listen on this machine alone, a webserver that was killed leaves nothing behind that serves on, and one
+that starts on a busy machine does not take a passing process for its worker.
 """
 
 import os
@@ -53,7 +54,27 @@ def _serves(process: psutil.Process, stack: str) -> bool:
     return False
 
 
+def count_workers_only() -> None:
+    """Lets Airflow's monitor of gunicorn count its workers, and no other child.
+
+    While gunicorn imports Airflow, croniter starts ``file``. Taken for the worker, it is missed a moment later: the
+    monitor sends gunicorn a signal, which stops a program that does not listen to it yet, and waits for minutes.
+    """
+    from airflow.cli.commands.webserver_command import GunicornMonitor
+
+    def workers(monitor: GunicornMonitor) -> int:
+        found = 0
+        for child in psutil.Process(monitor.gunicorn_master_proc.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                found += "gunicorn" in " ".join(child.cmdline())
+        return found
+
+    GunicornMonitor._get_num_workers_running = workers
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["webserver"] and MARKER in os.environ:
-        end_orphans(os.environ[MARKER])
+    if sys.argv[1:2] == ["webserver"]:
+        count_workers_only()
+        if MARKER in os.environ:
+            end_orphans(os.environ[MARKER])
     main()
