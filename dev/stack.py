@@ -165,7 +165,7 @@ class Stack:
         self._start_programs("webserver", "scheduler", "triggerer", "mlflow", "serving", report=report)
         with self.airflow as client:
             import_settings(client, REPOSITORY / "airflow_settings.yaml", self.env)
-            _wait_for_dags(client)
+            wait_for_dags(client, *DAGS)
 
     def _write_airflow_env(self) -> None:
         self.state.airflow_env.touch(mode=0o600)  # it holds the database's password
@@ -243,10 +243,10 @@ def _file_lock(file: Path) -> Iterator[None]:
         yield
 
 
-def _wait_for_dags(airflow: httpx.Client) -> None:
-    """Returns when Airflow knows the DAGs. Raises StartError if it cannot import one, with its reason."""
+def wait_for_dags(airflow: httpx.Client, *dags: str) -> None:
+    """Returns when Airflow knows these DAGs. Raises StartError if it cannot import one, with its reason."""
     deadline = time.monotonic() + DAGS_WITHIN_SECONDS
-    while missing := [dag for dag in DAGS if airflow.get(f"/dags/{dag}").status_code == httpx.codes.NOT_FOUND]:
+    while missing := [dag for dag in dags if airflow.get(f"/dags/{dag}").status_code == httpx.codes.NOT_FOUND]:
         for error in airflow.get("/importErrors").raise_for_status().json()["import_errors"]:
             raise StartError(f"Airflow cannot import {error['filename']}:\n{error['stack_trace']}")
         if time.monotonic() > deadline:

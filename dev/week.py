@@ -24,7 +24,7 @@ from rich.table import Table
 from dev import sample_data
 from dev.observe import OVER, Observer
 from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, mongo_server, sftp_server
-from dev.stack import Stack
+from dev.stack import Stack, wait_for_dags
 from dev.state import REPOSITORY, State
 from include.ingestion.landing import week_of
 from include.lake import slug
@@ -98,6 +98,7 @@ class Weeks:
     def __init__(self, stack: Stack, files: Files, console: Console) -> None:
         self.stack, self.files, self.console = stack, files, console
         self.observer = Observer(stack)
+        wait_for_dags(stack.airflow, DAG)
         today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         last = today - timedelta(days=(today.weekday() + 1) % 7)  # a week ends when Sunday begins
         # Not midnight: the run that the scheduler started when the stack came up has that date.
