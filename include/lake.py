@@ -19,6 +19,9 @@ import fsspec
 from include.settings import settings
 
 CREATE_ATTEMPTS = 6
+S3_OPTIONS: dict[str, Any] = {"use_listings_cache": False, "config_kwargs": {"signature_version": "s3v4"}}
+"""Requests are signed so anyway; addresses only if it is said, and newer regions of AWS refuse others."""
+
 SPLITS = ("train", "validation")
 """What a dataset is divided into: each is a Parquet file of its folder."""
 
@@ -83,6 +86,10 @@ def staging(run_id: str, name: str = "") -> str:
 def golden(model_name: str, name: str = "") -> str:
     """The rows that judge a model's versions, and what decides which texts are golden."""
     return f"{root()}/golden/{model_name}/{name}"
+
+
+ASIDE = "aside/"
+"""Of ``waiting/``: rows that a challenger has learnt, or was made worse by."""
 
 
 def waiting(model_name: str, name: str = "") -> str:
@@ -181,8 +188,8 @@ def plain(name: str) -> str:
 def filesystem(uri: str) -> fsspec.AbstractFileSystem:
     """The fsspec file system of a URI; listings are never cached, since other tasks write too."""
     protocol = uri.split("://", 1)[0] if "://" in uri else "file"
-    options = {"auto_mkdir": True} if protocol == "file" else {"use_listings_cache": False}
-    return fsspec.filesystem(protocol, **options)
+    known: dict[str, dict[str, Any]] = {"file": {"auto_mkdir": True}, "s3": S3_OPTIONS}
+    return fsspec.filesystem(protocol, **known.get(protocol, {"use_listings_cache": False}))
 
 
 def exists(uri: str) -> bool:

@@ -7,8 +7,6 @@ import fsspec
 from include import lake
 
 SECONDS = 3_600
-MOST_BYTES = 5 << 30
-"""What S3 takes in one request."""
 
 
 def to_read(uri: str, name: str, *, endpoint: str = "") -> str:
@@ -21,21 +19,28 @@ def to_read(uri: str, name: str, *, endpoint: str = "") -> str:
 
 
 def to_write(uri: str, *, endpoint: str = "") -> str:
-    """Where an object of at most ``MOST_BYTES`` can be put; empty as for ``to_read``."""
+    """Where an object of at most 5 GiB can be put; empty as for ``to_read``."""
     return _address(uri, endpoint, "put_object")
+
+
+def to_write_part(uri: str, upload_id: str, number: int, *, endpoint: str = "") -> str:
+    """Where a part of an object can be put, the first of which is number 1."""
+    return _address(uri, endpoint, "upload_part", UploadId=upload_id, PartNumber=number)
 
 
 def origin(endpoint: str = "") -> str:
     """Scheme, host and port of those addresses, as a page's security policy names them; empty if there are none."""
-    address = to_read(f"{lake.root()}/x", "x", endpoint=endpoint)
+    if endpoint and lake.root().startswith("s3://"):
+        return _origin(endpoint)  # addresses at an endpoint of one's own have the bucket in their path
+    return _origin(to_read(f"{lake.root()}/x", "x"))
+
+
+def _origin(address: str) -> str:
     return "/".join(address.split("/", 3)[:3])
 
 
 def _address(uri: str, endpoint: str, method: str, **more: Any) -> str:
     if not uri.startswith("s3://"):
         return ""
-    # Without a version, botocore signs addresses in a way that newer regions of AWS refuse.
-    files = fsspec.filesystem(
-        "s3", endpoint_url=endpoint or None, config_kwargs={"signature_version": "s3v4"}, use_listings_cache=False
-    )
+    files = fsspec.filesystem("s3", endpoint_url=endpoint, **lake.S3_OPTIONS) if endpoint else lake.filesystem(uri)
     return str(files.url(uri, expires=SECONDS, client_method=method, **more))

@@ -5,6 +5,8 @@ of the pages, with its templates in ``templates/console``. Nothing here reads a 
 is done by a DAG, and shown from what that has left.
 """
 
+import threading
+from pathlib import Path
 from typing import Any
 
 CATEGORY = "Console"
@@ -40,3 +42,23 @@ def register(app: Any) -> None:
         app.appbuilder.add_view_no_menu(view)
     exempt_upload(app)
     api.exempt(app)
+    once = threading.Lock()
+
+    @app.before_request  # type: ignore[untyped-decorator]  # Flask's application is Any here
+    def prepare() -> None:
+        """At a worker's first request, which mostly asks for its health; commands that build an app have none."""
+        if once.acquire(blocking=False):
+            threading.Thread(target=_prepare, args=(app,), daemon=True).start()
+
+
+def _prepare(app: Any) -> None:
+    """Makes what a worker's first pages would have to wait for: their templates' code, and the client of the bucket.
+
+    Airflow begins its workers anew every hour and a half.
+    """
+    from include import lake
+
+    for path in sorted((Path(__file__).parent / "templates" / "console").glob("*.html")):
+        app.jinja_env.get_template(f"console/{path.name}")
+    if lake.root().startswith("s3://"):
+        lake.filesystem(lake.root()).connect()

@@ -4,15 +4,18 @@ Templates say ``t("Roll back to version {version}", version=7)``. What a catalog
 """
 
 import json
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from babel.dates import format_date
 from flask import request
 
 FOLDER = Path(__file__).parent / "translations"
 ENGLISH = "en"
 DASH = "\N{EN DASH}"
+SIZES = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
 
 
 class Words:
@@ -35,6 +38,23 @@ class Words:
         """A number as this language writes it."""
         text = f"{value:,.{digits}f}"
         return text.translate(str.maketrans(",.", ".,")) if self.language == "de" else text
+
+    def value(self, value: float) -> str:
+        """A measured value: at most four digits behind the point, and no noughts at its end."""
+        whole, _, rest = f"{value:.4f}".partition(".")
+        return self.number(value, len(rest.rstrip("0"))) if rest.strip("0") else self.number(int(whole))
+
+    def size(self, size: int) -> str:
+        """A file's size."""
+        unit, step = next((one for one in SIZES if size >= one[1]), SIZES[-1])
+        return f"{self.number(size / step, 0 if step == 1 else 1)} {unit}"
+
+    def day(self, day: str) -> str:
+        """A day, given as 2026-11-27, as this language writes it; what is no day as it is."""
+        try:
+            return str(format_date(date.fromisoformat(day), "medium", locale=self.language))
+        except ValueError:
+            return day
 
     def percent(self, share: float | None, digits: int = 1) -> str:
         """A share of one in percent; a dash if there is none."""

@@ -14,6 +14,7 @@ from airflow.utils.state import DagRunState
 from flask import request, url_for
 from pydantic import BaseModel
 from sqlalchemy import func
+from sqlalchemy.orm import joinedload
 
 from plugins.console.access import PIPELINE, PREVIEW, Refused, person
 from plugins.console.catalogue import of_request
@@ -146,7 +147,8 @@ def _steps(dag_id: str, run_id: str, tasks: list[Any]) -> list[Step]:
 def recent(dag_id: str, limit: int = 10) -> list[Run]:
     """A DAG's newest runs, without their tasks."""
     with create_session() as session:
-        runs = session.query(DagRun).filter_by(dag_id=dag_id).order_by(DagRun.execution_date.desc()).limit(limit)
+        with_notes = session.query(DagRun).options(joinedload(DagRun.dag_run_note))  # else each is asked for alone
+        runs = with_notes.filter_by(dag_id=dag_id).order_by(DagRun.execution_date.desc()).limit(limit)
         return [_run(run) for run in runs]
 
 

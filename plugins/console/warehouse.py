@@ -24,6 +24,7 @@ JUDGED = ("promote", "reject", "await")
 """What ends the run that made a version: it has left what that answered."""
 
 MOST_VERSIONS = 200
+UNDEFINED_TABLE = "42P01"  # PostgreSQL's code
 
 
 class Decision(BaseModel):
@@ -75,7 +76,10 @@ class Upload(BaseModel):
 @lru_cache(maxsize=1)
 def engine() -> Engine:
     """The warehouse's, one for this process."""
-    options = {"pool_pre_ping": True, "pool_size": 2, "connect_args": {"connect_timeout": 5}}
+    # Without transactions, each of which would be begun and ended over the network for one statement that reads.
+    options = {
+        "pool_pre_ping": True, "pool_size": 2, "isolation_level": "AUTOCOMMIT", "connect_args": {"connect_timeout": 5},
+    }  # fmt: skip
     return PostgresHook(WAREHOUSE).get_sqlalchemy_engine(options)
 
 
@@ -118,6 +122,15 @@ def made(model_name: str, version: str) -> Decision | None:
     if found and found[0].verb == "restore" and found[0].previous_champion not in (None, version):
         return made(model_name, str(found[0].previous_champion))
     return found[0] if found else None
+
+
+def decisions_of(model_name: str, run_ids: Sequence[str]) -> dict[str, Decision]:
+    """What was first decided about the version of each run, by the run; a run that made none has none."""
+    found = _decisions(
+        "WHERE model_name = :model AND dag_run_id = ANY(:runs) AND verb = ANY(:verbs) ORDER BY seq DESC",
+        {"model": model_name, "runs": list(run_ids), "verbs": list(JUDGED)},
+    )
+    return {one.dag_run_id: one for one in found}
 
 
 def versions(model_name: str, limit: int = MOST_VERSIONS) -> list[Decision]:
@@ -176,11 +189,8 @@ def uploads(*, state: str = "", page: int = 1, size: int = 20) -> tuple[list[Upl
 
 def counts_of_uploads() -> dict[str, int]:
     """How many batches there are in each state."""
-    if not _is_there("upload_batches"):
-        return {}
-    with engine().connect() as connection:
-        found = connection.execute(sa.text("SELECT state, count(*) FROM upload_batches GROUP BY state ORDER BY state"))
-        return {row[0]: row[1] for row in found}
+    found = _all("SELECT state, count(*) FROM upload_batches GROUP BY state ORDER BY state")
+    return {row[0]: row[1] for row in found}
 
 
 def upload(batch_id: str) -> Upload | None:
@@ -190,13 +200,23 @@ def upload(batch_id: str) -> Upload | None:
 
 
 def watched(model_name: str, days: int = 60) -> list[dict[str, Any]]:
-    """What was found when the model was watched, the newest day first; in words only what failed or is the newest."""
+    """Each check of the last days: ``points``, JSON of its days and values, and the ``last`` of them whole."""
     return _rows(
         "monitoring_results",
-        'WHERE model = :model AND day > current_date - CAST(:days AS integer) ORDER BY day DESC, "check" LIMIT 5000',
+        'WHERE model = :model AND day > current_date - CAST(:days AS integer) GROUP BY "check" ORDER BY "check"',
         {"model": model_name, "days": days},
-        columns="day, \"check\", value, threshold, verdict, CASE WHEN verdict = 'failed' "
-        "OR day > current_date - 3 THEN told ELSE '' END AS told",
+        columns='"check" AS name, jsonb_agg(jsonb_build_array(day, value) ORDER BY day)::text AS points, '
+        "max(day) AS day, (jsonb_agg(to_jsonb(entry) ORDER BY day DESC) -> 0) AS last",
+    )
+
+
+def alarms(model_name: str, days: int = 60, limit: int = 50) -> list[dict[str, Any]]:
+    """The checks of the last days that failed, the newest first."""
+    return _rows(
+        "monitoring_results",
+        "WHERE model = :model AND day > current_date - CAST(:days AS integer) AND verdict = 'failed' "
+        'ORDER BY day DESC, "check" LIMIT :limit',
+        {"model": model_name, "days": days, "limit": limit},
     )
 
 
@@ -243,14 +263,17 @@ def _decisions(rest: str, values: dict[str, Any], columns: str = "*") -> list[De
 
 def _rows(table: str, rest: str, values: dict[str, Any], columns: str = "*") -> list[dict[str, Any]]:
     """Rows of one of our tables as JSON; none if there is no such table."""
-    if not _is_there(table):
-        return []
-    statement = sa.text(f"SELECT to_jsonb(entry) FROM (SELECT {columns} FROM {table} entry {rest}) entry")
-    with engine().connect() as connection:
-        found: Sequence[Any] = connection.execute(statement, values).all()
-        return [row[0] for row in found]
+    statement = f"SELECT to_jsonb(entry) FROM (SELECT {columns} FROM {table} entry {rest}) entry"
+    return [row[0] for row in _all(statement, values)]
 
 
-def _is_there(table: str) -> bool:
+def _all(statement: str, values: dict[str, Any] | None = None) -> Sequence[Any]:
+    """What a statement finds; nothing if its table is not there yet."""
     with engine().connect() as connection:
-        return connection.execute(sa.text("SELECT to_regclass(:table)"), {"table": table}).scalar() is not None
+        try:
+            found: Sequence[Any] = connection.execute(sa.text(statement), values or {}).all()
+        except sa.exc.ProgrammingError as error:
+            if error.orig.pgcode != UNDEFINED_TABLE:
+                raise
+            return []
+        return found

@@ -19,6 +19,12 @@ RETRAINING = "model_retraining_dag"
 SUBJECTS = ("drift", "accuracy", "predictions", "uploads", "training_examples")
 """What stands before a check's full stop, in the order in which it is shown; others come after."""
 
+SHARES = (
+    "empty_texts", "missing_labels", "duplicates", "rejected", "cut", "unknown_tokens", "outlying_lengths", "repeated",
+    "unsure", "confidence",
+)  # fmt: skip
+"""The checks whose values are shares of one, by what stands behind their full stop; all of an accuracy are."""
+
 
 class WatchPages(Pages):
     """``/console/watch``."""
@@ -30,27 +36,22 @@ class WatchPages(Pages):
     def watch(self) -> str:
         """Drift and quality by day."""
         name, say, config = settings().model_name, of_request(), MonitoringSettings()
-        results, decisions = warehouse.watched(name, SERIES_DAYS), warehouse.drift_decisions(name)
+        checks, decisions = warehouse.watched(name, SERIES_DAYS), warehouse.drift_decisions(name)
         used = warehouse.retrainings(name, datetime.now(UTC) - timedelta(days=BUDGET_DAYS))
         return self.page(
             "watch.html",
             model_name=name,
-            why=_why(say, decisions, results),
+            why=_why(say, decisions, checks),
             run=_run_of(decisions[0]) if decisions else "",
             used=len(used),
             allowed=config.drift_retrainings_a_month,
             free_from=_free_from(used, config.drift_retrainings_a_month),
             on_drift=config.retrain_on_drift,
-            subjects=_by_subject(_by_check(results)),
-            alarms=[row for row in results if not is_good(row)][:50],
+            subjects=_by_subject([check | {"unit": _unit(check["name"])} for check in checks]),
+            alarms=warehouse.alarms(name, SERIES_DAYS),
             decisions=decisions,
             days=SERIES_DAYS,
         )
-
-
-def is_good(row: dict[str, Any]) -> bool:
-    """Whether a check found nothing to complain of, or could not look."""
-    return bool(row.get("verdict") != FAILED)
 
 
 def _free_from(used: list[warehouse.Decision], allowed: int) -> datetime | None:
@@ -67,22 +68,22 @@ def _run_of(decision: warehouse.Decision) -> str:
     return url_for("TrainPages.run", dag_id=RETRAINING, run_id=run_id) if found else ""
 
 
-def _why(say: Words, decisions: list[warehouse.Decision], results: list[dict[str, Any]]) -> str:
+def _why(say: Words, decisions: list[warehouse.Decision], checks: list[dict[str, Any]]) -> str:
     """Why the model was, or was not, trained again: one sentence."""
     if decisions:
         return _decided(say, decisions[0])
-    if not results:
+    if not checks:
         return say("The model is not watched yet: nothing was found, so nothing was decided.")
-    newest = max(str(row["day"]) for row in results)
-    bad = sorted({str(row["check"]) for row in results if str(row["day"]) == newest and not is_good(row)})
+    newest = max(str(check["day"]) for check in checks)
+    bad = [check["name"] for check in checks if check["day"] == newest and check["last"]["verdict"] == FAILED]
     if bad:
-        return say("On {day} these checks complained: {checks}. No training was decided on yet.", day=newest, checks=", ".join(bad))  # noqa: E501 # fmt: skip
-    return say("Not trained again: on {day}, the last day that was looked at, nothing was found.", day=newest)
+        return say("On {day} these checks complained: {checks}. No training was decided on yet.", day=say.day(newest), checks=", ".join(bad))  # noqa: E501 # fmt: skip
+    return say("Not trained again: on {day}, the last day that was looked at, nothing was found.", day=say.day(newest))
 
 
 def _decided(say: Words, newest: warehouse.Decision) -> str:
     """What has become of the newest decision; its reason is the pipeline's own words."""
-    day, reason = str(newest.facts.get("day", newest.decided_at.date())), newest.reason
+    day, reason = say.day(str(newest.facts.get("day", newest.decided_at.date()))), newest.reason
     if newest.facts.get("decision") != "retrain":
         return say("Not trained again: on {day}, {reason}", day=day, reason=reason)
     run_id = f"drift__{newest.decision_id}"
@@ -101,20 +102,12 @@ def _decided(say: Words, newest: warehouse.Decision) -> str:
     return say("Trained again, and the champion stayed ({outcome}): on {day}, {reason}", outcome=ended, day=day, reason=reason)  # noqa: E501 # fmt: skip
 
 
-def _by_check(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each check its values by day, the oldest first, with the threshold of the newest."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in reversed(results):
-        found[str(row["check"])].append(row)
-    return [
-        {
-            "name": name,
-            "points": [[row["day"], row.get("value")] for row in rows],
-            "threshold": rows[-1].get("threshold"),
-            "last": rows[-1],
-        }
-        for name, rows in sorted(found.items())
-    ]
+def _unit(check: str) -> str:
+    """What a check's values are measured in; empty if they are plain numbers."""
+    subject, _, name = check.partition(".")
+    if subject == "accuracy" or name in SHARES:
+        return "%"
+    return "ms" if name.endswith("_ms") else ""
 
 
 def _by_subject(checks: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:

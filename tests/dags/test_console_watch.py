@@ -32,7 +32,7 @@ def test_what_is_watched_is_shown_and_why_nothing_was_trained(
     assert "these checks complained" in page
     assert "<script>alert" not in page
     enter(engine, model, "drift_decision", "1", facts={"decision": "wait", "day": "2026-11-20"}, reason="too few rows")
-    assert "Not trained again: on 2026-11-20, too few rows" in console["viewer"].get("/console/watch/").text
+    assert "Not trained again: on Nov 20, 2026, too few rows" in console["viewer"].get("/console/watch/").text
 
 
 def test_the_months_retrainings_are_counted_and_what_became_of_the_newest_is_said(

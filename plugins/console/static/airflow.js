@@ -25,6 +25,17 @@
       return made;
     },
 
+    /** A day such as 2026-11-27 as the viewer writes it. */
+    day(day) {
+      return new Intl.DateTimeFormat(this.language, { dateStyle: "medium", timeZone: "UTC" }).format(new Date(day));
+    },
+
+    /** A measured value with its unit; a share of one in percent. */
+    measured(value, unit) {
+      if (unit === "%" && Number.isFinite(value)) return `${this.number(100 * value, 1)} %`;
+      return Number.isFinite(value) && unit ? `${this.number(value)} ${unit}` : this.number(value, 4);
+    },
+
     number(value, digits = 3) {
       if (value === null || value === undefined) return "–";
       return new Intl.NumberFormat(this.language, { maximumFractionDigits: digits }).format(value);

@@ -20,7 +20,7 @@
       const y = (value) => HEIGHT - MARGIN - ((value - low) * (HEIGHT - 2 * MARGIN)) / (high - low || 1);
       const points = values.map((value, index) => [index, value]).filter(([, value]) => Number.isFinite(value));
       svg.append(make("polyline", { class: `line line-${at}`, points: points.map(([i, v]) => `${x(i)},${y(v)}`).join(" ") }));
-      points.forEach(([i, v]) => svg.append(make("circle", { class: `dot dot-${at}`, cx: x(i), cy: y(v), r: 3 })));
+      points.forEach(([i, v]) => svg.append(make("path", { class: `dot dot-${at}`, d: `M${x(i)} ${y(v)}h0` })));
       if (threshold !== null) {
         svg.append(make("line", { class: "threshold", x1: 0, x2: WIDTH, y1: y(threshold), y2: y(threshold) }));
       }
