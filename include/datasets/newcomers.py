@@ -10,7 +10,6 @@ from include.datasets.checks import CHECKED
 from include.datasets.judging import Numbers, Rows
 from include.datasets.spool import Spooled, judged_batches
 
-ASIDE = "aside/"
 _KEY, _BATCH = b"key", b"batch_id"
 
 
@@ -52,12 +51,12 @@ def publish(model_name: str, run_id: str, before: Iterable[str], joined: Iterabl
 def set_aside(model_name: str, run_id: str, uris: Iterable[str]) -> None:
     """Keeps rows from those that wait: a challenger has learnt them, or was made worse by them, as each later one."""
     for uri in uris:
-        _move(uri, lake.waiting(model_name, f"{ASIDE}{lake.slug(run_id)}/{uri.rsplit('/', 1)[-1]}"))
+        _move(uri, lake.waiting(model_name, f"{lake.ASIDE}{lake.slug(run_id)}/{uri.rsplit('/', 1)[-1]}"))
 
 
 def take_back(model_name: str, run_id: str) -> list[str]:
     """Lets the rows wait again that a run has set aside; returns their new URIs."""
-    found = lake.find(lake.waiting(model_name, f"{ASIDE}{lake.slug(run_id)}/"))
+    found = lake.find(lake.waiting(model_name, f"{lake.ASIDE}{lake.slug(run_id)}/"))
     return [_move(uri, lake.waiting(model_name, uri.rsplit("/", 1)[-1])) for uri in found]
 
 
@@ -72,7 +71,7 @@ def waiting(model_name: str) -> list[tuple[str, str, str]]:
     """The URIs of the files that wait, with the key and the batch that each comes from."""
     found = []
     for uri in lake.find(lake.waiting(model_name)):
-        if not uri.startswith(lake.waiting(model_name, ASIDE)):
+        if not uri.startswith(lake.waiting(model_name, lake.ASIDE)):
             metadata = pa.ipc.open_file(lake.read_bytes(uri)).schema.metadata
             found.append((uri, metadata[_KEY].decode(), metadata[_BATCH].decode()))
     return found

@@ -1,7 +1,8 @@
 """Rejected rows as text: ``python -m include.datasets.rejected_csv s3://…/rejected.parquet``.
 
 For whoever has no business with Parquet, as Airflow's webserver: this is a process of its own, and holds a part of the
-rows at a time. ``--json`` writes some of them, one JSON object a line.
+rows at a time. It imports little, since somebody waits for it: for a file of this machine no client for S3. ``--json``
+writes some of them, one JSON object a line.
 """
 
 import argparse
@@ -10,23 +11,30 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow.parquet as pq
-
-from include import lake
 
 COLUMNS = ("file", "row", "text", "label", "rule", "reason")
 ROWS_AT_ONCE = 5_000
 
 
 def rows_of(uri: str) -> Iterator[dict[str, Any]]:
-    """The rows of a file in quarantine, in order. Raises FileNotFoundError."""
-    if not lake.exists(uri):
-        raise FileNotFoundError(uri)
-    with lake.filesystem(uri).open(uri, "rb") as content:
+    """The rows of a file in quarantine, by its URI or its path, in order. Raises FileNotFoundError."""
+    with _open(uri) as content:
         for part in pq.ParquetFile(content).iter_batches(batch_size=ROWS_AT_ONCE, columns=list(COLUMNS)):
             yield from part.to_pylist()
+
+
+def _open(uri: str) -> Any:
+    if "://" not in uri:
+        return Path(uri).open("rb")  # the caller closes it
+    from include import lake  # takes longer to import than all the rest
+
+    if not lake.exists(uri):
+        raise FileNotFoundError(uri)
+    return lake.filesystem(uri).open(uri, "rb")
 
 
 def write_csv(rows: Iterable[dict[str, Any]], target: TextIO) -> None:
@@ -40,7 +48,7 @@ def write_csv(rows: Iterable[dict[str, Any]], target: TextIO) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m include.datasets.rejected_csv", description=__doc__)
-    parser.add_argument("uri", help="a rejected.parquet")
+    parser.add_argument("uri", help="a rejected.parquet, or its path")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of CSV")
     parser.add_argument("--offset", type=int, default=0, help="so many rows are left out first (%(default)s)")
     parser.add_argument("--limit", type=int, help="no more rows than this")

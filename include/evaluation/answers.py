@@ -8,11 +8,10 @@ Beside it lies ``mistakes.json``: which labels the challenger confuses, with som
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from include.evaluation.comparison import Comparison, Pair, compare
 from include.evaluation.mistakes import MISTAKES, Mistake, find_mistakes
 
 if TYPE_CHECKING:
@@ -71,23 +70,3 @@ def read_answers(file: Path | BinaryIO, model: str) -> "pd.DataFrame":
     there = answers.drop_duplicates("model")[["model", "version", "uri"]].to_dict("records")
     names = ", ".join(f"{one['model']} {one['version'] or one['uri']}" for one in there)
     raise ValueError(f"{model!r} did not answer in {getattr(file, 'name', 'these answers')}; there are: {names}")
-
-
-def compare_answers(
-    new: "pd.DataFrame",
-    old: "pd.DataFrame",
-    *,
-    confidence: float = 0.99,
-    margin: float = 0.02,
-    label_mapping: Mapping[str, str] | None = None,
-) -> Comparison:
-    """Compares two models' answers on the golden rows that both answered under the same label.
-
-    ``label_mapping`` has labels that were renamed or merged between the two. Raises ValueError if there are no rows.
-    """
-    if label_mapping:
-        names = {column: dict(label_mapping) for column in ("label", "predicted")}
-        new, old = new.replace(names), old.replace(names)
-    both = new.merge(old, on=["key", "label"], suffixes=("", "_old"), validate="one_to_one")
-    pair = Pair.of(list(both["label"]), list(both["predicted"]), list(both["predicted_old"]))
-    return compare(pair, "other version", confidence, margin)

@@ -1,50 +1,59 @@
 """Which golden rows two versions answer differently: ``python -m include.evaluation.changed OLD.parquet NEW.parquet``.
 
-For whoever has no business with Parquet, as Airflow's webserver: this is a process of its own, and writes JSON. Each
-version's answers are those of the run that made it.
+For whoever has no business with Parquet, as Airflow's webserver: this is a process of its own. It imports little, since
+somebody waits for it, and writes JSON. Each version's answers are those of the run that made it.
 """
 
 import argparse
-import io
 import json
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from include import lake
-from include.evaluation.answers import MODELS, compare_answers, read_answers
+import pyarrow.parquet as pq
 
-if TYPE_CHECKING:
-    import pandas as pd
+from include.evaluation.answers import MODELS
+from include.evaluation.comparison import Pair, compare
 
 MOST_ROWS = 200
+CONFIDENCE, MARGIN = 0.99, 0.02
 KINDS = ("broken", "fixed", "other")
 """Only the old version was right, only the new one is, or neither: they are wrong in two ways."""
 
+Rows = Sequence[Mapping[str, Any]]
 
-def changes(new: "pd.DataFrame", old: "pd.DataFrame", label_mapping: Mapping[str, str] | None = None) -> dict[str, Any]:
+
+def read(path: str | Path) -> Rows:
+    """What the version of a run answered, by the run's answers.parquet."""
+    return [row for row in pq.ParquetFile(path).read().to_pylist() if row["model"] == MODELS[0]]
+
+
+def changes(new: Rows, old: Rows, label_mapping: Mapping[str, str] | None = None) -> dict[str, Any]:
     """How two versions compare, and the rows that they answer differently, of each kind those the new one is surest of.
 
     Rows are those that both answered under the same label. Raises ValueError if there are none.
     """
-    if label_mapping:
-        names = {column: dict(label_mapping) for column in ("label", "predicted")}
-        new, old = new.replace(names), old.replace(names)
-    found = compare_answers(new, old)
-    both = new.merge(old, on=["key", "label"], suffixes=("", "_old"), validate="one_to_one")
-    both = both[both["predicted"] != both["predicted_old"]].sort_values("confidence", ascending=False, kind="stable")
+    names = label_mapping or {}
+    before = {row["key"]: row for row in _renamed(old, names)}
+    pairs = [(row, before.get(row["key"], {})) for row in _renamed(new, names)]
+    both = [(row, other) for row, other in pairs if row["label"] == other.get("label")]
+    labels = [row["label"] for row, _ in both]
+    answers = ([row["predicted"] for row, _ in both], [other["predicted"] for _, other in both])
+    found = compare(Pair.of(labels, *answers), "other version", CONFIDENCE, MARGIN)
     kinds: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    for row in both.to_dict("records"):
-        kind = (
-            "fixed"
-            if row["predicted"] == row["label"]
-            else "broken"
-            if row["predicted_old"] == row["label"]
-            else "other"
-        )
-        text = row.get("text") or row.get("text_old") or ""
-        shown = {name: row[name] for name in ("label", "predicted", "confidence", "predicted_old", "confidence_old")}
-        kinds[kind].append({"kind": kind, "text": text, **shown})
+    for row, other in sorted(both, key=lambda one: -one[0]["confidence"]):
+        if row["predicted"] != other["predicted"]:
+            kind = _kind(row["label"], row["predicted"], other["predicted"])
+            kinds[kind].append(
+                {
+                    "kind": kind,
+                    "text": row.get("text") or other.get("text") or "",
+                    **{name: row[name] for name in ("label", "predicted", "confidence")},
+                    "predicted_old": other["predicted"],
+                    "confidence_old": other["confidence"],
+                }
+            )
     return {
         **found.model_dump(include={"rows", "fixed", "broken", "difference", "lower", "upper", "confidence"}),
         "counts": {kind: len(rows) for kind, rows in kinds.items()},
@@ -52,17 +61,31 @@ def changes(new: "pd.DataFrame", old: "pd.DataFrame", label_mapping: Mapping[str
     }
 
 
+def _renamed(rows: Rows, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows, each once, with their labels as they are called now."""
+    once = {row["key"]: row for row in reversed(rows)}
+    return [
+        {**row, **{column: names.get(row[column], row[column]) for column in ("label", "predicted")}}
+        for row in reversed(once.values())
+    ]
+
+
+def _kind(label: str, predicted: str, predicted_old: str) -> str:
+    if predicted == label:
+        return "fixed"
+    return "broken" if predicted_old == label else "other"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m include.evaluation.changed", description=__doc__)
-    parser.add_argument("old", help="the answers.parquet of the older version's run")
+    parser.add_argument("old", help="the answers.parquet of the older version's run, on this machine")
     parser.add_argument("new", help="that of the newer one's")
     parser.add_argument("--mapping", type=json.loads, default={}, help="old names of labels and new ones, as JSON")
     options = parser.parse_args(arguments)
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    new, old = (read_answers(io.BytesIO(lake.read_bytes(uri)), MODELS[0]) for uri in (options.new, options.old))
     try:
-        print(json.dumps(changes(new, old, options.mapping), ensure_ascii=False))
+        print(json.dumps(changes(read(options.new), read(options.old), options.mapping), ensure_ascii=False))
     except ValueError as error:
         print(json.dumps({"error": str(error)}, ensure_ascii=False))
     return 0

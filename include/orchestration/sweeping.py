@@ -13,7 +13,6 @@ from airflow.utils.session import create_session
 from airflow.utils.state import State
 
 from include import lake
-from include.datasets import newcomers
 from include.lake import Stored
 from include.orchestration import handover
 from include.orchestration.warehouse import warehouse
@@ -64,7 +63,7 @@ def _sweep_drafts(age: timedelta) -> int:
 
 def _sweep_set_aside(age: timedelta) -> int:
     """Rows of new labels that runs have set aside go when the files of their uploads do."""
-    room = f"waiting/{settings().model_name}/{newcomers.ASIDE}".rstrip("/")
+    room = f"waiting/{settings().model_name}/{lake.ASIDE}".rstrip("/")
     old = _old_folders(lake.listing(f"{lake.root()}/{room}/"), room, age)
     kept = {lake.slug(run_id) for run_id in _runs_that_await()} if old else set()
     return sum(delete_all(objects) for name, objects in old.items() if name not in kept)

@@ -1,23 +1,34 @@
-"""Parquet, read by another process: it is nothing that a webserver should hold in memory."""
+"""Parquet and Arrow, read by another process: they are nothing that a webserver should import, or hold in memory.
+
+The process is given files of this machine and not addresses: what reads S3 takes longer to import than all the rest.
+"""
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from include import lake
+from include.uploads.open_batches import in_parallel
+
 PROJECT = Path(__file__).parents[2]
 PIECE_BYTES = 1 << 16
-REJECTED = (sys.executable, "-m", "include.datasets.rejected_csv")
-CHANGED = (sys.executable, "-m", "include.evaluation.changed")
-WAITING = (sys.executable, "-m", "include.datasets.waiting_labels")
+REJECTED = "include.datasets.rejected_csv"
+CHANGED = "include.evaluation.changed"
+WAITING = "include.datasets.waiting_labels"
 SECONDS = 60
 
 
 def rejected_as_csv(uri: str) -> Iterator[bytes]:
     """All rejected rows of a file in quarantine, as CSV, piece by piece."""
-    with subprocess.Popen([*REJECTED, uri], stdout=subprocess.PIPE, cwd=PROJECT) as program:
+    with (
+        _on_disk([uri]) as paths,
+        subprocess.Popen(_command(REJECTED, *paths), stdout=subprocess.PIPE, cwd=PROJECT) as program,
+    ):
         assert program.stdout is not None
         try:
             while piece := program.stdout.read(PIECE_BYTES):
@@ -28,21 +39,40 @@ def rejected_as_csv(uri: str) -> Iterator[bytes]:
 
 def some_rejected(uri: str, offset: int, limit: int) -> list[dict[str, Any]]:
     """Some rejected rows, in order. Raises CalledProcessError."""
-    options = ["--json", f"--offset={offset}", f"--limit={limit}"]
-    done = subprocess.run([*REJECTED, uri, *options], stdout=subprocess.PIPE, check=True, timeout=SECONDS, cwd=PROJECT)
-    return [json.loads(line) for line in done.stdout.decode().splitlines()]
+    lines = _said(REJECTED, [uri], "--json", f"--offset={offset}", f"--limit={limit}")
+    return [json.loads(line) for line in lines]
 
 
 def changed(old: str, new: str, label_mapping: dict[str, str]) -> dict[str, Any]:
     """What two versions answer differently, by the answers.parquet of each one's run; ``error`` if nothing compares."""
-    options = [f"--mapping={json.dumps(label_mapping)}", old, new]
-    done = subprocess.run([*CHANGED, *options], stdout=subprocess.PIPE, check=True, timeout=SECONDS, cwd=PROJECT)
-    found: dict[str, Any] = json.loads(done.stdout.decode().splitlines()[-1])
+    found: dict[str, Any] = json.loads(_said(CHANGED, [old, new], f"--mapping={json.dumps(label_mapping)}")[-1])
     return found
 
 
 def waiting_labels(model_name: str) -> dict[str, int]:
     """How many rows of each new label wait, the most first. Raises CalledProcessError."""
-    done = subprocess.run([*WAITING, model_name], stdout=subprocess.PIPE, check=True, timeout=SECONDS, cwd=PROJECT)
-    found: dict[str, int] = json.loads(done.stdout.decode().splitlines()[-1])
+    aside = lake.waiting(model_name, lake.ASIDE)
+    uris = [uri for uri in lake.find(lake.waiting(model_name)) if not uri.startswith(aside)]
+    found: dict[str, int] = json.loads(_said(WAITING, uris)[-1]) if uris else {}
     return found
+
+
+def _said(module: str, uris: Sequence[str], *options: str) -> list[str]:
+    """The lines that a program writes of some objects. Raises CalledProcessError."""
+    with _on_disk(uris) as paths:
+        command = _command(module, *options, *paths)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=SECONDS, cwd=PROJECT)
+    return done.stdout.decode().splitlines()
+
+
+def _command(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+@contextmanager
+def _on_disk(uris: Sequence[str]) -> Iterator[list[str]]:
+    """Objects as files of this machine, for as long as the block runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / str(number) for number in range(len(uris))]
+        in_parallel(lambda one: lake.download_file(*one), zip(uris, paths, strict=True))
+        yield [str(path) for path in paths]

@@ -1,5 +1,7 @@
 """The pages of a version: what it gets wrong, where it differs from another, how it is made again, and its files."""
 
+import hashlib
+import json
 import posixpath
 from collections.abc import Iterator
 from typing import Any
@@ -49,7 +51,7 @@ class VersionPages(Pages):
         for uri, one in zip(uris, (old, new), strict=True):
             if not uri:
                 raise Refused(say("What version {version} answered was not kept.", version=one.version), 404)
-        found = parquet.changed(uris[0], uris[1], warehouse.label_mapping(name))
+        found = _changed(uris[0], uris[1], warehouse.label_mapping(name))
         if "error" in found:
             raise Refused(say("They answered no golden row under the same label, so they cannot be compared."), 409)
         return found
@@ -97,6 +99,15 @@ def mistakes_of(dag_run_id: str) -> Mistakes | None:
     if uri := left_by(dag_run_id, EVALUATION):
         return Mistakes.of_evaluation(lake.read_json(uri))
     return None
+
+
+def _changed(old: str, new: str, label_mapping: dict[str, str]) -> dict[str, Any]:
+    """What two versions answer differently; kept beside the newer one's answers, since it never changes."""
+    told_by = json.dumps([old, lake.etag(old), lake.etag(new), label_mapping], sort_keys=True)
+    kept = f"{new.removesuffix(ANSWERS)}changed/{hashlib.sha256(told_by.encode()).hexdigest()[:16]}.json"
+    if not lake.exists(kept):
+        lake.write_json(kept, parquet.changed(old, new, label_mapping))
+    return lake.read_json(kept)
 
 
 def _made(version: str) -> warehouse.Decision:

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from sqlalchemy.engine import Engine
 
 from include import lake
-from include.datasets import golden, waiting_labels
+from include.datasets import golden
 from include.datasets.building import build_dataset
 from include.datasets.intake import Source, validate_files
 from include.orchestration import label_decisions
@@ -18,6 +18,7 @@ from include.orchestration.intake_steps import plan_of
 from include.orchestration.label_decisions import LabelRefused
 from include.registry import label_wishes, ledger
 from include.settings import settings
+from plugins.console import parquet
 from tests.unit.registry_services import as_connection
 
 pytest_plugins = ["tests.unit.registry_services"]
@@ -143,4 +144,4 @@ def test_rows_that_wait_are_counted_by_their_label(model: str, tmp_path: Path) -
         with pa.ipc.new_file(str(tmp_path / "x"), pa.schema([("label", pa.string())])) as writer:
             writer.write_table(pa.table({"label": labels}))
         lake.upload_file(tmp_path / "x", lake.waiting(model, f"{name}.arrow"))
-    assert waiting_labels.counts(model) == {"parcel": 3, "letter": 1}
+    assert parquet.waiting_labels(model) == {"parcel": 3, "letter": 1}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from include.evaluation.answers import Answer, compare_answers, keys_of, read_answers, write_answers
-from include.evaluation.changed import changes
+from include.evaluation.answers import Answer, keys_of, read_answers, write_answers
+from include.evaluation.changed import changes, read
 from include.evaluation.comparison import Pair, compare, half_width, least_right, rows_for, smallest_visible_drop
 
 
@@ -81,9 +81,9 @@ def test_two_versions_are_compared_from_two_files_on_the_rows_that_both_answered
     second = answers(keys, ["a", "b", "b", "a"], ["b", "b", "b", "a"], "challenger", "")
     one = write_answers(first, tmp_path / "first")
     two = write_answers(second, tmp_path / "second")
-    found = compare_answers(read_answers(two, "challenger"), read_answers(one, "challenger"))
-    assert (found.rows, found.fixed, found.broken) == (2, 1, 1)
-    assert compare_answers(read_answers(two, "s3://bert/job"), read_answers(one, "1")).fixed == 0
+    found = changes(read(two), read(one))
+    assert (found["rows"], found["fixed"], found["broken"]) == (2, 1, 1)
+    assert list(read_answers(one, "1")["predicted"]) == ["b", "b", "b"]
     with pytest.raises(ValueError, match=r"'7' did not answer in .*; there are: challenger s3://bert/job, champion 1"):
         read_answers(one, "7")
 
@@ -102,12 +102,12 @@ def test_what_two_versions_answer_differently_is_told_apart_and_has_the_texts_th
     ]  # fmt: skip
     old, new = write_answers(first, tmp_path / "first"), write_answers(second, tmp_path / "second")
     pd.read_parquet(old).drop(columns="text").to_parquet(old)
-    found = changes(read_answers(new, "challenger"), read_answers(old, "challenger"))
+    found = changes(read(new), read(old))
     assert found["counts"] == {"broken": 1, "fixed": 1, "other": 1}
     assert [(row["kind"], row["text"], row["predicted_old"], row["predicted"]) for row in found["changed"]] == [
         ("broken", "one", "a", "b"),
         ("fixed", "two", "b", "a"),
         ("other", "four", "a", "b"),
     ]
-    merged = changes(read_answers(new, "challenger"), read_answers(old, "challenger"), {"b": "a", "c": "a"})
+    merged = changes(read(new), read(old), {"b": "a", "c": "a"})
     assert (merged["rows"], merged["changed"]) == (4, []), "by the labels' present names they answer alike"

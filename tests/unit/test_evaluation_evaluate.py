@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from include.evaluation.answers import compare_answers, read_answers, write_answers
+from include.evaluation.answers import read_answers, write_answers
+from include.evaluation.changed import changes
 from include.evaluation.evaluate import Context, Evaluation, evaluate
 from include.evaluation.gates import Thresholds
 from include.training.scoring import Scores, score
@@ -94,9 +95,9 @@ def test_three_models_answer_in_one_job_and_each_answer_is_kept(
     kept = read_answers(path, "1")
     assert (list(kept["key"]), list(kept["predicted"])) == (keys, list(truth))
     assert list(kept["established"]) == established
-    again = compare_answers(read_answers(path, "challenger"), read_answers(path, "2"))
+    again = changes(*(read_answers(path, one).to_dict("records") for one in ("challenger", "2")))
     assert found.flips is not None
-    assert (again.fixed, again.broken) == (found.flips.fixed_count, found.flips.broken_count)
+    assert (again["fixed"], again["broken"]) == (found.flips.fixed_count, found.flips.broken_count)
 
 
 def test_a_model_that_knows_a_label_by_its_old_name_is_right_with_it(tmp_path: Path) -> None:
@@ -115,7 +116,8 @@ def test_a_model_that_knows_a_label_by_its_old_name_is_right_with_it(tmp_path: P
     path = write_answers(found.answers, tmp_path / "now")
     before = evaluate(TEXTS, score(old, TEXTS).predicted, old, old, THRESHOLDS)
     answers = (read_answers(path, "challenger"), read_answers(write_answers(before.answers, tmp_path), "champion"))
-    assert compare_answers(*answers, label_mapping=context.label_mapping).rows == len(TEXTS)
+    renamed = changes(*(one.to_dict("records") for one in answers), context.label_mapping)
+    assert renamed["rows"] == len(TEXTS)
 
 
 def test_a_model_is_right_with_any_of_the_labels_that_were_merged(tmp_path: Path) -> None:
