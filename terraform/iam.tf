@@ -26,7 +26,7 @@ data "aws_iam_policy_document" "airflow" {
   }
   statement {
     sid       = "Write"
-    actions   = ["s3:PutObject", "s3:AbortMultipartUpload"]
+    actions   = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"] # the console puts parts together
     resources = [for folder in local.airflow_writes : "${aws_s3_bucket.lake.arn}/${folder}/*"]
   }
   statement {

@@ -14,6 +14,9 @@ class ConsoleSettings(BaseSettings):
     )
 
     upload_mib: int = Field(100, ge=1, le=4_096, description="a file that is uploaded through the console is no larger")
+    part_mib: int = Field(
+        128, ge=5, le=5_120, description="a larger file goes to S3 in parts of this size, each again if it is cut off"
+    )
     serving_url: str = Field(
         "", pattern=r"^(https?://\S+)?$", description="the model server, as Airflow's webserver reaches it"
     )

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from include import lake
 from include.datasets.names import has_unfinished_name, is_debris
+from include.uploads import multipart
 
 PATIENCE = timedelta(minutes=1)
 LONGEST_NAME = 150  # characters
@@ -47,6 +48,7 @@ class Draft(BaseModel):
     by: str
     at: datetime
     folder: str = FOLDER  # of incoming/, that it is uploaded to
+    upload_id: str = ""  # S3's, of a file that a browser sends in parts
 
     @property
     def uri(self) -> str:
@@ -131,16 +133,32 @@ def keep_file(path: Path, name: str, by: str, folder: str = FOLDER) -> Draft:
     return _keep(draft)
 
 
-def expect_file(name: str, size: int, by: str) -> Draft:
-    """Makes a draft of a file that is still to come, to where its ``uri`` says. Raises DraftRefused."""
+def expect_file(name: str, size: int, by: str, *, one_request: int) -> Draft:
+    """Makes a draft of a file that is still to come, to where its ``uri`` says. Raises DraftRefused.
+
+    One of more than ``one_request`` bytes comes in parts, under its ``upload_id``.
+    """
     if size < 1:
         raise DraftRefused(f"{name!r} is empty")
-    return _keep(Draft(draft_id=new_id(), kind="file", name=file_name(name), size=size, by=by, at=datetime.now(UTC)))
+    draft = Draft(draft_id=new_id(), kind="file", name=file_name(name), size=size, by=by, at=datetime.now(UTC))
+    if size > one_request:
+        draft = draft.model_copy(update={"upload_id": multipart.begin(draft.uri)})
+    return _keep(draft)
 
 
 def has_come(draft: Draft) -> bool:
-    """Whether the file of a draft lies there whole."""
-    return lake.exists(draft.uri) and int(lake.filesystem(draft.uri).info(draft.uri)["size"]) == draft.size
+    """Whether the file of a draft lies there whole; makes it of its parts, if it came in any and they are all there."""
+    if draft.kind != "file":
+        return False
+    if not lake.exists(draft.uri):
+        return bool(draft.upload_id) and multipart.finish(draft.uri, draft.upload_id, draft.size)
+    return int(lake.filesystem(draft.uri).info(draft.uri)["size"]) == draft.size
+
+
+def give_up(draft: Draft) -> None:
+    """Deletes the parts of a file that have come, if it is not whole yet: it will not come."""
+    if draft.upload_id:
+        multipart.give_up(draft.uri, draft.upload_id)
 
 
 def keep_address(uri: str, by: str) -> Draft:
@@ -203,16 +221,10 @@ def batch_of(draft: Draft) -> str | None:
 
 def _copy(source: str, target: str) -> str:
     """Copies one object; returns what the copy's content is told by, which another may have deleted by then."""
-    files = lake.filesystem(target)
-    if not target.startswith("s3://"):
-        files.cp_file(source, target)
-        return lake.etag(target) or ""
-    (bucket, key), (from_bucket, from_key) = lake.place(target), lake.place(source)
-    copied = files.call_s3(
-        "copy_object", Bucket=bucket, Key=key, CopySource={"Bucket": from_bucket, "Key": from_key},
-        TaggingDirective="REPLACE",
-    )  # fmt: skip
-    return str(copied["CopyObjectResult"]["ETag"]).strip('"')
+    if target.startswith("s3://"):
+        return multipart.copy(source, target)
+    lake.filesystem(target).cp_file(source, target)
+    return lake.etag(target) or ""
 
 
 def _read(draft_id: str, name: str, model: type[Document]) -> Document | None:

@@ -11,10 +11,11 @@ from wtforms import ValidationError
 
 from include import lake, presigned
 from include.registry.ledger import TRAINING_DAGS
+from include.settings import settings
 from include.settings.console import ConsoleSettings
-from include.uploads import drafts
+from include.uploads import drafts, multipart
 from include.uploads.drafts import Draft
-from plugins.console import progress, runs, training
+from plugins.console import progress, runs, training, warehouse
 from plugins.console.access import (
     PIPELINE,
     PREVIEW,
@@ -47,12 +48,14 @@ class TrainPages(Pages):
         """Where a file is dropped, and what was looked at lately."""
         store = presigned.origin(ConsoleSettings().s3_url)
         g.connects_to = store
+        newest = runs.recent(PIPELINE)
         return self.page(
             "train.html",
             most_mib=ConsoleSettings().upload_mib,
-            direct_gib=presigned.MOST_BYTES >> 30 if store else 0,
+            direct_gib=_most_bytes() >> 30 if store else 0,
             looked_at=[one for one in runs.recent(PREVIEW) if one.conf.get("draft_id")],
-            runs=runs.recent(PIPELINE),
+            runs=newest,
+            decisions=warehouse.decisions_of(settings().model_name, [one.run_id for one in newest]),
             **_pauses(*training.FRONT_DOOR, PREVIEW),
         )
 
@@ -66,25 +69,53 @@ class TrainPages(Pages):
         return _look_at(draft)
 
     @route("/uploads", methods=["POST"], starts=PIPELINE)
-    def direct(self) -> tuple[dict[str, str], int]:
-        """Where the browser may put a file that is too large to pass the webserver."""
+    def direct(self) -> tuple[dict[str, Any], int]:
+        """Where the browser may put a file that is too large to pass the webserver: whole, or in parts."""
         name, size = request.form.get("name", ""), request.form.get("size", 0, type=int)
-        if size > presigned.MOST_BYTES:
-            say, most = of_request(), presigned.MOST_BYTES >> 30
+        config, say = ConsoleSettings(), of_request()
+        if not presigned.origin(config.s3_url):
+            raise Refused(say("This bucket takes no files from a browser."), 409)
+        if size > _most_bytes():
+            n = say.number(_most_bytes() >> 30)
             raise Refused(
-                say("The file is larger than {n} GiB: put it into the bucket, and give its address.", n=most), 413
+                say("The file is larger than {n} GiB: put it into the bucket, and give its address.", n=n), 413
             )
-        draft = training.kept(lambda: drafts.expect_file(name, size, person()))
-        address = presigned.to_write(draft.uri, endpoint=ConsoleSettings().s3_url)
-        if not address:
-            raise Refused(of_request()("This bucket takes no files from a browser."), 409)
-        return {"put": address, "come": url_for("TrainPages.come", draft_id=draft.draft_id)}, 201
+        part = config.part_mib * training.MIB
+        draft = training.kept(lambda: drafts.expect_file(name, size, person(), one_request=part))
+        come = url_for("TrainPages.come", draft_id=draft.draft_id)
+        if not draft.upload_id:
+            return {"put": presigned.to_write(draft.uri, endpoint=config.s3_url), "come": come}, 201
+        return {
+            "part": url_for("TrainPages.part", draft_id=draft.draft_id),
+            "part_bytes": part,
+            "come": come,
+            "give_up": url_for("TrainPages.give_up", draft_id=draft.draft_id),
+        }, 201
+
+    @route("/uploads/<draft_id>/part", starts=PIPELINE)
+    def part(self, draft_id: str) -> dict[str, str]:
+        """Where the browser may put the part ``?number=`` of a file, at once and for an hour."""
+        draft, number = _own_in_parts(draft_id), request.args.get("number", 0, type=int)
+        if not 1 <= number <= multipart.MOST_PARTS:
+            raise Refused(of_request()("The upload was cut off. Try again."))
+        endpoint = ConsoleSettings().s3_url
+        return {"put": presigned.to_write_part(draft.uri, draft.upload_id, number, endpoint=endpoint)}
+
+    @route("/uploads/<draft_id>/give-up", methods=["POST"], starts=PIPELINE)
+    def give_up(self, draft_id: str) -> tuple[str, int]:
+        """Deletes the parts of a file that have come: whoever sent them has gone."""
+        drafts.give_up(_own_in_parts(draft_id))
+        return "", 204
 
     @route("/uploads/<draft_id>", methods=["POST"], starts=PIPELINE)
     def come(self, draft_id: str) -> Any:
         """Has a file looked at that the browser has put into the bucket."""
         draft = training.draft(draft_id)
-        if draft.kind != "file" or not drafts.has_come(draft):
+        try:
+            whole = drafts.has_come(draft)
+        except FileNotFoundError:  # it was given up
+            whole = False
+        if not whole:
             raise Refused(of_request()("The upload was cut off. Try again."), 409)
         return _look_at(draft)
 
@@ -184,6 +215,19 @@ class TrainPages(Pages):
 def _pauses(*dag_ids: str) -> dict[str, Any]:
     found = runs.paused(*dag_ids)
     return {"paused": found, "may_unpause": [dag_id for dag_id in found if may_unpause(dag_id)]}
+
+
+def _most_bytes() -> int:
+    """Of a file that a browser puts into the bucket."""
+    return min(multipart.MOST_PARTS * ConsoleSettings().part_mib * training.MIB, multipart.MOST_BYTES)
+
+
+def _own_in_parts(draft_id: str) -> Draft:
+    """A file that whoever asks sends in parts. Raises Refused."""
+    found = training.draft(draft_id)
+    if not found.upload_id or found.by != person():
+        raise Refused(of_request()("There is no such file any more."), 404)
+    return found
 
 
 def _check_token() -> None:

@@ -10,12 +10,12 @@ from airflow.utils.session import create_session
 
 from include import lake
 from include.settings import settings
-from include.uploads import claims, drafts
+from include.uploads import claims, drafts, multipart
 from plugins.console.access import (
     PIPELINE,
     PREVIEW,
 )
-from tests.dags.console_app import REJECTED, SCRIPT, Visitor, newest, upload
+from tests.dags.console_app import REJECTED, SCRIPT, Visitor, newest, unfinished, upload
 
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
@@ -107,7 +107,7 @@ def test_a_large_file_is_put_into_the_bucket_by_the_browser_itself(
     assert console["viewer"].post("/console/train/uploads", form).status_code == 403
     for wrong in ({"size": "0"}, {"size": "many"}, {"name": ".DS_Store"}):
         assert console["trainer"].post("/console/train/uploads", form | wrong).status_code == 400, wrong
-    too_large = console["trainer"].post("/console/train/uploads", form | {"size": str(6 << 30)})
+    too_large = console["trainer"].post("/console/train/uploads", form | {"size": str(2 << 40)})
     assert too_large.status_code == 413
     place = console["trainer"].post("/console/train/uploads", form).json
     assert place["put"].startswith(s3_url)
@@ -124,6 +124,47 @@ def test_a_large_file_is_put_into_the_bucket_by_the_browser_itself(
     assert draft is not None
     assert (lake.read_bytes(draft.uri), draft.name, draft.by) == (b"text,label\n", "large file.csv", "trainer")
     assert newest(PREVIEW).conf["draft_id"] == draft.draft_id
+
+
+def test_a_larger_file_comes_in_parts_and_is_handed_over_in_parts(
+    console: dict[str, Visitor], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of S3's smallest size, which is 5 MiB. What was given up leaves nothing behind."""
+    monkeypatch.setenv("BERT_CONSOLE_PART_MIB", "5")
+    part = 5 << 20
+    content = b"text,label\n" + b"a text,card\n" * 1_000_000
+    form = {"name": "large.csv", "size": str(len(content))}
+    trainer, headers = console["trainer"], {"Accept": "application/json"}
+    place = trainer.post("/console/train/uploads", form).json
+    assert place["part_bytes"] == part
+    parts = [content[at : at + part] for at in range(0, len(content), part)]
+    for number in (1, 3):
+        address = trainer.json(f"{place['part']}?number={number}")["put"]
+        assert requests.put(address, data=parts[number - 1], timeout=30).ok
+    assert trainer.post(place["come"], headers=headers).status_code == 409, "a part is missing"
+    assert console["admin"].get(f"{place['part']}?number=2").status_code == 404, "it is another's"
+    assert trainer.get(f"{place['part']}?number=10001").status_code == 400
+    for data in (b"cut off", parts[1]):  # put again
+        assert requests.put(trainer.json(f"{place['part']}?number=2")["put"], data=data, timeout=30).ok
+    for _ in range(2):
+        answer = trainer.post(place["come"], headers=headers)
+        assert answer.status_code == 201, answer.text
+    draft = drafts.read(answer.json["draft_id"])
+    assert draft is not None
+    assert lake.read_bytes(draft.uri) == content
+
+    monkeypatch.setattr(multipart, "ONE_COPY_BYTES", part)
+    monkeypatch.setattr(multipart, "COPIED_PART_BYTES", part)
+    assert drafts.hand_over(draft, "trainer")
+    (upload,) = claims.uploads()
+    assert lake.read_bytes(f"{lake.root()}/{upload.key}") == content
+    assert lake.read_json(lake.draft(draft.draft_id, "uploaded.json"))["etag"] == upload.etag
+
+    gone = trainer.post("/console/train/uploads", form).json
+    assert requests.put(trainer.json(f"{gone['part']}?number=1")["put"], data=parts[0], timeout=30).ok
+    assert [trainer.post(gone["give_up"]).status_code for _ in range(2)] == [204, 204]
+    assert trainer.post(gone["come"], headers=headers).status_code == 409
+    assert unfinished() == []
 
 
 def test_where_the_bucket_is_a_folder_files_pass_the_webserver(

@@ -2,34 +2,32 @@
 (() => {
   const form = document.getElementById("drop");
   if (!form) return;
-  const { fetch: ask, token } = window.Console;
-  const [input, progress, said] = ["file", "progress", "said"].map((id) => document.getElementById(id));
+  const { fetch: ask, number, token } = window.Console;
+  const { put, putParts, toBucket, giveUp } = window.Sending;
+  const [input, progress, sent, cancel, said] = ["file", "progress", "sent", "cancel", "said"].map((id) => document.getElementById(id));
 
-  function fail(message) {
+  let leave = null; // stops what is being sent
+  let parts = null; // what is being sent in parts
+
+  function end(message) {
+    leave = null;
+    parts = null;
     said.textContent = message;
-    progress.hidden = true;
+    [progress, sent, cancel].forEach((one) => { one.hidden = true; });
     input.disabled = false;
     input.value = "";
   }
 
-  /** Sends a body with its progress shown, which fetch does not tell; answers with the request. */
-  function put(method, address, headers, body) {
-    return new Promise((resolve, reject) => {
-      const request = new XMLHttpRequest();
-      request.open(method, address);
-      Object.entries(headers).forEach(([name, value]) => request.setRequestHeader(name, value));
-      request.upload.addEventListener("progress", (event) => {
-        if (event.lengthComputable) progress.value = (100 * event.loaded) / event.total;
-      });
-      request.addEventListener("error", () => reject(new Error("")));
-      request.addEventListener("load", () => resolve(request));
-      request.send(body);
-    });
+  function tell(loaded, total) {
+    const [n, m] = [loaded, total].map((bytes) => number.call(window.Console, bytes / 1024 ** 2, 0));
+    progress.value = (100 * loaded) / total;
+    sent.textContent = form.dataset.sent.replace("{n}", n).replace("{m}", m);
   }
 
-  async function throughServer(file) {
+  async function throughServer(file, signal) {
     const headers = { Accept: "application/json", "X-CSRFToken": token, "Content-Type": "application/octet-stream" };
-    const request = await put("POST", `${form.dataset.action}?name=${encodeURIComponent(file.name)}`, headers, file)
+    const address = `${form.dataset.action}?name=${encodeURIComponent(file.name)}`;
+    const request = await put("POST", address, headers, file, signal, (loaded) => tell(loaded, file.size))
       .catch(() => { throw new Error(form.dataset.cutOff); });
     let answer = {};
     try { answer = JSON.parse(request.responseText); } catch { /* not ours */ }
@@ -37,13 +35,21 @@
     return answer.page;
   }
 
-  /** Past the webserver: to where the bucket itself takes it. */
-  async function straight(file) {
+  /** Past the webserver: to where the bucket itself takes it, whole or in parts. */
+  async function straight(file, signal) {
     const headers = { "X-CSRFToken": token };
     const asked = new URLSearchParams({ name: file.name, size: file.size });
-    const place = await ask(form.dataset.direct, { method: "POST", headers, body: asked });
-    const request = await put("PUT", place.put, {}, file).catch(() => { throw new Error(form.dataset.away); });
-    if (request.status >= 300) throw new Error(`${form.dataset.away} (${request.status})`);
+    const place = await ask(form.dataset.direct, { method: "POST", headers, body: asked, signal });
+    parts = place.part ? place : null;
+    const told = (loaded) => tell(loaded, file.size);
+    try {
+      if (parts) await putParts(file, parts, signal, told);
+      else await toBucket(place.put, file, signal, told);
+    } catch (error) {
+      if (parts) await giveUp(parts).catch(() => {}); // the bucket's own rule deletes what is left
+      throw new Error(`${form.dataset.away} (${error.message})`);
+    }
+    parts = null;
     return (await ask(place.come, { method: "POST", headers })).page;
   }
 
@@ -52,19 +58,29 @@
     const most = Number(form.dataset.most) * 1024 * 1024;
     const mostDirect = Number(form.dataset.mostDirect || 0) * 1024 ** 3;
     if (file.size > Math.max(most, mostDirect)) {
-      fail(form.dataset.tooLarge);
+      end(form.dataset.tooLarge);
       return;
     }
     input.disabled = true;
-    progress.hidden = false;
-    progress.value = 0;
+    [progress, sent, cancel].forEach((one) => { one.hidden = false; });
+    tell(0, file.size);
+    const stop = new AbortController();
+    leave = () => stop.abort();
     try {
-      window.location.assign(await (file.size > most ? straight(file) : throughServer(file)));
+      const page = await (file.size > most ? straight : throughServer)(file, stop.signal);
+      leave = null;
+      window.location.assign(page);
     } catch (error) {
-      fail(error.message);
+      end(stop.signal.aborted ? form.dataset.cancelled : error.message);
     }
   }
 
+  cancel.addEventListener("click", () => leave?.());
+  window.addEventListener("beforeunload", (event) => { if (leave) event.preventDefault(); });
+  window.addEventListener("pagehide", () => {
+    leave?.();
+    if (parts) giveUp(parts);
+  });
   input.addEventListener("change", () => { if (input.files.length) send(input.files[0]); });
   form.addEventListener("submit", (event) => event.preventDefault());
   ["dragenter", "dragover"].forEach((name) => form.addEventListener(name, (event) => {
