@@ -17,6 +17,8 @@ from include.serving.prediction_log import Said
 from include.serving.server import ModelServer
 from include.serving.wire import (
     Candidate,
+    Compared,
+    CompareRequest,
     FeedbackRequest,
     FeedbackResponse,
     InferRequest,
@@ -91,6 +93,15 @@ def _own(server: ModelServer) -> APIRouter:
         """Labels texts, each with its probability and the `top_k` most probable labels."""
         said = await server.say(request.model, request.texts, request.ids)
         return PredictResponse(model=said.model, version=said.version, predictions=_predictions(said, request.top_k))
+
+    @router.post("/compare")
+    async def compare(request: CompareRequest) -> list[Compared]:
+        """What each version that is loaded says to a text, first the one that answers: a trial that is not logged."""
+        found = await server.compare(request.model, [request.text])
+        return [
+            Compared(version=said.version, role=said.role, top=_predictions(said, request.top_k)[0].top)
+            for said in found
+        ]
 
     @router.post("/feedback")
     async def feedback(request: FeedbackRequest) -> FeedbackResponse:

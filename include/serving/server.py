@@ -79,8 +79,7 @@ class ModelServer:
 
     async def say(self, model: str | None, texts: list[str], caller_ids: Sequence[str | None] | None = None) -> Said:
         """Answers texts, in one version's name, and logs it. Raises Refused."""
-        if len(texts) > self.config.most_texts:
-            raise Refused(413, f"{len(texts)} texts are more than {self.config.most_texts}: send fewer at a time")
+        self._check_number(texts)
         if caller_ids is not None and len(caller_ids) != len(texts):
             raise Refused(400, f"there are {len(texts)} texts and {len(caller_ids)} ids")
         follower, engine = self.follower(model), self.engine(model)
@@ -110,6 +109,17 @@ class ModelServer:
             self._comparing.add(task)
             task.add_done_callback(self._comparing.discard)
         return said
+
+    async def compare(self, model: str | None, texts: list[str]) -> list[Said]:
+        """What each version that is loaded says, first the one that answers; none of it is logged. Raises Refused."""
+        self._check_number(texts)
+        partner, engine = self.follower(model).partner, self.engine(model)
+        said = [await self._answer(engine, texts, None, "champion")]
+        return [*said, await self._answer(partner.engine, texts, None, partner.role)] if partner else said
+
+    def _check_number(self, texts: list[str]) -> None:
+        if len(texts) > self.config.most_texts:
+            raise Refused(413, f"{len(texts)} texts are more than {self.config.most_texts}: send fewer at a time")
 
     async def _answer(
         self, engine: Engine, texts: list[str], caller_ids: Sequence[str | None] | None, role: Role

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from include.registry.pyfunc import TEXT_COLUMN, text_column
+from include.serving.prediction_log import Role
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -54,6 +55,24 @@ class PredictResponse(BaseModel):
     model: str
     version: str
     predictions: list[Prediction]
+
+
+class Compared(BaseModel):
+    """What one version says to one text."""
+
+    version: str
+    role: Role
+    top: list[Candidate]
+
+
+class CompareRequest(BaseModel):
+    """A text that is tried."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "I want a refund", "top_k": 2}]})
+
+    text: Text
+    model: Name | None = None
+    top_k: int = Field(5, ge=1, le=1000, description="how many labels, the most probable first")
 
 
 class FeedbackRequest(BaseModel):

@@ -80,13 +80,13 @@ class ModelPages(Pages):
 
     @route("/ask", methods=["POST"])
     def ask(self) -> dict[str, Any]:
-        """The model server's answer to a text."""
+        """What the champion, and a challenger that the model server has loaded beside it, say to a text."""
         say, text = of_request(), request.form.get("text", "").strip()
         if not text:
             raise Refused(say("Write a text first."))
         if len(text) > LONGEST_TEXT:
             raise Refused(say("The text has more than {n} characters.", n=LONGEST_TEXT))
-        return _ask(text)
+        return {"versions": serving.ask("compare", {"text": text, "top_k": 5})}
 
 
 def _mistakes(model_name: str, version: str) -> Mistakes | None:
@@ -108,8 +108,3 @@ def _dataset(dataset_id: str) -> dict[str, Any] | None:
         "sources": [source.removeprefix("incoming/") for source in found.get("sources", [])][:SHOWN_SOURCES],
         "new_rows": found.get("new_rows"),
     }
-
-
-def _ask(text: str) -> dict[str, Any]:
-    found = serving.ask("predict", {"texts": [text], "top_k": 5})
-    return {"version": found["version"], "top": found["predictions"][0]["top"]}

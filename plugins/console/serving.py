@@ -11,7 +11,7 @@ from plugins.console.catalogue import of_request
 SECONDS = 10.0
 
 
-def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
+def ask(path: str, body: dict[str, Any]) -> Any:
     """The server's answer to a request. Raises Refused if there is no server, or it will not."""
     config, say = ConsoleSettings(), of_request()
     if not config.serving_url:
@@ -30,5 +30,4 @@ def ask(path: str, body: dict[str, Any]) -> dict[str, Any]:
         raise Refused(
             say("The model server answers {code}: {text}", code=answer.status_code, text=answer.text[:300]), 502
         )
-    found: dict[str, Any] = answer.json()
-    return found
+    return answer.json()

@@ -162,8 +162,12 @@ def test_a_shadow_is_asked_and_never_answers(registry: Registry, swapped: Path, 
         asked = f'bert_compared_total{{model="{registry.name}",role="shadow",version="2"}} 15.0'
         wait(lambda: asked in here.http.get("/metrics").text)
         assert asked.replace("compared", "different") in here.http.get("/metrics").text
+        compared = here.http.post("/compare", json={"text": TEXTS[0], "top_k": 1}).json()
+        assert [(one["version"], one["role"]) for one in compared] == [("1", "champion"), ("2", "shadow")]
+        assert compared[0]["top"][0]["label"] != compared[1]["top"][0]["label"]
     rows = logged(registry.name)
     assert {row["role"] for row in rows} == {"champion", "shadow"}
+    assert len(rows) == 2 * 15, "what was compared is not logged"
     assert len({row["id"] for row in rows}) == len(rows) / 2
 
 
