@@ -7,9 +7,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from airflow import DAG
 from airflow.models import DagRun, TaskInstance
+from airflow.operators.empty import EmptyOperator
 from airflow.utils.session import create_session
 from axe_playwright_python.sync_playwright import Axe
+from mlflow import MlflowClient
 from playwright.sync_api import Page, expect
 from sqlalchemy.engine import Engine
 from werkzeug.serving import make_server
@@ -17,10 +20,14 @@ from werkzeug.serving import make_server
 from include import lake
 from include.monitoring import checks, domain, results
 from include.orchestration import batches
+from include.settings import settings
+from include.training.job import Hyperparameters, Job
 from include.uploads import drafts
 from include.uploads.lifecycle import State
 from plugins.console.access import PIPELINE
-from tests.dags.console_app import GATES, REJECTED, SCRIPT, Visitor, answered, batch, enter, reject
+from plugins.console.runs import STEPS
+from tests.dags.console_app import GATES, REJECTED, SCRIPT, Visitor, answered, batch, enter, reject, unfinished
+from tests.scenarios.story import wait
 
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
@@ -90,7 +97,7 @@ def furnish(model: str, engine: Engine, folder: Path, odd: str) -> dict[str, str
     states = [None, State.SET_ASIDE, State.SET_ASIDE]
     reason = f"version 3 was shown worse: {odd} is recalled less"
     batch_ids = [
-        batch(model, f"b{at}", state, RUN_ID, file=f"week-4{at} {odd}.csv", reason=reason)
+        batch(model, f"2026112{at}T080000", state, RUN_ID, file=f"week-4{at} {odd}.csv", reason=reason)
         for at, state in enumerate(states)
     ]
     batches._write(engine, batch_ids)
@@ -169,6 +176,11 @@ def _run(batch_id: str) -> None:
         run = DagRun(PIPELINE, RUN_ID, execution_date=at, run_type="manual", data_interval=(at, at), state="success")
         run.start_date = run.end_date = at
         session.add(run)
+        with DAG(PIPELINE, start_date=at):
+            steps = [TaskInstance(EmptyOperator(task_id=name), run_id=RUN_ID, state="success") for name in STEPS]
+        for number, step in enumerate(steps):
+            step.start_date, step.end_date = (at + timedelta(seconds=20 * (number + more)) for more in (0, 1))
+        session.add_all(steps)
     file = {
         "key": "incoming/week-46.csv",
         "batch_id": batch_id,
@@ -184,6 +196,23 @@ def _run(batch_id: str) -> None:
     lake.write_json(lake.report(PIPELINE, RUN_ID, "run.json"), report)
 
 
+def _epochs(mlflow: str) -> None:
+    """How the run's training went."""
+    client = MlflowClient(mlflow)
+    tracked = client.create_run(client.create_experiment("jobs")).info.run_id
+    for epoch in range(1, 5):
+        scores = {
+            "epoch": epoch, "epoch_train_loss": 1.9 / epoch**1.3, "validation_loss": 1.7 / epoch + 0.1,
+            "validation_macro_f1": 0.92 - 0.4 / epoch**2, "validation_accuracy": 0.93 - 0.35 / epoch**2,
+        }  # fmt: skip
+        for name, value in scores.items():
+            client.log_metric(tracked, name, value, step=100 * epoch)
+    where = {"mlflow_tracking_uri": mlflow, "mlflow_experiment": "jobs", "dataset_uri": "s3://bert/datasets/d1/"}
+    job = Job(model_name="bert-classifier", base_model="bert", hyperparameters=Hyperparameters(), **where)
+    lake.write_json(lake.staging(RUN_ID, "train_model.job.json"), job.model_dump(mode="json"))
+    lake.write_json(lake.job(job.job_id, "mlflow_run.json"), {"run_id": tracked})
+
+
 def ready(page: Page, name: str) -> None:
     """Waits for what other processes read."""
     awaited = {
@@ -191,6 +220,7 @@ def ready(page: Page, name: str) -> None:
         "compare": "#difference",
         "labels": "#waiting:not(:has([aria-busy]))",
         "next": "#choices > *",
+        "decision": "#steps li",
     }
     if name in awaited:
         expect(page.locator(awaited[name]).first).to_be_visible()
@@ -213,11 +243,16 @@ def test_pictures_are_taken_of_each_page(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With data as people have it."""
+    """With data, and a model's name, as people have it."""
     if not request.config.getoption("--screenshots"):
         pytest.skip("pictures are taken by make screenshots")
-    monkeypatch.setenv("BERT_CONSOLE_SERVING_URL", "http://localhost:8001")
-    addresses = furnish(model, engine, tmp_path, "parcel")
+    mlflow = request.getfixturevalue("mlflow_server").uri
+    real = {"BERT_CONSOLE_SERVING_URL": "http://localhost:8001", "BERT_MODEL_NAME": "bert-classifier", "MLFLOW_TRACKING_URI": mlflow}  # noqa: E501 # fmt: skip
+    for name, value in real.items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    addresses = furnish("bert-classifier", engine, tmp_path, "parcel")
+    _epochs(mlflow)
     for how, options in {"wide": {}, "narrow": {"width": "narrow"}, "dark": {"dark": True}}.items():
         page = visit("admin", **options)
         for name, path in addresses.items():
@@ -323,6 +358,33 @@ def test_a_large_file_goes_from_the_browser_into_the_bucket(
     assert draft is not None
     assert "/drafts/" in put.value.url
     assert (draft.by, lake.read_bytes(draft.uri) == content) == ("trainer", True)
+
+
+def test_a_large_file_goes_in_parts_of_which_one_is_cut_off_and_leaves_none_where_somebody_leaves(
+    pages: dict[str, str], visit: Visit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BERT_CONSOLE_UPLOAD_MIB", "1")
+    monkeypatch.setenv("BERT_CONSOLE_PART_MIB", "5")
+    content = b"text,label\n" + b"a text,card\n" * 1_000_000
+    (tmp_path / "large.csv").write_bytes(content)
+    page = visit("trainer", pages["train"])
+    page.route("**/*partNumber=2&*", lambda route: route.abort("connectionreset"), times=1)
+    page.set_input_files("#file", tmp_path / "large.csv")
+    page.wait_for_url("**/console/train/drafts/*")
+    draft = drafts.read(page.url.rsplit("/", 1)[-1])
+    assert draft is not None
+    assert (draft.by, lake.read_bytes(draft.uri) == content) == ("trainer", True)
+
+    page.goto(pages["train"])
+    page.route("**/*partNumber=2&*", lambda route: None)  # it takes for ever
+    with page.expect_response(lambda answer: "partNumber=1&" in answer.url and answer.ok):
+        page.set_input_files("#file", tmp_path / "large.csv")
+    expect(page.locator("#sent")).to_have_text("6 of 11 MiB")
+    assert len(unfinished()) == 1
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(pages["data"])
+    expect(page.locator("#uploads")).to_be_visible()
+    wait(lambda: unfinished() == [], "the parts to be given up")
 
 
 def test_versions_are_compared_by_the_texts_that_they_answer_differently(pages: dict[str, str], visit: Visit) -> None:

@@ -32,10 +32,11 @@
     return box;
   }
 
+  const points = (share) => said(100 * Math.max(-1, Math.min(1, share))); // an interval of few rows is wider than there is
+
   try {
     const found = await ask(place.dataset.rows);
-    const points = { n: said(100 * found.difference), low: said(100 * found.lower), high: said(100 * found.upper) };
-    const shown = [element("p", fill(place.dataset.difference, { ...points, rows: said(found.rows), sure: said(100 * found.confidence, 0) }), { id: "difference" })];
+    const shown = [element("p", fill(place.dataset.difference, { n: points(found.difference), low: points(found.lower), high: points(found.upper), rows: said(found.rows), sure: said(100 * found.confidence, 0) }), { id: "difference" })];
     ["broken", "fixed", "other"].forEach((kind) => {
       const rows = found.changed.filter((row) => row.kind === kind);
       if (rows.length) shown.push(element("h2", `${place.dataset[kind]} (${said(found.counts[kind])})`), table(kind, rows));

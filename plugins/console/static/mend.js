@@ -22,7 +22,7 @@
       const line = element("tr");
       line.append(
         element("td", (row.file || "").replace(/^incoming\//, ""), { class: "text" }),
-        element("td", row.row, { class: "number" }),
+        element("td", form.dataset.row.replace("{n}", row.row), { class: "number" }),
         element("td", `${row.rule}: ${row.reason}`, { class: "text" }),
         field(row, "text"),
         field(row, "label"),
