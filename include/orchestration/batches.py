@@ -39,7 +39,9 @@ BATCHES = sa.Table(
     sa.Column("moves", sa.Integer, nullable=False),
     sa.Column("tells", sa.Integer, nullable=False),
     sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("names", sa.ARRAY(sa.Text)),  # of the first files; no older release wrote any
 )
+NAMES = 3
 ROWS_AT_ONCE = 500
 PIPELINE = "bert_model_training_pipeline"
 
@@ -89,7 +91,7 @@ def sealed_batches() -> list[str]:
 
 
 def _write(engine: Any, batch_ids: list[str]) -> None:
-    BATCHES.create(engine, checkfirst=True)
+    _ensure(engine)
     for start in range(0, len(batch_ids), ROWS_AT_ONCE):
         rows = [row for row in in_parallel(_row, batch_ids[start : start + ROWS_AT_ONCE]) if row]
         if not rows:
@@ -102,6 +104,15 @@ def _write(engine: Any, batch_ids: list[str]) -> None:
             connection.execute(
                 statement.on_conflict_do_update(index_elements=["batch_id"], set_=newer, where=condition)
             )
+
+
+def _ensure(engine: Any) -> None:
+    """Makes the table, and adds to an older one what it lacks."""
+    BATCHES.create(engine, checkfirst=True)
+    there = {column["name"] for column in sa.inspect(engine).get_columns(BATCHES.name)}
+    if "names" not in there:
+        with engine.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE upload_batches ADD COLUMN IF NOT EXISTS names TEXT[]"))
 
 
 def _row(batch_id: str) -> dict[str, Any] | None:
@@ -122,6 +133,7 @@ def _row(batch_id: str) -> dict[str, Any] | None:
         "moves": life.number,
         "tells": life.tells,
         "failures": life.failures,
+        "names": [file.key.removeprefix("incoming/") for file in batch.files[:NAMES]],
     }
 
 

@@ -37,6 +37,14 @@ class ConsoleSettings(BaseSettings):
     _split_names = field_validator("origins", mode="before")(split)
 
 
+class GunicornSettings(BaseSettings):
+    """What gunicorn says of itself to the application that it serves."""
+
+    model_config = SettingsConfigDict(frozen=True)
+
+    server_software: str = Field("", description="its name and version, in its own processes")
+
+
 class MlflowLogin(BaseSettings):
     """MLflow's own variables, as its client reads them."""
 

@@ -5,9 +5,13 @@ of the pages, with its templates in ``templates/console``. Nothing here reads a 
 is done by a DAG, and shown from what that has left.
 """
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
+
+from include import lake
+from include.settings.console import GunicornSettings
 
 CATEGORY = "Console"
 MENU = ("Model", "Train", "Data", "Watch", "Access")
@@ -42,23 +46,23 @@ def register(app: Any) -> None:
         app.appbuilder.add_view_no_menu(view)
     exempt_upload(app)
     api.exempt(app)
-    once = threading.Lock()
-
-    @app.before_request  # type: ignore[untyped-decorator]  # Flask's application is Any here
-    def prepare() -> None:
-        """At a worker's first request, which mostly asks for its health; commands that build an app have none."""
-        if once.acquire(blocking=False):
-            threading.Thread(target=_prepare, args=(app,), daemon=True).start()
+    if GunicornSettings().server_software.startswith("gunicorn"):  # and not a command or a test
+        prepare(app)
+        os.register_at_fork(after_in_child=lambda: threading.Thread(target=connect, daemon=True).start())
 
 
-def _prepare(app: Any) -> None:
-    """Makes what a worker's first pages would have to wait for: their templates' code, and the client of the bucket.
+def prepare(app: Any) -> None:
+    """Makes what a worker's first pages would have to wait for: their templates' code, and S3's modules.
 
-    Airflow begins its workers anew every hour and a half.
+    Airflow builds the application once and forks its workers from it, time and again, so that they have what is made
+    here. A client cannot be handed on: each makes its own as it begins.
     """
-    from include import lake
-
     for path in sorted((Path(__file__).parent / "templates" / "console").glob("*.html")):
         app.jinja_env.get_template(f"console/{path.name}")
+    lake.filesystem(lake.root())  # imports S3's client
+
+
+def connect() -> None:
+    """Makes the client of the bucket that a worker's first pages would have to wait for."""
     if lake.root().startswith("s3://"):
         lake.filesystem(lake.root()).connect()

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Response, request, stream_with_context, url_for
 
 from include import lake
+from include.orchestration.batches import NAMES
 from include.registry.ledger import left_by
 from include.uploads import drafts, lifecycle
 from include.uploads.lifecycle import State
@@ -32,10 +33,11 @@ class DataPages(Pages):
         """All uploads, a page at a time."""
         state, page = request.args.get("state", ""), max(request.args.get("page", 1, type=int), 1)
         shown, more = warehouse.uploads(state=state if state in {str(one) for one in State} else "", page=page)
-        names = in_parallel(_names, [upload.batch_id for upload in shown]) if shown else []
+        nameless = [upload.batch_id for upload in shown if upload.names is None]
+        names = dict(zip(nameless, in_parallel(_names, nameless), strict=True)) if nameless else {}
         return self.page(
             "data.html",
-            uploads=list(zip(shown, names, strict=True)),
+            uploads=[(upload, upload.names or names.get(upload.batch_id, [])) for upload in shown],
             counts=warehouse.counts_of_uploads(),
             state=state,
             number=page,
@@ -101,9 +103,9 @@ def _sealed(batch_id: str) -> Batch:
 
 
 def _names(batch_id: str) -> list[str]:
-    """The names of a batch's files; none if somebody has deleted it."""
+    """The names of a batch's first files, by its manifest; none if somebody has deleted it."""
     try:
-        return [file.key.removeprefix("incoming/") for file in _sealed(batch_id).files[:3]]
+        return [file.key.removeprefix("incoming/") for file in _sealed(batch_id).files[:NAMES]]
     except LookupError:
         return []
 

@@ -71,6 +71,7 @@ class Upload(BaseModel):
     claimed_at: datetime | None = None
     changed_at: datetime | None = None
     failures: int = 0
+    names: list[str] | None = None  # of its first files; None: entered by an older release
 
 
 @lru_cache(maxsize=1)
