@@ -106,7 +106,7 @@ def test_an_administrator_approves_and_rolls_back_and_a_trainer_may_not(story: S
     page.get_by_role("button", name="Approve").click()
     approved = wait(lambda: story.champion() != champion and story.champion(), "an approved champion")
     page.goto(f"/console/versions/?old={champion}&new={approved}")
-    expect(page.locator("#difference")).to_contain_text("golden rows")
+    expect(page.locator("#difference")).to_contain_text("Golden rows that both answered")
     page.goto(f"/console/versions/{approved}")
     expect(page.locator("#mistakes")).to_contain_text("golden rows are wrong")
     with page.expect_download() as download:

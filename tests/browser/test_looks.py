@@ -208,7 +208,8 @@ def _epochs(mlflow: str) -> None:
         for name, value in scores.items():
             client.log_metric(tracked, name, value, step=100 * epoch)
     where = {"mlflow_tracking_uri": mlflow, "mlflow_experiment": "jobs", "dataset_uri": "s3://bert/datasets/d1/"}
-    job = Job(model_name="bert-classifier", base_model="bert", hyperparameters=Hyperparameters(), **where)
+    chosen = Hyperparameters(epochs=4, learning_rate=2e-4, batch_size=32, max_length=128, seed=1)
+    job = Job(model_name="bert-classifier", base_model="bert", hyperparameters=chosen, **where)
     lake.write_json(lake.staging(RUN_ID, "train_model.job.json"), job.model_dump(mode="json"))
     lake.write_json(lake.job(job.job_id, "mlflow_run.json"), {"run_id": tracked})
 
@@ -392,5 +393,5 @@ def test_versions_are_compared_by_the_texts_that_they_answer_differently(pages: 
     page.get_by_label("Before").fill("1")
     page.get_by_label("After").fill("2")
     page.get_by_role("button", name="Compare").click()
-    expect(page.locator("#difference")).to_contain_text("4 golden rows")
+    expect(page.locator("#difference")).to_contain_text("Golden rows that both answered: 4.")
     expect(page.locator("#changed")).to_contain_text("where is my card")
