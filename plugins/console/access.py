@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from flask import Response, current_app, g, make_response, redirect, render_template, request, url_for
 from flask_appbuilder import BaseView, expose
 
+from include.uploads import drafts
 from plugins.console import catalogue
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,12 @@ def may_unpause(dag_id: str) -> bool:
 def may_see() -> bool:
     """Whether whoever asks may see the console."""
     return bool(get_auth_manager().is_authorized_dag(method="GET", details=DagDetails(id=PIPELINE)))
+
+
+def may_read_logs(dag_id: str) -> bool:
+    """Whether whoever asks may read what this DAG's tasks have logged."""
+    entity = DagAccessEntity.TASK_LOGS
+    return bool(get_auth_manager().is_authorized_dag(method="GET", access_entity=entity, details=DagDetails(id=dag_id)))
 
 
 def person() -> str:
@@ -157,8 +164,17 @@ def surroundings() -> dict[str, Any]:
         "may_decide_labels": may_start(DECIDE_LABELS),
         "may_reproduce": may_start(REPRODUCE),
         "asset": asset,
+        "file_name": file_name,
+        "file_names": lambda keys: [file_name(key) for key in keys],
         "appbuilder": current_app.appbuilder,  # type: ignore[attr-defined]
     }
+
+
+def file_name(key: str) -> str:
+    """An upload as people call it: without the folders that the console itself has put it into."""
+    name = key.removeprefix("incoming/")
+    own = tuple(f"{folder}/" for folder in (drafts.FOLDER, drafts.LABELLED))
+    return name.rsplit("/", 1)[-1] if name.startswith(own) else name
 
 
 @functools.lru_cache

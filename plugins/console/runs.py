@@ -9,6 +9,7 @@ from typing import Any
 from airflow.api.common.trigger_dag import trigger_dag
 from airflow.exceptions import AirflowException, DagRunAlreadyExists
 from airflow.models import DagModel, DagRun, Log, TaskInstance
+from airflow.utils.log.log_reader import TaskLogReader
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from flask import request, url_for
@@ -34,6 +35,7 @@ STEPS = {
 
 TYPICAL_RUNS = 5
 LONGEST_REASON = 1_000  # characters
+LOG_LINES = 30
 
 
 class Step(BaseModel):
@@ -142,6 +144,19 @@ def _steps(dag_id: str, run_id: str, tasks: list[Any]) -> list[Step]:
         )
         for task in sorted(tasks, key=place)
     ]
+
+
+def log_tail(dag_id: str, run_id: str) -> dict[str, Any]:
+    """The last ``lines`` of the log of the ``step`` that is running, or has failed; both empty if there is none."""
+    with create_session() as session:
+        told_of = TaskInstance.state.in_(("running", "failed"))
+        mine = (TaskInstance.dag_id == dag_id) & (TaskInstance.run_id == run_id)
+        task = session.query(TaskInstance).filter(mine, told_of).order_by(TaskInstance.start_date.desc()).first()
+        if task is None:
+            return {"step": "", "lines": []}
+        logs, _ = TaskLogReader().read_log_chunks(task, task.try_number, {})
+        lines = [line for _, text in logs[0] for line in text.splitlines()]
+        return {"step": STEPS.get(task.task_id, task.task_id), "lines": lines[-LOG_LINES:]}
 
 
 def recent(dag_id: str, limit: int = 10) -> list[Run]:

@@ -21,6 +21,7 @@ from plugins.console.access import (
     PREVIEW,
     Pages,
     Refused,
+    may_read_logs,
     may_unpause,
     person,
     route,
@@ -210,6 +211,15 @@ class TrainPages(Pages):
             "steps": [step.model_dump() for step in found.steps],
             "training": progress.of_run(found.run_id) if trains or not known else {},
         }
+
+    @route("/run/log")
+    def run_log(self) -> dict[str, Any]:
+        """The end of the log of the step that is running, or has failed."""
+        found = _run()
+        if not may_read_logs(found.dag_id):
+            raise Refused(of_request()("You may not read the logs of {dag}.", dag=found.dag_id), 403)
+        log = runs.log_tail(found.dag_id, found.run_id)
+        return log | {"step": of_request()(log["step"])}
 
 
 def _pauses(*dag_ids: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Decision(BaseModel):
         floor = next((gate for gate in self.gates if gate.get("name") == FLOOR), None)
         if floor is not None:
             return float(floor["value"])
-        right, rows = self.facts.get("right"), self.facts.get("rows")
+        right, rows = self.facts.get("right"), self.facts.get("golden_rows")
         return right / rows if isinstance(right, int) and isinstance(rows, int) and rows else None
 
 

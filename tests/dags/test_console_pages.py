@@ -18,6 +18,7 @@ from sqlalchemy.engine import Engine
 
 from include import lake
 from include.orchestration import batches
+from include.registry.smoke import GivenUp
 from include.uploads import claims, drafts
 from include.uploads.lifecycle import State
 from plugins.console.access import (
@@ -74,6 +75,19 @@ def test_the_model_is_shown_with_every_decision_and_texts_stay_texts(
     assert page.count("&lt;script&gt;alert(") >= 3
     assert "<script>alert" not in page
     assert "roll-back" not in page, "a viewer is not offered what is not his"
+
+
+def test_after_a_rollback_the_model_is_shown_as_right_as_it_was_then(
+    console: dict[str, Visitor], model: str, engine: Engine
+) -> None:
+    enter(engine, model, "promote", "1")
+    enter(engine, model, "promote", "2", "1", actor="person:ada")
+    counts = GivenUp(rows=88, right=85).counts
+    enter(engine, model, "rollback", "1", "2", gates=[], facts=counts, actor="dag:model_rollback")
+    page = console["viewer"].get("/console/").text
+    assert '<p class="big">96.6 %</p>' in page
+    assert "the DAG model_rollback" in page
+    assert " · ada</p>" in page
 
 
 def test_decisions_are_shown_page_by_page(console: dict[str, Visitor], model: str, engine: Engine) -> None:

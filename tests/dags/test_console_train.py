@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import requests
-from airflow.models import DagModel, DagRun
+from airflow import DAG
+from airflow.configuration import conf
+from airflow.models import DagModel, DagRun, TaskInstance
+from airflow.operators.empty import EmptyOperator
 from airflow.utils.session import create_session
 
 from include import lake
@@ -15,6 +18,7 @@ from plugins.console.access import (
     PIPELINE,
     PREVIEW,
 )
+from plugins.console.runs import LOG_LINES
 from tests.dags.console_app import REJECTED, SCRIPT, Visitor, newest, unfinished, upload
 
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
@@ -230,3 +234,23 @@ def test_a_run_is_shown_with_its_steps_and_its_decision(console: dict[str, Visit
     assert "<script>alert" not in page
     assert 'href="javascript:' not in page.split('id="console"')[1]
     assert console["viewer"].get("/console/train/run?dag_id=airflow_db_cleanup&run_id=x").status_code == 404
+
+
+def test_the_end_of_the_log_of_the_step_that_runs_is_shown(console: dict[str, Visitor], model: str) -> None:
+    run_id, at = f"manual__log-{model}", datetime.now(UTC)
+    page = {"run_id": run_id}
+    run = DagRun(PIPELINE, run_id, execution_date=at, run_type="manual", data_interval=(at, at), state="running")
+    with create_session() as session:
+        session.add(run)
+    assert console["viewer"].get("/console/train/run/log", query_string=page).json == {"step": "", "lines": []}
+    with DAG(PIPELINE, start_date=at):
+        task = TaskInstance(EmptyOperator(task_id="train_model"), run_id=run_id, state="running")
+    task.try_number, task.start_date = 1, at
+    with create_session() as session:
+        session.add(task)
+    log = Path(conf.get("logging", "base_log_folder"), f"dag_id={PIPELINE}", f"run_id={run_id}", "task_id=train_model")
+    log.mkdir(parents=True)
+    (log / "attempt=1.log").write_text("\n".join(f"step {number} {SCRIPT}" for number in range(100)))
+    found = console["viewer"].get("/console/train/run/log", query_string=page).json
+    assert (found["step"], len(found["lines"])) == ("Trains", LOG_LINES)
+    assert found["lines"][-1] == f"step 99 {SCRIPT}"
