@@ -92,8 +92,9 @@ def assess(kept: Sequence[DaySums], rate: float, why_fewer: str = "", until: dat
         size = min(size, max(sum(one.day < until for one in kept), LEAST_DAYS))
     if not enough:
         because = f" ({why_fewer})" if why_fewer else ""
+        there = "is 1 day" if len(kept) == 1 else f"are {len(kept)} days"
         told = (
-            f"nothing is tested yet: there are {len(kept)} days of the champion's traffic, and it takes "
+            f"nothing is tested yet: there {there} of the champion's traffic, and it takes "
             f"{LEAST_DAYS} as reference and {min(WINDOWS)} after it{because}"
         )
         return Assessment((), None, None, (sum(one.texts for one in kept), 0), told)

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from sqlalchemy import func
 from sqlalchemy.orm import joinedload
 
+from include.markdown import shown
 from plugins.console.access import PIPELINE, PREVIEW, Refused, person
 from plugins.console.catalogue import of_request
 
@@ -174,7 +175,7 @@ def _run(run: Any) -> Run:
         state=str(run.state),
         started=run.start_date,
         ended=run.end_date,
-        note=run.note or "",
+        note=shown(run.note or ""),
         conf=run.conf if isinstance(run.conf, dict) else {},
     )
 

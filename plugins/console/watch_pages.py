@@ -16,7 +16,7 @@ SERIES_DAYS = 60
 BUDGET_DAYS = 30
 FAILED = "failed"
 RETRAINING = "model_retraining_dag"
-SUBJECTS = ("drift", "accuracy", "predictions", "uploads", "training_examples")
+SUBJECTS = ("drift", "accuracy", "predictions", "uploads", "training_examples", "schema")
 """What stands before a check's full stop, in the order in which it is shown; others come after."""
 
 SHARES = (

@@ -17,6 +17,7 @@ from airflow.utils.session import create_session
 from sqlalchemy.engine import Engine
 
 from include import lake
+from include.markdown import plain, shown
 from include.orchestration import batches
 from include.registry.smoke import GivenUp
 from include.uploads import claims, drafts
@@ -88,6 +89,11 @@ def test_after_a_rollback_the_model_is_shown_as_right_as_it_was_then(
     assert '<p class="big">96.6 %</p>' in page
     assert "the DAG model_rollback" in page
     assert " · ada</p>" in page
+
+
+def test_a_runs_note_is_shown_without_its_markdown() -> None:
+    words = r"a_b _c_ *x* [y] \ <z> console__2"
+    assert shown(f"**same**: {plain(words)}") == f"same: {words}"
 
 
 def test_decisions_are_shown_page_by_page(console: dict[str, Visitor], model: str, engine: Engine) -> None:

@@ -10,7 +10,8 @@ document.querySelectorAll(".chart[data-points]").forEach((place) => {
   const ends = (low, high, written) => (low === high ? written(low) : `${written(low)} – ${written(high)}`);
   const range = ends(Math.min(...known), Math.max(...known), (value) => window.Console.measured(value, unit));
   const days = ends(points[0][0], points.at(-1)[0], (day) => window.Console.day(day));
-  place.querySelector(".legend").textContent = known.length ? `${days}: ${range}` : days;
+  if (known.length) place.querySelector(".legend").textContent = `${days}: ${range}`;
+  else place.hidden = true; // there is nothing to draw
   const details = place.parentElement.querySelector("details");
   details.addEventListener("toggle", () => {
     const box = details.querySelector(".scroll");
