@@ -45,11 +45,25 @@
     ]);
   }
 
+  /** The end of the log of the step that runs, or has failed. */
+  async function showLog() {
+    const place = document.getElementById("log");
+    const { step, lines } = await ask(place.dataset.lines);
+    place.hidden = !lines.length;
+    const shown = document.getElementById("log-lines");
+    const text = lines.join("\n");
+    if (shown.textContent === text) return;
+    document.getElementById("log-step").textContent = step;
+    shown.textContent = text;
+    shown.scrollTop = shown.scrollHeight;
+  }
+
   async function look() {
     try {
       const now = await ask(`${live.dataset.state}&known=${known}`);
       showSteps(now.steps);
       showEpochs(now.training);
+      showLog().catch(() => {}); // who may not read it sees none
       if (now.over && !live.dataset.over) {
         window.location.reload(); // with its decision
         return;
