@@ -394,6 +394,32 @@ def test_what_waits_is_answered_in_batches_of_so_many_tokens_and_too_much_is_ref
     asyncio.run(story())
 
 
+def test_who_was_answered_together_is_answered_together_again() -> None:
+    """Without waiting for them the first of them to come back would be a batch alone."""
+
+    async def story() -> None:
+        engine: Any = _Slow()
+        batcher = Batcher(1_000, 1_000)
+        tokens = Tokens([np.zeros(10, dtype=np.int32)], [False])
+
+        async def caller(loop_turns: int) -> None:
+            await batcher.answer(engine, tokens)
+            for _ in range(loop_turns):
+                await asyncio.sleep(0)
+            await batcher.answer(engine, tokens)
+
+        callers = [asyncio.create_task(caller(10 * number)) for number in range(4)]
+        await asyncio.sleep(0)
+        task = asyncio.create_task(batcher.run())
+        await asyncio.sleep(0.2)
+        engine.go.set()
+        await asyncio.gather(*callers)
+        assert engine.batches == [4, 4]
+        task.cancel()
+
+    asyncio.run(story())
+
+
 def test_elsewhere_than_on_a_developers_machine_it_wants_a_token(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
