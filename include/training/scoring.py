@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from include.training.batches import padded_batches
 from include.training.fast import Prepared, prepare_to_score
-from include.training.fast.hardware import device_type, keep_freed_memory
+from include.training.fast.hardware import device_type, keep_freed_memory, limit_threads
 from include.training.model import load_classifier, quieten_transformers
 from include.training.token_store import tokenize
 
@@ -55,6 +56,7 @@ class Scorer:
     def __init__(self, model_uri: str, *, compiled: bool = False) -> None:
         quieten_transformers()
         keep_freed_memory()
+        limit_threads()
         self._device = device_type()
         self._classifier = load_classifier(model_uri)
         model = self._classifier.model
@@ -87,13 +89,20 @@ class Scorer:
         if len(rows) >= COMPILE_FROM and not self._compiled and self._device == "cpu":
             self._compiled = True
             self._quick = prepare_to_score(self._exact.model, self._device, compiled=True)
-        logits = self._logits(self._quick or self._exact, rows)
-        if self._quick and len(self.labels) > 1:
-            best, second = logits.topk(2).values.unbind(-1)
-            rounding = ROUNDING if self._quick.bfloat16 else ROUNDING / 1000
-            close = (best - second < rounding * best.abs().clamp(min=2)).nonzero().flatten()
-            logits[close] = self._logits(self._exact, [rows[row] for row in close.tolist()])
+        answering = [*self._quick, self._exact]
+        logits = self._logits(answering[0], rows)
+        for quick, slower in pairwise(answering):
+            close = self._close(logits, quick)
+            logits[close] = self._logits(slower, [rows[row] for row in close.tolist()])
         return np.asarray(logits.softmax(-1).numpy(), dtype=np.float32)
+
+    def _close(self, logits: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+        """Which texts' two best labels are so close that rounding may have decided."""
+        if len(self.labels) == 1:
+            return torch.empty(0, dtype=torch.long)
+        best, second = logits.topk(2).values.unbind(-1)
+        rounding = ROUNDING if prepared.bfloat16 else ROUNDING / 1000
+        return (best - second < rounding * best.abs().clamp(min=2)).nonzero().flatten()
 
     def _logits(self, prepared: Prepared, rows: Sequence[Row]) -> torch.Tensor:
         # On the CPU it lies already: asking each of its modules would take a tenth of a single text's time.

@@ -24,9 +24,13 @@ TEXTS = [text for text, _ in rows(60, seed=4)] + ["", "word", "very " * 500]
 
 @pytest.fixture
 def never_slower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which of the two is quicker on a tiny model is chance."""
-    compare = openvino._compare
-    monkeypatch.setattr(openvino, "_compare", lambda model, other: (compare(model, other)[0], 2.0))
+    """Which of them is quicker on a tiny model is chance."""
+    _take(monkeypatch, 9, 1, 2)
+
+
+def _take(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    """What torch takes, and then what was compiled."""
+    monkeypatch.setattr(openvino, "_seconds", lambda model, sides: dict(zip(sides, seconds, strict=False)))
 
 
 def saved(folder: Path, *, mean_pooling: bool = True) -> str:
@@ -38,7 +42,7 @@ def saved(folder: Path, *, mean_pooling: bool = True) -> str:
 
 
 def _is_compiled(scorer: Scorer) -> bool:
-    return scorer._quick is not None and isinstance(scorer._quick.model, openvino.Compiled)
+    return any(isinstance(one.model, openvino.Compiled) for one in scorer._quick)
 
 
 @pytest.mark.usefixtures("never_slower")
@@ -83,11 +87,11 @@ def _not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _other_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "_compare", lambda model, other: (0.5, 2.0))
+    monkeypatch.setattr(openvino, "MOST_APART", -1.0)
 
 
 def _later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "_compare", lambda model, other: (0.0, 0.5))
+    _take(monkeypatch, 1, 9, 9)
 
 
 def _unknown_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +107,23 @@ def test_torch_answers_where_it_is_of_no_use(trouble: Any, tmp_path: Path, monke
     scorer = Scorer(saved(tmp_path), compiled=True)
     assert not _is_compiled(scorer)
     assert scorer.probabilities(scorer.tokenize(TEXTS[:3])).shape == (3, len(scorer.labels))
+
+
+def test_close_calls_of_bfloat16_are_decided_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _take(monkeypatch, 9, 1, 2)
+    monkeypatch.setattr(openvino, "bfloat16_is_quick", lambda device: True)
+    scorer = Scorer(saved(tmp_path), compiled=True)
+    assert [one.bfloat16 for one in scorer._quick] == [True, False]
+    expected = score(str(tmp_path / "model"), TEXTS).predicted
+    found = scorer.probabilities(scorer.tokenize(TEXTS))
+    assert [scorer.labels[one] for one in found.argmax(-1)] == expected
+
+
+def test_bfloat16_that_saves_little_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _take(monkeypatch, 9, 2, 2.1)
+    monkeypatch.setattr(openvino, "bfloat16_is_quick", lambda device: True)
+    scorer = Scorer(saved(tmp_path), compiled=True)
+    assert [one.bfloat16 for one in scorer._quick] == [False]
 
 
 def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
