@@ -81,6 +81,8 @@ def test_the_three_protocols_say_the_same(app: Running) -> None:
         {"inputs": {"text": TEXTS}},
     ):
         assert app.http.post("/invocations", json=body).raise_for_status().json() == {"predictions": labels}
+    one = app.http.post("/invocations", json={"inputs": {"text": TEXTS[0]}}).raise_for_status().json()
+    assert one == {"predictions": labels[:1]}, "a text is no sequence of letters"
     csv = "text\n" + "\n".join(TEXTS)
     answer = app.http.post("/invocations", content=csv, headers={"Content-Type": "text/csv"})
     assert answer.json() == {"predictions": labels}
@@ -117,6 +119,8 @@ def _tensor(shape: list[int], kind: str, data: list[Any]) -> dict[str, Any]:
         ("/invocations", {"dataframe_records": [{"a": "x", "b": "y"}]}, 400, "no column text among 'a', 'b'"),
         ("/invocations", {"instances": ["a", None]}, 400, "row 1 is null, which is no text"),
         ("/invocations", {"dataframe_split": {"columns": ["text"], "data": [3]}}, 400, "dataframe_split should be"),
+        ("/invocations", {"inputs": {"text": 5}}, 400, "row 0 is 5, which is no text"),
+        ("/invocations", {"inputs": {"a": ["x"], "b": ["y"]}}, 400, "no column text among 'a', 'b'"),
         ("/invocations", {"data": 1}, 400, "one of dataframe_split, dataframe_records, instances, inputs"),
         ("/feedback", {"prediction_id": "1", "label": "card"}, 400, "prediction_id: String should match pattern"),
         ("/nowhere", {}, 404, "Not Found"),
