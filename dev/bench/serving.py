@@ -255,7 +255,7 @@ def _answers(port: int) -> bool:
 
 
 def engines(folder: Path, texts: list[str], turns: int = 3) -> dict[str, dict[str, float]]:
-    """Texts a second, tokenising included, of the scorer alone and of others that are installed, by batch size."""
+    """Texts a second, tokenising included, of the scorer alone and of what it may choose from, by batch size."""
     from dev.bench import engines as others
 
     answers = others.engines(folder / "model")
@@ -316,7 +316,7 @@ def summary(
 
     Args:
         samples: of all sides.
-        alone: texts a second of each engine without a server, by batch size; ours is called torch.
+        alone: texts a second of each engine without a server, by batch size.
         rounds: that were made.
         requests: of one text of 16 tokens, in each.
     """

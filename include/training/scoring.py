@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from include.training.batches import padded_batches
 from include.training.fast import Prepared, prepare_to_score
 from include.training.fast.hardware import device_type, keep_freed_memory, limit_threads
+from include.training.fast.openvino import Compiled
 from include.training.model import load_classifier, quieten_transformers
 from include.training.token_store import tokenize
 
@@ -47,13 +48,14 @@ class Scorer:
         model_uri: Folder (URI or local) of a model of ours or of any transformers sequence classifier.
         compiled: Whether it is going to answer for so long that seconds of compiling are worth it. If not, it is
             compiled once it is given very many texts.
+        precisions: Those of a scorer that was compiled before: they are the quickest here, and are not tried again.
 
     Raises:
         FileNotFoundError: nothing lies at `model_uri`.
         TrainingError: what lies there is no trained sequence classifier.
     """
 
-    def __init__(self, model_uri: str, *, compiled: bool = False) -> None:
+    def __init__(self, model_uri: str, *, compiled: bool = False, precisions: Sequence[str] = ()) -> None:
         quieten_transformers()
         keep_freed_memory()
         limit_threads()
@@ -62,7 +64,7 @@ class Scorer:
         model = self._classifier.model
         self._exact = Prepared(model, padded_batches(model))
         self._compiled = compiled
-        self._quick = prepare_to_score(model, self._device, compiled=compiled)
+        self._quick = prepare_to_score(model, self._device, compiled=compiled, precisions=precisions)
 
     @property
     def labels(self) -> list[str]:
@@ -73,6 +75,11 @@ class Scorer:
     def max_length(self) -> int:
         """Tokens of the longest text; longer ones are cut."""
         return self._classifier.max_length
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """In which what answers was compiled for this machine, the quickest first; none where torch answers."""
+        return tuple(one.model.precision for one in self._quick if isinstance(one.model, Compiled))
 
     def tokenize(self, texts: Sequence[str], max_length: int = 0) -> list[Row]:
         """Token ids of each text, cut at the model's maximum, as in training, or at another."""

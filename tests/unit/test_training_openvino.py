@@ -41,16 +41,12 @@ def saved(folder: Path, *, mean_pooling: bool = True) -> str:
     return str(folder / "model")
 
 
-def _is_compiled(scorer: Scorer) -> bool:
-    return any(isinstance(one.model, openvino.Compiled) for one in scorer._quick)
-
-
 @pytest.mark.usefixtures("never_slower")
 @pytest.mark.parametrize("mean_pooling", [True, False])
 def test_it_answers_as_torch_does_alone_and_together(mean_pooling: bool, tmp_path: Path) -> None:
     folder = saved(tmp_path, mean_pooling=mean_pooling)
     scorer = Scorer(folder, compiled=True)
-    assert _is_compiled(scorer)
+    assert scorer.precisions
     expected = score(folder, TEXTS).probabilities
     np.testing.assert_allclose(scorer.probabilities(scorer.tokenize(TEXTS)), expected, atol=1e-3)
     alone = [scorer.probabilities(scorer.tokenize([text]))[0] for text in TEXTS]
@@ -66,7 +62,7 @@ def test_whatever_the_layers_the_labels_are_torchs(family: str, tmp_path: Path) 
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     scorer = Scorer(str(tmp_path), compiled=True)
-    assert _is_compiled(scorer)
+    assert scorer.precisions
     found = scorer.probabilities(scorer.tokenize(TEXTS))
     np.testing.assert_array_equal(found.argmax(-1), score(str(tmp_path), TEXTS).probabilities.argmax(-1))
 
@@ -76,9 +72,9 @@ def test_very_many_texts_are_worth_compiling_for(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(scoring, "COMPILE_FROM", 10)
     scorer = Scorer(saved(tmp_path))
     few = scorer.probabilities(scorer.tokenize(TEXTS[:9]))
-    assert not _is_compiled(scorer)
+    assert not scorer.precisions
     many = scorer.probabilities(scorer.tokenize(TEXTS[:10]))
-    assert _is_compiled(scorer)
+    assert scorer.precisions
     np.testing.assert_allclose(many[:9], few, atol=1e-3)
 
 
@@ -105,7 +101,7 @@ def _unknown_layer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torch_answers_where_it_is_of_no_use(trouble: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trouble(monkeypatch)
     scorer = Scorer(saved(tmp_path), compiled=True)
-    assert not _is_compiled(scorer)
+    assert not scorer.precisions
     assert scorer.probabilities(scorer.tokenize(TEXTS[:3])).shape == (3, len(scorer.labels))
 
 
@@ -126,6 +122,14 @@ def test_bfloat16_that_saves_little_is_not_used(tmp_path: Path, monkeypatch: pyt
     assert [one.bfloat16 for one in scorer._quick] == [False]
 
 
+def test_what_is_the_quickest_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _take(monkeypatch, 9, 2, 2.1)
+    first = Scorer(saved(tmp_path), compiled=True)
+    _take(monkeypatch, 1, 9, 9)
+    second = Scorer(str(tmp_path / "model"), compiled=True, precisions=first.precisions)
+    assert second.precisions == first.precisions == ("f32",)
+
+
 def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
     program = (
         "import sys; from include.training.scoring import Scorer; Scorer(sys.argv[1], compiled=True); "
@@ -139,4 +143,4 @@ def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
 
 def test_one_setting_does_without(tmp_path: Path, set_env: Any) -> None:
     set_env(BERT_FAST="false")
-    assert not _is_compiled(Scorer(saved(tmp_path), compiled=True))
+    assert not Scorer(saved(tmp_path), compiled=True).precisions

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ from include.training.layout import position_limit
 
 logger = logging.getLogger(__name__)
 
+FLOAT32, BFLOAT16 = "f32", "bf16"  # as OpenVINO calls them
 INPUTS = ("input_ids", "attention_mask")
 # Of logits, as a share of the largest: less than half of what makes two labels so close that they are scored again.
 MOST_APART, MOST_APART_IN_BFLOAT16 = 1e-5, 0.0125
@@ -33,15 +34,20 @@ TURNS = 4
 class Compiled:
     """Called as a transformers model is, and answers as one does."""
 
-    def __init__(self, run: Callable[[list[Any]], Mapping[int, Any]], *, bfloat16: bool) -> None:
-        self._run, self.bfloat16 = run, bfloat16
+    def __init__(self, model: Any, precision: str) -> None:
+        self._model, self.precision = model, precision
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether its close calls are to be decided by another."""
+        return self.precision == BFLOAT16
 
     def __call__(self, **batch: Any) -> Any:
         """logits (texts, labels) float32, for input_ids and attention_mask (texts, tokens) int64."""
-        return SimpleNamespace(logits=torch.from_numpy(self._run([batch[name].numpy() for name in INPUTS])[0].copy()))
+        return SimpleNamespace(logits=torch.from_numpy(self._model([batch[name].numpy() for name in INPUTS])[0].copy()))
 
 
-def compile_to_score(model: Any, usual: Any) -> list[Compiled]:
+def compile_to_score(model: Any, usual: Any, precisions: Sequence[str] = ()) -> list[Compiled]:
     """A trained classifier compiled for this CPU, which takes seconds; nothing where that is of no use.
 
     That is where OpenVINO is not installed, does not know a layer, gives other answers than torch, or no sooner.
@@ -49,6 +55,7 @@ def compile_to_score(model: Any, usual: Any) -> list[Compiled]:
     Args:
         model: A transformers sequence classifier, on the CPU. It stays as it is.
         usual: What answers otherwise: the model, or a copy in bfloat16.
+        precisions: In which a model that was compiled before is the quickest here. None: it is tried.
 
     Returns:
         What answers; before it, where that is quicker, the same in bfloat16, whose close calls it decides.
@@ -57,7 +64,10 @@ def compile_to_score(model: Any, usual: Any) -> list[Compiled]:
         return []
     begun = time.perf_counter()
     try:
-        found = _agreeing(model, _converted(model))
+        wanted = precisions or ((FLOAT32, BFLOAT16) if bfloat16_is_quick("cpu") else (FLOAT32,))
+        found = _agreeing(model, _converted(model), wanted)
+        if precisions:
+            return found
         seconds = _seconds(model, [usual, *found])
     except Exception as error:  # of many kinds, by layer; torch answers as well
         logger.info("torch scores: OpenVINO does not take %s: %s", type(model).__name__, error)
@@ -69,7 +79,7 @@ def compile_to_score(model: Any, usual: Any) -> list[Compiled]:
         return []
     logger.info(
         "OpenVINO scores in %s, after %.1f s: %.1f times as quick as torch",
-        "bfloat16" if found[0].bfloat16 else "float32",
+        found[0].precision,
         time.perf_counter() - begun,
         seconds[usual] / seconds[found[0]],
     )
@@ -77,18 +87,18 @@ def compile_to_score(model: Any, usual: Any) -> list[Compiled]:
 
 
 @torch.inference_mode()
-def _agreeing(model: Any, converted: Any) -> list[Compiled]:
-    """In float32, and before it in bfloat16 where the processor knows that, if the answers are the model's."""
+def _agreeing(model: Any, converted: Any, wanted: Sequence[str]) -> list[Compiled]:
+    """In float32, and before it in bfloat16, where that is wanted and the answers are the model's."""
     batch = padded_batches(model)(probe_rows(model))
     expected = model(**batch).logits
     scale = expected.abs().max().clamp(min=1e-12)
     found: list[Compiled] = []
-    for bfloat16, most in ((False, MOST_APART), (True, MOST_APART_IN_BFLOAT16)):
-        if bfloat16 and not (found and bfloat16_is_quick("cpu")):
-            break
-        one = Compiled(_compiled(converted, "bf16" if bfloat16 else "f32"), bfloat16=bfloat16)
+    for precision, most in ((FLOAT32, MOST_APART), (BFLOAT16, MOST_APART_IN_BFLOAT16)):
+        if precision not in wanted or (precision == BFLOAT16 and not found):
+            continue
+        one = Compiled(_compiled(converted, precision), precision)
         apart = float((expected - one(**batch).logits).abs().max() / scale)
-        logger.debug("OpenVINO's logits are %.1g apart, bfloat16 %s", apart, bfloat16)
+        logger.debug("OpenVINO's logits in %s are %.1g apart", precision, apart)
         if apart <= most:
             found.insert(0, one)
     return found
@@ -111,8 +121,7 @@ def _seconds(model: Any, sides: list[Any]) -> dict[Any, float]:
 
 def _converted(model: Any) -> Any:
     """The model as OpenVINO has models, for any number of texts and tokens."""
-    # Without these tools it imports as well, and reports to nobody that it was: they send an event, convert_model more.
-    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+    _openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -142,11 +151,21 @@ def _converted(model: Any) -> Any:
 
 
 def _compiled(converted: Any, precision: str) -> Any:
-    import openvino
+    return _openvino().Core().compile_model(converted, "CPU", _options(precision))
 
-    options = {
+
+def _options(precision: str) -> dict[str, Any]:
+    return {
         "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on as many cores as torch has
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "COMPILATION_NUM_THREADS": 1,  # another version may be answering meanwhile
     }
-    return openvino.Core().compile_model(converted, "CPU", options)
+
+
+def _openvino() -> Any:
+    # Without these tools it imports as well, and reports to nobody that it was: they send an event, convert_model more.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
