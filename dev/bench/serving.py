@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -254,6 +255,39 @@ def _answers(port: int) -> bool:
     return False
 
 
+def swaps(port: int, texts: list[str], times: int = 4) -> dict[str, list[float]]:
+    """The 99th percentile of what four callers wait for a text (ms), between swaps of versions and during each.
+
+    A swap lasts from when the alias is moved until the server names the other version.
+    """
+    from include.registry import models
+
+    name, load = "bert-classifier", Load(port, texts, 1)
+    champion = models.by_alias(name, models.CHAMPION)
+    assert champion is not None
+    versions = (models.register(name, champion.uri, "", {"job_id": "j2"}), champion.version)
+    found: dict[str, list[float]] = {"between": [], "during": []}
+    for turn in range(times):
+        load.run(4, 50)
+        found["between"].append(_p99(load.run(4, 200)[1]))
+        version = versions[turn % 2]
+        models.point(name, models.CHAMPION, version)
+        took: list[float] = []
+        while _version(port) != version:
+            took += load.run(4, 20)[1]
+        found["during"].append(_p99(sorted(took)))
+    return found
+
+
+def _version(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready") as answer:
+        return str(json.load(answer)["models"]["bert-classifier"]["version"])
+
+
+def _p99(took: list[float]) -> float:
+    return round(took[min(len(took) - 1, int(0.99 * len(took)))], 1)
+
+
 def engines(folder: Path, texts: list[str], turns: int = 3) -> dict[str, dict[str, float]]:
     """Texts a second, tokenising included, of the scorer alone and of what it may choose from, by batch size."""
     from dev.bench import engines as others
@@ -299,8 +333,10 @@ def measure(rounds: int, requests: int) -> dict[str, Any]:
                         for number in callers:
                             samples.append(_sample(load, side, kind, number, per_request, max(2 * number, count)))
                             _tell(turn, samples[-1])
+        with started(commands["ours"], environment, folder / "log") as port:
+            swapped = swaps(port, short)
         alone = engines(folder, short)
-    return summary(samples, alone, rounds, requests)
+    return summary(samples, alone, rounds, requests) | {"p99_ms_by_swap": swapped}
 
 
 def _sample(load: Load, side: str, kind: str, callers: int, per_request: int, requests: int) -> Sample:

@@ -28,6 +28,10 @@ def render(found: Mapping[str, Any]) -> str:
             "",
             *_table(found["samples"]),
             "",
+            "Four callers of a text each waited, by the 99th percentile, "
+            f"{_list(found['p99_ms_by_swap']['between'])} ms between swaps of the version that answers, and "
+            f"{_list(found['p99_ms_by_swap']['during'])} ms during each.",
+            "",
             "## Engines without a server",
             "",
             *_engines(found["raw_engine_texts_per_second"]),
@@ -50,6 +54,10 @@ def _ratios(found: Mapping[str, Any]) -> list[str]:
             side = name.removeprefix("vs_").removesuffix("_at_16_callers")
             rows.append(f"| {side}, 16 callers | {value} | {AIMS.get(side, '')} |")
     return ["Texts a second of our server, as a multiple of", "", *rows]
+
+
+def _list(numbers: list[float]) -> str:
+    return ", ".join(f"{number:.0f}" for number in numbers)
 
 
 def _table(samples: list[dict[str, Any]]) -> list[str]:

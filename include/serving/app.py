@@ -260,5 +260,7 @@ async def _not_understood(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         return _error(400, str(error))
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return _error(400, f"the body is no JSON: {first['ctx']['error']}, at character {first['loc'][-1]}")
     where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
     return _error(400, f"{where}: {first['msg']}")

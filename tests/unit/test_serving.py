@@ -136,7 +136,7 @@ def test_an_error_is_a_status_and_one_sentence(app: Running, path: str, body: An
 
 def test_what_is_no_json_is_told(app: Running) -> None:
     for path, kind, said in (
-        ("/predict", "application/json", "JSON decode error"),
+        ("/predict", "application/json", "no JSON: Expecting property name enclosed in double quotes, at character 1"),
         ("/invocations", "application/json", "JSON"),
         ("/invocations", "text/plain", "Content-Type is text/plain: it should be application/json or text/csv"),
     ):

@@ -70,7 +70,7 @@ def compile_to_score(model: Any, usual: Any, precisions: Sequence[str] = ()) -> 
             return found
         seconds = _seconds(model, [usual, *found])
     except Exception as error:  # of many kinds, by layer; torch answers as well
-        logger.info("torch scores: OpenVINO does not take %s: %s", type(model).__name__, error)
+        logger.info("torch scores: OpenVINO does not take %s: %s", type(model).__name__, " ".join(str(error).split()))
         return []
     if len(found) > 1 and seconds[found[0]] * QUICKER > seconds[found[1]]:
         del found[0]
@@ -119,20 +119,23 @@ def _seconds(model: Any, sides: list[Any]) -> dict[Any, float]:
     return {side: sum(map(min, times)) for side, times in took.items()}
 
 
+class _Logits(torch.nn.Module):
+    """Not made in a function: such a class is let go of by Python's collector alone, and holds the model until then."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return found
+
+
 def _converted(model: Any) -> Any:
     """The model as OpenVINO has models, for any number of texts and tokens."""
     _openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
-    class Logits(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-            return found
 
     texts, tokens = EXAMPLE
     tokens = min(tokens, position_limit(model))
@@ -141,7 +144,7 @@ def _converted(model: Any) -> Any:
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that lengths and masks other than the example's may differ: it is tried below
         traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
-            Logits().eval(), example_kwarg_inputs=example, strict=False, check_trace=False
+            _Logits(model).eval(), example_kwarg_inputs=example, strict=False, check_trace=False
         )
         # Freezing takes several times as long as all the rest, and changes nothing of what comes of it.
         decoder = TorchScriptPythonDecoder(traced, skip_freeze=True)  # the front end does not keep it alive
@@ -159,7 +162,6 @@ def _options(precision: str) -> dict[str, Any]:
         "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on as many cores as torch has
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "COMPILATION_NUM_THREADS": 1,  # another version may be answering meanwhile
     }
 
 
