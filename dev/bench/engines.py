@@ -1,6 +1,7 @@
 """What answers without a server, and the same weights for ONNX Runtime."""
 
 from collections.abc import Callable
+from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,30 @@ Answer = Callable[[list[str]], NDArray[np.float32]]
 
 
 def engines(folder: Path) -> dict[str, Answer]:
-    """Probabilities (texts, labels) of a saved classifier's texts, by the server's scorer and by torch alone."""
+    """Probabilities (texts, labels) of a saved classifier's texts, by the server's scorer and by what it chooses from.
+
+    Each has its close calls decided as in the server.
+    """
+    from include.training.fast import Prepared, openvino
+    from include.training.fast.hardware import bfloat16_is_quick
     from include.training.scoring import Scorer
 
-    def answers(scorer: Scorer) -> Answer:
-        return lambda texts: scorer.probabilities(scorer.tokenize(texts))
+    def answers(scorer: Scorer, quick: list[Prepared] | None = None) -> Answer:
+        one = copy(scorer)
+        one._quick = scorer._quick if quick is None else quick
+        return lambda texts: one.probabilities(one.tokenize(texts))
 
-    return {"the server's": answers(Scorer(str(folder), compiled=True)), "torch": answers(Scorer(str(folder)))}
+    plain = Scorer(str(folder))
+    found = {"the server's": answers(Scorer(str(folder), compiled=True)), "torch, float32": answers(plain, [])}
+    if plain._quick:
+        found["torch, bfloat16"] = answers(plain)
+    converted = openvino._converted(plain._exact.model)
+    compiled: list[Prepared] = []
+    for precision in (openvino.FLOAT32, openvino.BFLOAT16)[: 1 + bfloat16_is_quick("cpu")]:
+        one = openvino.Compiled(openvino._compiled(converted, precision), precision)
+        compiled.insert(0, Prepared(one, plain._exact.collator, one.bfloat16, sorted_by_length=True))
+        found[f"OpenVINO, {'bfloat16' if one.bfloat16 else 'float32'}"] = answers(plain, list(compiled))
+    return found
 
 
 def export_onnx(folder: Path) -> bool:

@@ -5,7 +5,6 @@
 # ruff: noqa: TID253 - only imported inside tasks; pyarrow is what it is about
 
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from joblib import cpu_count
 from pydantic import BaseModel, ConfigDict
 
 from include.datasets.ahead import ahead
@@ -73,7 +73,7 @@ def spool(job: SpoolJob) -> Spooled:
 
     A large file is read by one process a core, if it is CSV that can be cut into parts.
     """
-    if job.part == WHOLE and job.path.stat().st_size >= LARGE_BYTES and (cores := _cores()) > 1:
+    if job.part == WHOLE and job.path.stat().st_size >= LARGE_BYTES and (cores := cpu_count()) > 1:
         together = _spool_parts(job.parts(cores))
         if together is not None:
             return together
@@ -113,11 +113,6 @@ def _spool_parts(jobs: list[SpoolJob]) -> Spooled | None:
         warnings=results[0].warnings,
         targets=[job.target for job in jobs],
     )
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spool_alone(job: SpoolJob) -> Spooled:

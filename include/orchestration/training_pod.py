@@ -113,7 +113,7 @@ def _environment(pod: Pod) -> dict[str, str]:
         "HOME": SCRATCH,
         "TMPDIR": SCRATCH,
         "HF_HOME": f"{SCRATCH}/huggingface",
-        # torch counts the node's cores, not the pod's.
+        # Of the process for each GPU: its share.
         "OMP_NUM_THREADS": str(max(1, int(pod.cpu / max(1, pod.gpus)))),
         "PYTHONUNBUFFERED": "1",
     }

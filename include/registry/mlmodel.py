@@ -16,7 +16,17 @@ from include import lake
 CODE, REQUIREMENTS, EXAMPLE = "code.zip", "requirements.txt", "input_example.json"
 PROJECT = Path(__file__).parents[2]
 MODULES = ("__init__.py", "lake.py", "renaming.py", "settings/*.py", "training/**/*.py", "registry/__init__.py", "registry/pyfunc.py")  # noqa: E501 # fmt: skip
-PACKAGES = ("fsspec", "numpy", "pandas", "pyarrow", "pydantic-settings", "safetensors", "torch", "transformers")
+PACKAGES = (
+    "fsspec",
+    "joblib",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic-settings",
+    "safetensors",
+    "torch",
+    "transformers",
+)
 EXAMPLE_ROWS = {"columns": ["text"], "data": [["my card has not arrived yet"]]}
 
 

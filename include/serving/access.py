@@ -2,20 +2,15 @@
 
 import hmac
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from include.settings.serving import ServingSettings
 
 OPEN = ("/ping", "/health", "/live", "/ready", "/v2/health/live", "/v2/health/ready")
 """Paths for probes: they say nothing of texts and answers."""
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Refused(HTTPException):
@@ -71,7 +66,7 @@ class Access:
 class BodyLimit:
     """Reads each body whole before anything else looks at it, and refuses those that are too large."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self._app, self._most = app, most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +87,7 @@ class BodyLimit:
             return
         given = False
 
-        async def again() -> MutableMapping[str, Any]:
+        async def again() -> Message:
             nonlocal given
             if given:
                 return await receive()  # a caller that goes

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -10,9 +10,12 @@ from fastapi import APIRouter, Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from include.serving.access import OPEN, Access, BodyLimit, Refused
+from include.serving.metrics import Metrics
 from include.serving.prediction_log import Said
 from include.serving.server import ModelServer
 from include.serving.wire import (
@@ -59,23 +62,7 @@ def build(server: ModelServer) -> FastAPI:
         version="1",
         lifespan=life,
     )
-    access = Access(server.config)
-
-    @app.middleware("http")
-    async def watched(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        began = time.monotonic()
-        try:
-            if request.url.path not in OPEN:
-                access.check(request.headers.get("authorization", ""))
-            response = await call_next(request)
-        except Refused as refused:
-            response = _error(refused.status_code, str(refused.detail), dict(refused.headers or {}))
-        route = request.scope.get("route")
-        path = getattr(route, "path", "other")  # never the caller's own words: each is a time series
-        server.metrics.requests.labels(path, response.status_code).inc()
-        server.metrics.seconds.labels(path).observe(time.monotonic() - began)
-        return response
-
+    app.add_middleware(Watched, access=Access(server.config), metrics=server.metrics)
     app.add_middleware(BodyLimit, most_bytes=server.config.most_kib * 1024)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_understood)
@@ -83,6 +70,36 @@ def build(server: ModelServer) -> FastAPI:
     for router in (_own(server), _open_inference(server), _mlflow(server), _about(server)):
         app.include_router(router)
     return app
+
+
+class Watched:
+    """Lets in who may ask, and counts all requests. It is plain ASGI: Starlette's own way takes a task for each."""
+
+    def __init__(self, app: ASGIApp, access: Access, metrics: Metrics) -> None:
+        self._app, self._access, self._metrics = app, access, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's own."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 500  # unless an answer begins with another
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            if scope["path"] not in OPEN:
+                self._access.check(Headers(scope=scope).get("authorization", ""))
+            await self._app(scope, receive, sent)
+        except Refused as refused:
+            await _error(refused.status_code, str(refused.detail), dict(refused.headers or {}))(scope, receive, sent)
+        finally:
+            path = getattr(scope.get("route"), "path", "other")  # never the caller's own words: each is a time series
+            self._metrics.requests.labels(path, status).inc()
+            self._metrics.seconds.labels(path).observe(time.monotonic() - began)
 
 
 def _own(server: ModelServer) -> APIRouter:
@@ -176,7 +193,7 @@ def _tensors(said: Said) -> list[Tensor]:
     numbers = said.probabilities.ravel().tolist()
     return [
         Tensor(name="label", shape=[rows], datatype="BYTES", data=said.predicted),
-        Tensor(name="probability", shape=[rows], datatype="FP32", data=said.probabilities.max(-1).tolist()),
+        Tensor(name="probability", shape=[rows], datatype="FP32", data=said.certainty),
         Tensor(name="probabilities", shape=[rows, columns], datatype="FP32", data=numbers),
     ]
 
@@ -254,5 +271,7 @@ async def _not_understood(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         return _error(400, str(error))
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return _error(400, f"the body is no JSON: {first['ctx']['error']}, at character {first['loc'][-1]}")
     where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
     return _error(400, f"{where}: {first['msg']}")

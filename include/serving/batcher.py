@@ -5,6 +5,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from include.serving.engine import Engine, Tokens
 
 Answer = NDArray[np.float32]
+PATIENCE = 0.25  # of the time that the last batch took
 
 
 class QueueFull(RuntimeError):
@@ -38,6 +40,9 @@ class _Waiting:
 class Batcher:
     """Answers requests one batch at a time, the oldest first.
 
+    Callers who were answered together ask again together, and what begins with the first of them would leave out the
+    others. So it waits for as many requests as there were, but not for long, and for a lone caller not at all.
+
     All models of a process share it, since they share its processor. A batch has requests of one version only, and each
     request stays with the version that it came to: while a new one takes over, both may answer for a moment.
 
@@ -57,7 +62,8 @@ class Batcher:
         self.waiting_tokens = 0
         self._formed = formed
         self._queue: deque[_Waiting] = deque()
-        self._came = asyncio.Event()
+        self._came, self._enough = asyncio.Event(), asyncio.Event()
+        self._expected = 0  # requests
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._tokens_per_second = 1000.0  # until the first batch has shown it
 
@@ -70,6 +76,8 @@ class Batcher:
         self.waiting_tokens += size
         self._queue.append(waiting)
         self._came.set()
+        if len(self._queue) >= self._expected:
+            self._enough.set()
         try:
             return await waiting.answer
         finally:
@@ -78,11 +86,16 @@ class Batcher:
     async def run(self) -> None:
         """Answers until it is cancelled."""
         loop = asyncio.get_running_loop()
+        took = 0.0
         while True:
             await self._came.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE * took):
+                    await self._enough.wait()
             batch = self._next()
             if not batch:
                 self._came.clear()
+                self._expected = 0
                 continue
             rows = [row for one in batch for row in one.tokens.rows]
             size, began = sum(one.size for one in batch), loop.time()
@@ -93,8 +106,12 @@ class Batcher:
                     if not one.answer.done():
                         one.answer.set_exception(error)
                 continue
-            self._tokens_per_second = size / max(loop.time() - began, 1e-6)
+            took = loop.time() - began
+            self._tokens_per_second = size / max(took, 1e-6)
             self._formed(len(rows), size)
+            self._expected = len(self._queue) + len(batch)
+            if sum(one.size for one in self._queue) < self.batch_tokens:
+                self._enough.clear()
             start = 0
             for one in batch:
                 end = start + len(one.tokens.rows)

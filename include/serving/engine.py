@@ -39,17 +39,18 @@ class Engine:
         model: the registered model's name.
         version: its version.
         folder: where its files lie on this disk.
+        before: a version that answers on this machine: what it was compiled to be is not tried again.
 
     Raises:
         EngineError: the files are no classifier, or it does not answer.
     """
 
-    def __init__(self, model: str, version: str, folder: Path) -> None:
+    def __init__(self, model: str, version: str, folder: Path, before: "Engine | None" = None) -> None:
         from include.training.scoring import Scorer  # seconds: a server that has nothing to serve goes without
 
         self.model, self.version = model, version
         try:
-            self._scorer = Scorer(str(folder), compiled=True)
+            self._scorer = Scorer(str(folder), compiled=True, precisions=before.precisions if before else ())
             self.labels, self.max_length = self._scorer.labels, self._scorer.max_length
             self._tokenizing = Lock()  # a tokenizer keeps its cut between calls
             answers = self.probabilities(self.tokenize(WARM_UP).rows)
@@ -57,6 +58,11 @@ class Engine:
             raise EngineError(f"{model} version {version} cannot be loaded: {error}") from error
         if not np.isfinite(answers).all():
             raise EngineError(f"{model} version {version} answers with numbers that are none: its weights are damaged")
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """In which it was compiled for this machine; none where torch answers."""
+        return self._scorer.precisions
 
     def tokenize(self, texts: list[str] | tuple[str, ...]) -> Tokens:
         """Token ids of each text, and whether it was cut. Threads may call it at once."""

@@ -158,7 +158,7 @@ class Follower:
             self._say(self._refused[version.version])
             return None
         try:
-            return Engine(self.model, version.version, self._fetch(version.version, version.uri))
+            return Engine(self.model, version.version, self._fetch(version.version, version.uri), self.engine)
         except EngineError as error:
             self._refused[version.version] = str(error)
             self._forget(version.version)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import groupby, islice
 from typing import Literal
 from uuid import uuid4
@@ -67,10 +68,16 @@ class Said:
     role: Role = "champion"
     source: Source = "server"
 
-    @property
+    @cached_property
     def predicted(self) -> list[str]:
         """The most probable label of each text."""
-        return [self.labels[index] for index in self.probabilities.argmax(-1)]
+        return [self.labels[index] for index in self.probabilities.argmax(-1).tolist()]
+
+    @cached_property
+    def certainty(self) -> list[float]:
+        """How probable it is."""
+        found: list[float] = self.probabilities.max(-1).tolist()
+        return found
 
 
 def new_id(at: datetime) -> str:
@@ -170,9 +177,7 @@ def as_table(said: Iterable[Said], texts: LogTexts) -> pa.Table:
     full, hashed = texts == "full", texts in ("full", "hash")
     columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
     for one in said:
-        best = one.probabilities.argmax(-1)
-        for row, index in enumerate(best):
-            text = one.texts[row]
+        for row, text in enumerate(one.texts):
             columns["id"].append(one.ids[row])
             columns["at"].append(one.at)
             columns["version"].append(one.version)
@@ -181,8 +186,8 @@ def as_table(said: Iterable[Said], texts: LogTexts) -> pa.Table:
             columns["text"].append(text if full else None)
             columns["text_hash"].append(text_hash(text) if hashed else None)
             columns["cut"].append(one.cut[row])
-            columns["label"].append(one.labels[index])
-            columns["probability"].append(float(one.probabilities[row, index]))
+            columns["label"].append(one.predicted[row])
+            columns["probability"].append(one.certainty[row])
             columns["probabilities"].append(list(zip(one.labels, one.probabilities[row].tolist(), strict=True)))
             columns["latency_ms"].append(one.latency_ms)
             columns["caller_id"].append(one.caller_ids[row])

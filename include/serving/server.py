@@ -214,6 +214,6 @@ class ModelServer:
         self.metrics.tokens.inc(tokens)
 
     def _count(self, said: Said) -> None:
-        for row, label in enumerate(said.predicted):
+        for label, certainty in zip(said.predicted, said.certainty, strict=True):
             self.metrics.labels.labels(said.model, label).inc()
-            self.metrics.confidence.labels(said.model).observe(float(said.probabilities[row].max()))
+            self.metrics.confidence.labels(said.model).observe(certainty)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from include.registry.pyfunc import TEXT_COLUMN, text_column
+from include.registry.pyfunc import text_column
 from include.serving.prediction_log import Role
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
@@ -197,16 +197,9 @@ def mlflow_texts(body: bytes, content_type: str) -> list[str]:
         raise WireError(f"the body should be a JSON object with one of {', '.join(keys)}")
     value = given[found[0]]
     if found[0] == "dataframe_split":
-        columns, rows = (value.get("columns"), value.get("data")) if isinstance(value, dict) else (None, None)
-        if (
-            not isinstance(columns, list)
-            or not isinstance(rows, list)
-            or not all(isinstance(row, list) for row in rows)
-        ):
-            raise WireError('dataframe_split should be {"columns": ["text"], "data": [["a text"], …]}')
-        return _column([dict(zip(map(str, columns), row, strict=False)) for row in rows])
-    if isinstance(value, dict):  # {"text": [...]}
-        value = [{name: cell} for name, cells in value.items() if name == TEXT_COLUMN for cell in cells]
+        return _column(_records(value))
+    if isinstance(value, dict):  # {"text": ["a text", …]}
+        value = value[_text_column(list(value))]
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         return _column(value)
     return _texts(value if isinstance(value, list) else [value])
@@ -224,11 +217,15 @@ def _column(rows: list[dict[str, Any]]) -> list[str]:
     """The texts of a table's rows. Raises WireError."""
     if not rows:
         raise WireError("there are no rows")
+    name = _text_column(list(rows[0]))
+    return _texts([row.get(name) for row in rows])
+
+
+def _text_column(names: list[str]) -> str:
     try:
-        name = text_column(list(rows[0]))
+        return str(text_column(names))
     except ValueError as error:
         raise WireError(str(error)) from None
-    return _texts([row.get(name) for row in rows])
 
 
 def _texts(values: list[Any]) -> list[str]:

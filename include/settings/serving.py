@@ -45,7 +45,7 @@ class ServingSettings(BaseSettings):
         0.2, ge=0, le=1, description="share of texts with another label than before, likewise"
     )
     canary_slower: float = Field(2.0, ge=1, description="how many times as long as before it may take, likewise")
-    memory_mib: int = Field(4_096, ge=0, description="a model that takes more is not promoted; 0: any may")
+    memory_mib: int = Field(3_072, ge=0, description="a model that takes more is not promoted; 0: any may")
     load_seconds: float = Field(120.0, gt=0, description="nor is one that takes longer to load and to answer first")
     answer_seconds: float = Field(2.0, gt=0, description="nor one that takes longer for one text")
     tokens: SecretStr = Field(

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from include.training.batches import padded_batches
 from include.training.fast import Prepared, prepare_to_score
-from include.training.fast.hardware import device_type, keep_freed_memory
+from include.training.fast.hardware import device_type, keep_freed_memory, limit_threads
+from include.training.fast.openvino import Compiled
 from include.training.model import load_classifier, quieten_transformers
 from include.training.token_store import tokenize
 
@@ -46,21 +48,23 @@ class Scorer:
         model_uri: Folder (URI or local) of a model of ours or of any transformers sequence classifier.
         compiled: Whether it is going to answer for so long that seconds of compiling are worth it. If not, it is
             compiled once it is given very many texts.
+        precisions: Those of a scorer that was compiled before: they are the quickest here, and are not tried again.
 
     Raises:
         FileNotFoundError: nothing lies at `model_uri`.
         TrainingError: what lies there is no trained sequence classifier.
     """
 
-    def __init__(self, model_uri: str, *, compiled: bool = False) -> None:
+    def __init__(self, model_uri: str, *, compiled: bool = False, precisions: Sequence[str] = ()) -> None:
         quieten_transformers()
         keep_freed_memory()
+        limit_threads()
         self._device = device_type()
         self._classifier = load_classifier(model_uri)
         model = self._classifier.model
         self._exact = Prepared(model, padded_batches(model))
         self._compiled = compiled
-        self._quick = prepare_to_score(model, self._device, compiled=compiled)
+        self._quick = prepare_to_score(model, self._device, compiled=compiled, precisions=precisions)
 
     @property
     def labels(self) -> list[str]:
@@ -71,6 +75,11 @@ class Scorer:
     def max_length(self) -> int:
         """Tokens of the longest text; longer ones are cut."""
         return self._classifier.max_length
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """In which what answers was compiled for this machine, the quickest first; none where torch answers."""
+        return tuple(one.model.precision for one in self._quick if isinstance(one.model, Compiled))
 
     def tokenize(self, texts: Sequence[str], max_length: int = 0) -> list[Row]:
         """Token ids of each text, cut at the model's maximum, as in training, or at another."""
@@ -87,13 +96,20 @@ class Scorer:
         if len(rows) >= COMPILE_FROM and not self._compiled and self._device == "cpu":
             self._compiled = True
             self._quick = prepare_to_score(self._exact.model, self._device, compiled=True)
-        logits = self._logits(self._quick or self._exact, rows)
-        if self._quick and len(self.labels) > 1:
-            best, second = logits.topk(2).values.unbind(-1)
-            rounding = ROUNDING if self._quick.bfloat16 else ROUNDING / 1000
-            close = (best - second < rounding * best.abs().clamp(min=2)).nonzero().flatten()
-            logits[close] = self._logits(self._exact, [rows[row] for row in close.tolist()])
+        answering = [*self._quick, self._exact]
+        logits = self._logits(answering[0], rows)
+        for quick, slower in pairwise(answering):
+            close = self._close(logits, quick)
+            logits[close] = self._logits(slower, [rows[row] for row in close.tolist()])
         return np.asarray(logits.softmax(-1).numpy(), dtype=np.float32)
+
+    def _close(self, logits: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+        """Which texts' two best labels are so close that rounding may have decided."""
+        if len(self.labels) == 1:
+            return torch.empty(0, dtype=torch.long)
+        best, second = logits.topk(2).values.unbind(-1)
+        rounding = ROUNDING if prepared.bfloat16 else ROUNDING / 1000
+        return (best - second < rounding * best.abs().clamp(min=2)).nonzero().flatten()
 
     def _logits(self, prepared: Prepared, rows: Sequence[Row]) -> torch.Tensor:
         # On the CPU it lies already: asking each of its modules would take a tenth of a single text's time.

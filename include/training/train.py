@@ -29,7 +29,7 @@ from include.training.callbacks import CheckpointUpload, Progress, StepControl
 from include.training.checkpoints import Checkpoints
 from include.training.errors import Stopped, TrainingError
 from include.training.fast import Prepared, prepare
-from include.training.fast.hardware import device_type
+from include.training.fast.hardware import device_type, limit_threads
 from include.training.fast.sampling import SortedInWindows
 from include.training.fast.vocabulary import Vocabulary
 from include.training.job import Hyperparameters, Job, Result
@@ -75,6 +75,7 @@ def run(job: Job, folder: str, stop: StopRequest) -> None:
 
 def _begin(job: Job, folder: str, work: Path, processes: Processes, started: float) -> "_Run":
     """Fetches what a job needs and prepares it for this machine."""
+    limit_threads()
     trainer_hash = _check_trainer(job)
     dataset = Dataset(job.dataset_uri, work)
     set_seed(job.hyperparameters.seed)

@@ -523,7 +523,7 @@ def test_a_large_file_is_read_in_parts_and_nothing_is_different(
     assert whole.files[0].used == 2001
     at_once = accepted(whole.accepted_uri)
     monkeypatch.setattr(spool, "LARGE_BYTES", 1000)
-    monkeypatch.setattr(spool, "_cores", lambda: 3)
+    monkeypatch.setattr(spool, "cpu_count", lambda: 3)
     parts = spool._spool_parts
     came_together = []
     monkeypatch.setattr(spool, "_spool_parts", lambda jobs: came_together.append(parts(jobs)) or came_together[-1])

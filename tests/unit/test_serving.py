@@ -81,6 +81,8 @@ def test_the_three_protocols_say_the_same(app: Running) -> None:
         {"inputs": {"text": TEXTS}},
     ):
         assert app.http.post("/invocations", json=body).raise_for_status().json() == {"predictions": labels}
+    one = app.http.post("/invocations", json={"inputs": {"text": TEXTS[0]}}).raise_for_status().json()
+    assert one == {"predictions": labels[:1]}, "a text is no sequence of letters"
     csv = "text\n" + "\n".join(TEXTS)
     answer = app.http.post("/invocations", content=csv, headers={"Content-Type": "text/csv"})
     assert answer.json() == {"predictions": labels}
@@ -117,6 +119,8 @@ def _tensor(shape: list[int], kind: str, data: list[Any]) -> dict[str, Any]:
         ("/invocations", {"dataframe_records": [{"a": "x", "b": "y"}]}, 400, "no column text among 'a', 'b'"),
         ("/invocations", {"instances": ["a", None]}, 400, "row 1 is null, which is no text"),
         ("/invocations", {"dataframe_split": {"columns": ["text"], "data": [3]}}, 400, "dataframe_split should be"),
+        ("/invocations", {"inputs": {"text": 5}}, 400, "row 0 is 5, which is no text"),
+        ("/invocations", {"inputs": {"a": ["x"], "b": ["y"]}}, 400, "no column text among 'a', 'b'"),
         ("/invocations", {"data": 1}, 400, "one of dataframe_split, dataframe_records, instances, inputs"),
         ("/feedback", {"prediction_id": "1", "label": "card"}, 400, "prediction_id: String should match pattern"),
         ("/nowhere", {}, 404, "Not Found"),
@@ -132,7 +136,7 @@ def test_an_error_is_a_status_and_one_sentence(app: Running, path: str, body: An
 
 def test_what_is_no_json_is_told(app: Running) -> None:
     for path, kind, said in (
-        ("/predict", "application/json", "JSON decode error"),
+        ("/predict", "application/json", "no JSON: Expecting property name enclosed in double quotes, at character 1"),
         ("/invocations", "application/json", "JSON"),
         ("/invocations", "text/plain", "Content-Type is text/plain: it should be application/json or text/csv"),
     ):
@@ -389,6 +393,32 @@ def test_what_waits_is_answered_in_batches_of_so_many_tokens_and_too_much_is_ref
         assert {answer.shape for answer in answers} == {(3, 2)}
         assert formed == [(3, 30), (9, 90), (9, 90)]
         assert batcher.waiting_tokens == 0
+        task.cancel()
+
+    asyncio.run(story())
+
+
+def test_who_was_answered_together_is_answered_together_again() -> None:
+    """Without waiting for them the first of them to come back would be a batch alone."""
+
+    async def story() -> None:
+        engine: Any = _Slow()
+        batcher = Batcher(1_000, 1_000)
+        tokens = Tokens([np.zeros(10, dtype=np.int32)], [False])
+
+        async def caller(loop_turns: int) -> None:
+            await batcher.answer(engine, tokens)
+            for _ in range(loop_turns):
+                await asyncio.sleep(0)
+            await batcher.answer(engine, tokens)
+
+        callers = [asyncio.create_task(caller(10 * number)) for number in range(4)]
+        await asyncio.sleep(0)
+        task = asyncio.create_task(batcher.run())
+        await asyncio.sleep(0.2)
+        engine.go.set()
+        await asyncio.gather(*callers)
+        assert engine.batches == [4, 4]
         task.cancel()
 
     asyncio.run(story())

@@ -118,5 +118,15 @@ def test_a_model_that_packs_was_probed_with_a_long_text(tmp_path: Path) -> None:
     assert max(one.get("max_length_q", 0) for one in seen) == 40, "all positions that this small model has"
 
 
+def test_it_computes_with_no_more_threads_than_it_may_use_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # is taken as a container's limit is
+    hardware.limit_threads()
+    found = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert found == 1
+
+
 def test_memory_that_is_freed_is_kept() -> None:
     hardware.keep_freed_memory()  # must do nothing worse than nothing, wherever this runs

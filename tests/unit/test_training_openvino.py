@@ -24,9 +24,13 @@ TEXTS = [text for text, _ in rows(60, seed=4)] + ["", "word", "very " * 500]
 
 @pytest.fixture
 def never_slower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which of the two is quicker on a tiny model is chance."""
-    compare = openvino._compare
-    monkeypatch.setattr(openvino, "_compare", lambda model, other: (compare(model, other)[0], 2.0))
+    """Which of them is quicker on a tiny model is chance."""
+    _take(monkeypatch, 9, 1, 2)
+
+
+def _take(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    """What torch takes, and then what was compiled."""
+    monkeypatch.setattr(openvino, "_seconds", lambda model, sides: dict(zip(sides, seconds, strict=False)))
 
 
 def saved(folder: Path, *, mean_pooling: bool = True) -> str:
@@ -37,16 +41,12 @@ def saved(folder: Path, *, mean_pooling: bool = True) -> str:
     return str(folder / "model")
 
 
-def _is_compiled(scorer: Scorer) -> bool:
-    return scorer._quick is not None and isinstance(scorer._quick.model, openvino.Compiled)
-
-
 @pytest.mark.usefixtures("never_slower")
 @pytest.mark.parametrize("mean_pooling", [True, False])
 def test_it_answers_as_torch_does_alone_and_together(mean_pooling: bool, tmp_path: Path) -> None:
     folder = saved(tmp_path, mean_pooling=mean_pooling)
     scorer = Scorer(folder, compiled=True)
-    assert _is_compiled(scorer)
+    assert scorer.precisions
     expected = score(folder, TEXTS).probabilities
     np.testing.assert_allclose(scorer.probabilities(scorer.tokenize(TEXTS)), expected, atol=1e-3)
     alone = [scorer.probabilities(scorer.tokenize([text]))[0] for text in TEXTS]
@@ -62,7 +62,7 @@ def test_whatever_the_layers_the_labels_are_torchs(family: str, tmp_path: Path) 
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     scorer = Scorer(str(tmp_path), compiled=True)
-    assert _is_compiled(scorer)
+    assert scorer.precisions
     found = scorer.probabilities(scorer.tokenize(TEXTS))
     np.testing.assert_array_equal(found.argmax(-1), score(str(tmp_path), TEXTS).probabilities.argmax(-1))
 
@@ -72,9 +72,9 @@ def test_very_many_texts_are_worth_compiling_for(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(scoring, "COMPILE_FROM", 10)
     scorer = Scorer(saved(tmp_path))
     few = scorer.probabilities(scorer.tokenize(TEXTS[:9]))
-    assert not _is_compiled(scorer)
+    assert not scorer.precisions
     many = scorer.probabilities(scorer.tokenize(TEXTS[:10]))
-    assert _is_compiled(scorer)
+    assert scorer.precisions
     np.testing.assert_allclose(many[:9], few, atol=1e-3)
 
 
@@ -83,11 +83,11 @@ def _not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _other_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "_compare", lambda model, other: (0.5, 2.0))
+    monkeypatch.setattr(openvino, "MOST_APART", -1.0)
 
 
 def _later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino, "_compare", lambda model, other: (0.0, 0.5))
+    _take(monkeypatch, 1, 9, 9)
 
 
 def _unknown_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +101,33 @@ def _unknown_layer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torch_answers_where_it_is_of_no_use(trouble: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trouble(monkeypatch)
     scorer = Scorer(saved(tmp_path), compiled=True)
-    assert not _is_compiled(scorer)
+    assert not scorer.precisions
     assert scorer.probabilities(scorer.tokenize(TEXTS[:3])).shape == (3, len(scorer.labels))
+
+
+def test_close_calls_of_bfloat16_are_decided_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _take(monkeypatch, 9, 1, 2)
+    monkeypatch.setattr(openvino, "bfloat16_is_quick", lambda device: True)
+    scorer = Scorer(saved(tmp_path), compiled=True)
+    assert [one.bfloat16 for one in scorer._quick] == [True, False]
+    expected = score(str(tmp_path / "model"), TEXTS).predicted
+    found = scorer.probabilities(scorer.tokenize(TEXTS))
+    assert [scorer.labels[one] for one in found.argmax(-1)] == expected
+
+
+def test_bfloat16_that_saves_little_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _take(monkeypatch, 9, 2, 2.1)
+    monkeypatch.setattr(openvino, "bfloat16_is_quick", lambda device: True)
+    scorer = Scorer(saved(tmp_path), compiled=True)
+    assert [one.bfloat16 for one in scorer._quick] == [False]
+
+
+def test_what_is_the_quickest_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _take(monkeypatch, 9, 2, 2.1)
+    first = Scorer(saved(tmp_path), compiled=True)
+    _take(monkeypatch, 1, 9, 9)
+    second = Scorer(str(tmp_path / "model"), compiled=True, precisions=first.precisions)
+    assert second.precisions == first.precisions == ("f32",)
 
 
 def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
@@ -118,4 +143,4 @@ def test_nobody_is_told_that_it_is_used(tmp_path: Path) -> None:
 
 def test_one_setting_does_without(tmp_path: Path, set_env: Any) -> None:
     set_env(BERT_FAST="false")
-    assert not _is_compiled(Scorer(saved(tmp_path), compiled=True))
+    assert not Scorer(saved(tmp_path), compiled=True).precisions

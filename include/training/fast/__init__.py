@@ -12,6 +12,7 @@ piece gains:
 """
 # ruff: noqa: TID253 - tensors are all this module is about; import it inside functions
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from include.settings import settings
 from include.training.batches import Collator, padded_batches
 from include.training.fast.gpu import accelerate
-from include.training.fast.hardware import bfloat16_is_quick, keep_freed_memory
+from include.training.fast.hardware import keep_freed_memory
 from include.training.fast.openvino import compile_to_score
 from include.training.fast.packing import PackedBatches, packed_batches
 from include.training.fast.probing import computes_in_bfloat16
@@ -65,19 +66,25 @@ def prepare(model: Any, device: str, tokens: int = 0) -> Prepared:
     return Prepared(model, packed, bfloat16, layers=accelerate(model, tokens))
 
 
-def prepare_to_score(model: Any, device: str, *, compiled: bool = False) -> Prepared | None:
-    """What answers as a trained classifier does, and sooner; None where nothing does.
+def prepare_to_score(
+    model: Any, device: str, *, compiled: bool = False, precisions: Sequence[str] = ()
+) -> list[Prepared]:
+    """What answers as a trained classifier does, and sooner: the quickest first, after it what decides its close calls.
 
     Args:
-        model: A transformers sequence classifier, on the CPU. It stays as it is.
-        device: The type of device that the other is to run on: cpu or cuda.
+        model: A transformers sequence classifier, on the CPU. It stays as it is, and decides what is still close.
+        device: The type of device that the others are to run on: cpu or cuda.
         compiled: Whether it is going to answer for so long that seconds of compiling are worth it.
+        precisions: In which a model that was compiled before is the quickest on this machine. None: it is tried.
     """
     if not settings().fast:
-        return None
-    if compiled and device == "cpu" and (found := compile_to_score(model)):
-        return Prepared(found, padded_batches(model), bfloat16_is_quick(device), sorted_by_length=True)
-    return _encoder_in_bfloat16(model, device) if computes_in_bfloat16(model, device) else None
+        return []
+    usual = _encoder_in_bfloat16(model, device) if not precisions and computes_in_bfloat16(model, device) else None
+    if compiled and device == "cpu" and (found := compile_to_score(model, usual.model if usual else model, precisions)):
+        return [Prepared(one, padded_batches(model), one.bfloat16, sorted_by_length=True) for one in found]
+    if precisions:  # it has a layer that the others had not
+        return prepare_to_score(model, device, compiled=compiled)
+    return [usual] if usual else []
 
 
 def _encoder_in_bfloat16(model: Any, device: str) -> Prepared:

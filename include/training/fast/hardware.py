@@ -5,6 +5,7 @@ import ctypes
 from contextlib import suppress
 
 import torch
+from joblib import cpu_count
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as in glibc's malloc.h
 
@@ -20,6 +21,15 @@ def bfloat16_is_quick(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def limit_threads() -> None:
+    """Lets torch, and whoever follows it, compute with no more threads than this process may use processors.
+
+    torch counts those of the machine, and knows nothing of a container's limit: the threads that are too many wait for
+    each other at each step. Fewer, by OMP_NUM_THREADS or torch's own function, stay fewer.
+    """
+    torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
 
 
 def keep_freed_memory() -> None:
