@@ -5,7 +5,6 @@ and rejected rows are read from S3, the champion is MLflow's word.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,8 +23,8 @@ from rich.table import Table
 from dev import sample_data
 from dev.observe import OVER, Observer
 from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, mongo_server, sftp_server
-from dev.stack import Stack
-from dev.state import REPOSITORY, State
+from dev.stack import Stack, fresh
+from dev.state import REPOSITORY
 from include.ingestion.landing import week_of
 from include.lake import slug
 
@@ -257,10 +256,6 @@ def demo_week(state: Path, console: Console) -> int:
     """Runs the demo on a fresh stack, and writes week.json; returns the exit code."""
     begun = time.monotonic()
     listed = state / "sources.yaml"
-    stack = Stack(state, {"BERT_SOURCES": str(listed)})
-    stack.down()
-    shutil.rmtree(State(state).folder, ignore_errors=True)
-    state.mkdir(parents=True)
     # Until the connections are there; what changes the DAG's shape is there from the beginning.
     week: dict[str, Any] = {
         "sources": [],
@@ -268,8 +263,14 @@ def demo_week(state: Path, console: Console) -> int:
         "targets": [{"kind": "s3", "uri": "s3://bert/curated", "format": "jsonl"}],
         "quality": {"near_duplicates": False},
     }
-    listed.write_text(yaml.safe_dump(week))
-    with stack.running(lambda line: console.print(f"  {line}")), _servers(state / "servers", stack) as files:
+
+    def prepare() -> None:
+        listed.write_text(yaml.safe_dump(week))
+
+    with (
+        fresh(state, {"BERT_SOURCES": str(listed)}, console, prepare=prepare) as stack,
+        _servers(state / "servers", stack) as files,
+    ):
         listed.write_text(yaml.safe_dump(week | {"sources": SOURCES}))
         weeks = Weeks(stack, files, console)
         tell(weeks)
