@@ -146,7 +146,7 @@ def bounds(found: dict[str, Any]) -> Iterator[Bound]:
     yield Bound("at most 1 false alarm a year", f"{calm['ours']} on {calm['model_days']:,} days", calm["ours"] <= 1)
     yield Bound("likewise in each kind of world and traffic", f"{worst} at worst", worst <= 1)
     yield Bound("likewise while references are young", f"{young['ours']} on {young['days']:,} days", young["ours"] <= 1)
-    told = f"{found['liveliest']['ours']} of {found['liveliest']['champions']} champions"
+    told = f"{found['liveliest']['ours']} of {found['liveliest']['champions']} champions on average"
     yield Bound("likewise of many champions, where days are liveliest", told, found["liveliest"]["ours"] <= 1)
     days = next(c["ours"]["days"] for c in cells if c["kind"] == DRIFTS[2].name and c["texts_a_day"] == 500)
     yield Bound("a 20 % label shift at 500 texts a day is found within 3 days", f"{days:g} days", days <= 3)

@@ -246,7 +246,7 @@ def test_reading_a_day_takes_no_more_memory_if_there_are_more_files(
     table = as_table([said], "full")
     monkeypatch.setattr(traffic, "MOST_SAMPLED", 100)
     peaks, usual = [], pa.default_memory_pool()
-    for day, count in ((ago(1), 20), (TODAY, 100)):
+    for day, count in ((ago(1), 40), (TODAY, 200)):
         for _ in range(count):
             local.put(day, table)
         mine = pa.proxy_memory_pool(usual)
