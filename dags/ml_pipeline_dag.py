@@ -13,7 +13,7 @@ from include.orchestration.production import road_to_production
 from include.orchestration.timetable import own_run_ids
 from include.orchestration.watch_sensor import ChampionSensor
 
-DRIFT = "ti.xcom_pull(task_ids='check_drift')"
+DECISION = "ti.xcom_pull(task_ids='drift_is_left')"
 
 
 @dag(
@@ -32,7 +32,8 @@ used, and rows that a run before has released. If nothing is new since the last 
 
 `preprocess` is a DVC stage: the same rows upon the same champion's are made a dataset once, and kept in `dvc/` in the
 bucket. What follows is the road that every training takes; a new champion is watched for `BERT_WATCH_MINUTES`. If the
-champion's traffic has drifted this week and no new champion came of it, `model_retraining_dag` is started.
+champion's traffic has drifted this week and no new champion came of it, `model_retraining_dag` is started, unless the
+rules of `data_validation_dag` say otherwise: its cool-down, its month's retrainings, something new to learn from.
 """,
 )
 def ml_pipeline_dag() -> None:
@@ -57,10 +58,10 @@ def ml_pipeline_dag() -> None:
         return pipeline_steps.check_drift(dag_run)
 
     @task.short_circuit
-    def drift_is_left(drift: dict[str, Any], settled: dict[str, Any]) -> bool:
+    def drift_is_left(drift: dict[str, Any], settled: dict[str, Any], dag_run: Any = None) -> dict[str, str]:
         from include.orchestration import pipeline_steps
 
-        return pipeline_steps.is_left(drift, settled)
+        return pipeline_steps.decide_on_rest(dag_run, drift, settled)
 
     validated = validate_data()
     dataset = preprocess(validated)
@@ -80,8 +81,8 @@ def ml_pipeline_dag() -> None:
         trigger_run_id="ml_pipeline_dag__{{ run_id }}",  # cleared, it starts no second one
         skip_when_already_exists=True,
         conf={
-            "reason": f"drift in the champion's traffic, and no new champion of the week: {{{{ {DRIFT}['told'] }}}}",
-            "decision_id": f"ml_pipeline_dag-{{{{ {DRIFT}['week'] }}}}",
+            "reason": f"{{{{ {DECISION}['reason'] }}}}",
+            "decision_id": f"{{{{ {DECISION}['decision_id'] }}}}",
         },
     )
 

@@ -5,7 +5,6 @@ rows are read from quarantine, decisions from the ledger.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,15 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from dev import sample_data
-from dev.chosen import choose
 from dev.containers import AstroProject
 from dev.correction import correct
 from dev.docker import DockerStack
 from dev.observe import Observer
 from dev.processes import StartError
 from dev.sample_data import Upload
-from dev.stack import Stack
-from dev.state import REPOSITORY, State
+from dev.stack import Stack, fresh
+from dev.state import REPOSITORY
 
 RESULT = REPOSITORY / ".local" / "demo.json"
 
@@ -191,8 +189,8 @@ def demo(
     tests = sample_data.labelled_file(test, text, label) if test else None
     overrides = {"BERT_TEXT_COLUMN": text, "BERT_LABEL_COLUMN": label}
     begun = time.monotonic()
-    fresh = _docker_stack(docker) if docker else _fresh_stack(state, {k: v for k, v in overrides.items() if v}, console)
-    with fresh as stack:
+    given = {name: value for name, value in overrides.items() if value}
+    with _docker_stack(docker) if docker else fresh(state, given, console) as stack:
         console.print(f"The console: {stack.airflow_url}/console/ (admin/admin)", soft_wrap=True)
         console.print(f"The stack is up after {time.monotonic() - begun:.0f} s: Airflow {stack.airflow_url}")
         result = run(stack, uploads, console)
@@ -210,22 +208,6 @@ def demo(
     afterwards = "the stack is still up" if docker else "`make up STACK=demo` opens this stack again"
     _print_result(result, afterwards, console)
     return 0 if result["ok"] else 1
-
-
-@contextmanager
-def _fresh_stack(state: Path, overrides: dict[str, str], console: Console) -> Iterator[Stack]:
-    """A stack without a past, stopped at the end whatever happens; its data stays for a look at it."""
-    stack = Stack(state, overrides)
-    choose(State(state / "fresh"), overrides)  # before anything is deleted
-    stack.down()
-    shutil.rmtree(stack.state.folder, ignore_errors=True)
-    with console.status("starting PostgreSQL, S3, MLflow and Airflow") as status:
-        stack.up(lambda line: status.update(line))
-    try:
-        yield stack
-    finally:
-        with console.status("stopping the stack"):
-            stack.down()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from rich.console import Console
 
 from dev import chosen, postgres, processes, services
 from dev.airflow_settings import import_settings
@@ -234,6 +236,40 @@ class Stack:
         self.state.folder.mkdir(parents=True, exist_ok=True)
         with _file_lock(self.state.lock):
             yield
+
+
+@contextmanager
+def fresh(
+    folder: Path,
+    overrides: Mapping[str, str],
+    console: Console,
+    *,
+    prepare: Callable[[], None] = lambda: None,
+    services_only: bool = False,
+) -> Iterator[Stack]:
+    """A stack without a past, up for as long as the block runs; its data stays for a look at it.
+
+    Args:
+        folder: what a stack before it has left there is deleted.
+        overrides: of the programs' environment.
+        console: says what is waited for.
+        prepare: writes what the programs read from their start, once the folder is empty.
+        services_only: all but Airflow.
+    """
+    stack = Stack(folder, overrides, services_only=services_only)
+    chosen.choose(State(folder / "fresh"), overrides)  # before anything is deleted
+    stack.down()
+    shutil.rmtree(stack.state.folder, ignore_errors=True)
+    stack.state.folder.mkdir(parents=True)
+    prepare()
+    programs = "PostgreSQL, S3, MLflow and " + ("the model server" if services_only else "Airflow")
+    with console.status(f"starting {programs}") as status:
+        stack.up(lambda line: status.update(line))
+    try:
+        yield stack
+    finally:
+        with console.status("stopping the stack"):
+            stack.down()
 
 
 @contextmanager

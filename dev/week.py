@@ -5,7 +5,6 @@ and rejected rows are read from S3, the champion is MLflow's word.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,8 +23,8 @@ from rich.table import Table
 from dev import sample_data
 from dev.observe import OVER, Observer
 from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, mongo_server, sftp_server
-from dev.stack import Stack, wait_for_dags
-from dev.state import REPOSITORY, State
+from dev.stack import Stack, fresh, wait_for_dags
+from dev.state import REPOSITORY
 from include.ingestion.landing import week_of
 from include.lake import slug
 
@@ -98,7 +97,6 @@ class Weeks:
     def __init__(self, stack: Stack, files: Files, console: Console) -> None:
         self.stack, self.files, self.console = stack, files, console
         self.observer = Observer(stack)
-        wait_for_dags(stack.airflow, DAG)
         today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         last = today - timedelta(days=(today.weekday() + 1) % 7)  # a week ends when Sunday begins
         # Not midnight: the run that the scheduler started when the stack came up has that date.
@@ -254,14 +252,25 @@ def _servers(folder: Path, stack: Stack) -> Iterator[Files]:
         yield Files(**hosts, warehouse=sa.create_engine(stack.warehouse_url), mongo_port=port)
 
 
+def _wait_for_scheduled_run(stack: Stack) -> None:
+    """The scheduler starts one as soon as it finds the DAG, and that one is to find no source yet.
+
+    Raises TimeoutError.
+    """
+    wait_for_dags(stack.airflow, DAG)
+    deadline = time.monotonic() + LONGEST_RUN_SECONDS
+    while time.monotonic() < deadline:
+        runs = stack.airflow.get(f"dags/{DAG}/dagRuns").raise_for_status().json()["dag_runs"]
+        if runs and all(run["state"] in OVER for run in runs):
+            return
+        time.sleep(2)
+    raise TimeoutError(f"the scheduled run of {DAG} has not ended within {LONGEST_RUN_SECONDS:.0f} s")
+
+
 def demo_week(state: Path, console: Console) -> int:
     """Runs the demo on a fresh stack, and writes week.json; returns the exit code."""
     begun = time.monotonic()
     listed = state / "sources.yaml"
-    stack = Stack(state, {"BERT_SOURCES": str(listed)})
-    stack.down()
-    shutil.rmtree(State(state).folder, ignore_errors=True)
-    state.mkdir(parents=True)
     # Until the connections are there; what changes the DAG's shape is there from the beginning.
     week: dict[str, Any] = {
         "sources": [],
@@ -269,8 +278,15 @@ def demo_week(state: Path, console: Console) -> int:
         "targets": [{"kind": "s3", "uri": "s3://bert/curated", "format": "jsonl"}],
         "quality": {"near_duplicates": False},
     }
-    listed.write_text(yaml.safe_dump(week))
-    with stack.running(lambda line: console.print(f"  {line}")), _servers(state / "servers", stack) as files:
+
+    def prepare() -> None:
+        listed.write_text(yaml.safe_dump(week))
+
+    with (
+        fresh(state, {"BERT_SOURCES": str(listed)}, console, prepare=prepare) as stack,
+        _servers(state / "servers", stack) as files,
+    ):
+        _wait_for_scheduled_run(stack)
         listed.write_text(yaml.safe_dump(week | {"sources": SOURCES}))
         weeks = Weeks(stack, files, console)
         tell(weeks)

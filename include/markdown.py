@@ -14,5 +14,6 @@ def shown(markdown: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text that is shown as it is, on one line."""
+    """A text that is shown as it is, on one line, in characters that a database takes."""
+    text = text.encode("utf-8", "backslashreplace").decode()  # the name of a file need not be UTF-8
     return _MARKUP.sub(r"\\\g<0>", " ".join(_CONTROL.sub(" ", text).split()))

@@ -50,7 +50,7 @@ def main() -> int:
     missed = False
     for bound in runs.bounds(found):
         missed |= not bound.holds
-        tell(f"{'holds' if bound.holds else 'missed'}: {bound.told}")
+        tell(f"{'holds' if bound.holds else 'missed'}: {bound.aim}: {bound.found}")
     return int(missed)
 
 

@@ -1,13 +1,12 @@
 """Writes docs/monitoring.md and its picture from what was simulated."""
 
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
 
-from dev.drift.runs import LONGEST
+from dev.drift.runs import LONGEST, bounds, estimate_error, quickest
 from dev.drift.world import KINDS
 from dev.state import REPOSITORY
 
@@ -33,13 +32,19 @@ def render(found: dict[str, Any]) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
+    estimated = found["estimated_accuracy"]
     return templates.get_template("monitoring.md.jinja").render(
         found=found,
         kinds=KINDS,
         longest=LONGEST,
         shown=_shown,
-        wins=sum(cell["ours"]["days"] == _best(cell) <= LONGEST for cell in found["detection"]),
-        error={"known": _error(found, strange=False), "strange": _error(found, strange=True)},
+        bounds=list(bounds(found)),
+        hidden=sum(one["hidden"] for one in estimated),
+        error={
+            "shown": estimate_error(estimated),
+            "known": estimate_error([one | {"hidden": False} for one in estimated if not one["strange"]]),
+            "strange": estimate_error([one | {"hidden": False} for one in estimated if one["strange"]]),
+        },
     )
 
 
@@ -47,6 +52,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     """The picture: false alarms a year, days until a drift is found, and estimated beside true accuracy."""
     import matplotlib
 
+    estimated = found["estimated_accuracy"]
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "monitoring", "font.size": 9}):
         figure = Figure(figsize=(11, 3.8), layout="constrained")
         alarms, days, accuracy = figure.subplots(1, 3)
@@ -62,9 +68,11 @@ def draw(found: dict[str, Any], path: Path) -> None:
         days.set_title("Days until found, at the same rate")
         days.legend(frameon=False, fontsize=7)
         for strange, colour, name in ((False, "#2a9d6f", "known labels"), (True, "#d64545", "some unknown labels")):
-            shown = [one for one in found["estimated_accuracy"] if bool(one["strange"]) == strange]
-            accuracy.plot([o["true"] for o in shown], [o["estimated"] for o in shown], "o", color=colour, label=name)
-        ends = [min(one["true"] for one in found["estimated_accuracy"]), 1]
+            for hidden, mark, told in ((False, "o", name), (True, "x", f"{name}, hidden")):
+                weeks = [one for one in estimated if (one["strange"] > 0, one["hidden"]) == (strange, hidden)]
+                places = [[one[side] for one in weeks] for side in ("true", "estimated")]
+                accuracy.plot(*places, mark, color=colour, label=told)
+        ends = [min(one["true"] for one in estimated), 1]
         accuracy.plot(ends, ends, color="#1b2430", linewidth=0.8)
         accuracy.set_xlabel("true accuracy")
         accuracy.set_title("Estimated without labels")
@@ -72,21 +80,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
-def _best(cell: dict[str, Any]) -> float:
-    return float(min(cell[side]["days"] for side in SIDES))
-
-
 def _shown(cell: dict[str, Any], side: str) -> str:
     """The median, bold if it is the best, and the share that was found if it is not all."""
     days, found = cell[side]["days"], cell[side]["found"]
     told = "not found" if days > LONGEST else f"{days:g}"
-    told = f"**{told}**" if days == _best(cell) <= LONGEST else told
+    told = f"**{told}**" if days == quickest(cell) <= LONGEST else told
     return told if found == 1 else f"{told} ({found:.0%})"
-
-
-def _error(found: dict[str, Any], *, strange: bool) -> float:
-    """Mean absolute error of the estimated accuracy."""
-    errors = [
-        abs(one["true"] - one["estimated"]) for one in found["estimated_accuracy"] if bool(one["strange"]) == strange
-    ]
-    return fmean(errors) if errors else 0.0

@@ -2,10 +2,9 @@
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,8 +23,8 @@ from dev.month.runs import Runs
 from dev.month.stories import Story
 from dev.month.telling import Month, Seen, as_json
 from dev.source_servers import PASSWORD, USER, ftp_server
-from dev.stack import Stack
-from dev.state import REPOSITORY, State
+from dev.stack import Stack, fresh
+from dev.state import REPOSITORY
 
 RESULT, PICTURE = REPOSITORY / ".local" / "month.json", REPOSITORY / ".local" / "month.png"
 SOURCES = [{"name": "desk", "kind": "ftp", "connection": "month_ftp", "path": "/out"}]
@@ -84,29 +83,20 @@ def conclude(
     return 0 if ok else 1
 
 
-@contextmanager
-def _stack(state: Path, days: Sequence[Day], console: Console) -> Iterator[Stack]:
-    """A fresh stack without Airflow's programs, on the month's clock; its data stays for a look at it."""
-    fresh = Stack(state, services_only=True)
-    fresh.down()
-    shutil.rmtree(State(state).folder, ignore_errors=True)
-    state.mkdir(parents=True)
+def _stack(state: Path, days: Sequence[Day], console: Console) -> AbstractContextManager[Stack]:
+    """A fresh stack without Airflow's programs, on the month's clock."""
     listed, time_file = state / "sources.yaml", state / "clock"
-    listed.write_text(yaml.safe_dump({"sources": SOURCES, "quality": {"near_duplicates": False}}))
-    Clock(time_file).set(days[0].at(0))
+
+    def prepare() -> None:
+        listed.write_text(yaml.safe_dump({"sources": SOURCES, "quality": {"near_duplicates": False}}))
+        Clock(time_file).set(days[0].at(0))
+
     overrides = SETTINGS | {
         "BERT_SOURCES": str(listed),
         clock.VARIABLE: str(time_file),
         "PYTHONPATH": f"{clock.SITE}{os.pathsep}{REPOSITORY}",
     }
-    with console.status("starting PostgreSQL, S3, MLflow and the model server") as status:
-        stack = Stack(state, overrides, services_only=True)
-        stack.up(lambda line: status.update(line))
-    try:
-        yield stack
-    finally:
-        with console.status("stopping the stack"):
-            stack.down()
+    return fresh(state, overrides, console, prepare=prepare, services_only=True)
 
 
 @contextmanager

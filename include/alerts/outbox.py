@@ -103,12 +103,12 @@ def raise_alert(alert: Alert, model_name: str = "") -> bool:
     about.
     """
     model_name = model_name or settings().model_name
-    shortened = replace(alert, title=cut(alert.title, LONGEST_TITLE), text=cut(alert.text, LONGEST_TEXT))
+    shortened = _writable(alert)
     try:
-        if lake.exists(_sent(model_name, alert.name)):
+        if lake.exists(_sent(model_name, shortened.name)):
             return False
         pending = Pending(shortened, datetime.now(UTC), uuid4().hex)
-        raised = lake.create_bytes(_outbox(model_name, alert.name), _json(pending))
+        raised = lake.create_bytes(_outbox(model_name, shortened.name), _json(pending))
     except Exception:
         logger.exception("could not raise the alert %r (%s)", alert.title, alert.kind)
         return False
@@ -162,6 +162,21 @@ def _take_away(model_name: str, name: str) -> None:
         lake.delete(_outbox(model_name, name))
     except PermissionError as error:  # it costs a request at each look, and is not sent again
         logger.warning("Airflow may not delete %s (s3:DeleteObject on alerts/): %s", _outbox(model_name, name), error)
+
+
+def _writable(alert: Alert) -> Alert:
+    """An alert as it is kept: shortened, and in UTF-8, which a file's name, and an error with it, need not be."""
+    return replace(
+        alert,
+        key=_utf8(alert.key),
+        title=cut(_utf8(alert.title), LONGEST_TITLE),
+        text=cut(_utf8(alert.text), LONGEST_TEXT),
+        links={_utf8(name): _utf8(target) for name, target in alert.links.items()},
+    )
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _outbox(model_name: str, name: str) -> str:

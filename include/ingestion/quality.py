@@ -217,7 +217,8 @@ def other_language(text: str, wanted: tuple[str, ...]) -> str:
 
 def language_of(text: str) -> str:
     """The language of a text, as ISO 639-1; empty if nobody can tell for sure."""
-    words = re.sub(r"\S*[@/\d]\S*|[^\w\s]", " ", text)
+    # Word by word: one pattern for all would look at a text without blanks as often as it has characters.
+    words = re.sub(r"[^\w\s]", " ", " ".join(word for word in text.split() if not re.search(r"[@/\d]", word)))
     plain = [word for word in words.split() if not word[0].isupper()]  # names are of any language
     words = " ".join(plain) if len(plain) >= FEWEST_WORDS else words
     if len(words.strip()) < SHORTEST_FOR_LANGUAGE:

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy.engine import Engine
 
 from include.monitoring.assessment import Alarm, Assessment
-from include.monitoring.decision import Decision, Known, Rules, decide
+from include.monitoring.decision import Decision, Known, Rules, answer, decide
+from include.monitoring.drift import Comparison
 from include.monitoring.traffic import Champion
 from include.registry import ledger
 from include.registry.ledger import Entry
@@ -71,29 +72,65 @@ def decide_day(
         actor: who decides.
         holds: whether it is entered; not on a day that is not over.
     """
+    known = _known(champion, engine, now, assessment.comparisons, new_rows)
+    found = decide(known, rules) if assessment.comparisons else Decision("nothing", assessment.told)
+    entry = _entry(champion, found, _facts(day, found, assessment, new_rows), now, actor, f"drift-{day}")
+    return _entered(engine, entry) if holds else Decided(entry)
+
+
+def decide_again(
+    champion: Champion, engine: Engine, drift: str, now: datetime, new_rows: int, rules: Rules, *, actor: str, run: str
+) -> Decided:
+    """Decides on a drift of the last days that is still there, by the same rules, once a run.
+
+    Args:
+        champion: whose traffic it is.
+        engine: the warehouse's.
+        drift: in words.
+        now: when it is decided.
+        new_rows: labelled rows that the champion has not learnt from.
+        rules: when a retraining is allowed.
+        actor: who decides.
+        run: the run's id.
+    """
+    found = answer(drift, _known(champion, engine, now, (), new_rows), rules)
+    day = now.astimezone(UTC).date()
+    facts = {DECISION: found.verb, DAY: day.isoformat(), "new_rows": new_rows, "told": drift}
+    return _entered(engine, _entry(champion, found, facts, now, actor, run))
+
+
+def _known(
+    champion: Champion, engine: Engine, now: datetime, comparisons: tuple[Comparison, ...], new_rows: int
+) -> Known:
     before = decisions(engine, champion.model)
-    known = Known(
+    return Known(
         today=now.astimezone(UTC).date(),
-        comparisons=assessment.comparisons,
+        comparisons=comparisons,
         last_alarm=max((_made(one) for one in before if one.verb in ACTED_ON), default=None),
         champion_since=champion.since.astimezone(UTC).date(),
         retrained=tuple(_made(one) for one in before if one.verb == "retrain"),
         new_rows=new_rows,
     )
-    found = decide(known, rules) if assessment.comparisons else Decision("nothing", assessment.told)
-    entry = Entry(
+
+
+def _entry(
+    champion: Champion, found: Decision, facts: dict[str, Any], now: datetime, actor: str, request: str
+) -> Entry:
+    return Entry(
         model_name=champion.model,
         verb=VERB,
         version=champion.version,
         previous_champion=champion.version,
         actor=actor,
         reason=found.reason,
-        dag_run_id=f"drift-{day}",
-        facts=_facts(day, found, assessment, new_rows),
+        dag_run_id=request,
+        facts=facts,
         decided_at=now,
     )
-    if not holds:
-        return Decided(entry)
+
+
+def _entered(engine: Engine, entry: Entry) -> Decided:
+    """As the ledger has it: what was entered first holds."""
     ledger.append(engine, entry)
     return Decided(ledger.find(engine, entry.decision_id) or entry)
 

@@ -59,7 +59,12 @@ def decide(known: Known, rules: Rules) -> Decision:
     alarms = [one for one in known.comparisons if one.alarms]
     if not alarms:
         return Decision("nothing", _calm(known))
-    drift = f"the traffic of the last {alarms[0].window} days has drifted ({alarms[0].name}: {alarms[0].told})"
+    odd = alarms[0]
+    return answer(f"the traffic of the last {odd.window} days has drifted ({odd.name}: {odd.told})", known, rules)
+
+
+def answer(drift: str, known: Known, rules: Rules) -> Decision:
+    """What follows from a drift that is told in words."""
     quiet_from = max(filter(None, (known.last_alarm, known.champion_since)))
     until = quiet_from + timedelta(days=rules.cool_down_days)
     if known.today < until:

@@ -1,6 +1,5 @@
 """What people say of a version's answers: accuracy by labels asked for at random, and how many were corrected."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 from include import lake
 from include.monitoring import accuracy
 from include.monitoring.accuracy import Accuracy
-from include.serving import prediction_log
+from include.serving import feedback, prediction_log
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ def live_accuracy(model_name: str, version: str, since: datetime, until: datetim
     """
     newest: dict[str, dict[str, Any]] = {}
     for one in _said(lake.feedback(model_name, "labelled/"), since.astimezone(UTC).date()):
-        answered = one.get("answered_at") or one["at"]
-        if str(one.get("version")) == version and since <= datetime.fromisoformat(str(answered)) < until:
+        answered = one.get("answered_at") or one.get("at")
+        if answered and str(one.get("version")) == version and since <= datetime.fromisoformat(str(answered)) < until:
             before = newest.get(one["prediction_id"])
             if before is None or str(before["at"]) <= str(one["at"]):
                 newest[one["prediction_id"]] = one
@@ -74,15 +73,11 @@ def error_rate(model_name: str, version: str, since: datetime, until: datetime) 
 
 
 def _said(place: str, first: date) -> Iterator[dict[str, Any]]:
-    """What came since a day: objects, or JSON lines, below ``date=YYYY-MM-DD/``."""
-    for uri in lake.find(place):
-        folder = uri.removeprefix(place).split("/", 1)[0]
-        if not folder.startswith("date=") or folder.removeprefix("date=") < first.isoformat():
-            continue
-        content = lake.read_bytes(uri).decode()
-        for line in content.splitlines() if uri.endswith(".jsonl") else [content]:
-            if line.strip():
-                yield json.loads(line)
+    """What came since a day, below ``date=YYYY-MM-DD/``."""
+    folders = {uri: uri.removeprefix(place).split("/", 1)[0] for uri in lake.find(place)}
+    return feedback.records(
+        uri for uri, name in folders.items() if name.startswith("date=") and name >= f"date={first.isoformat()}"
+    )
 
 
 def _days(since: datetime, until: datetime) -> list[str]:

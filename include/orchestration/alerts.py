@@ -1,7 +1,10 @@
 """What Airflow tells of: tasks that fail for good, and runs that take too long."""
 
 import logging
+from datetime import timedelta
 from typing import Any
+
+from airflow.utils.types import DagRunType
 
 from include import alerts
 from include.alerts import Alert
@@ -26,12 +29,12 @@ def tell_of_failure(context: dict[str, Any]) -> None:
 def failure(context: dict[str, Any]) -> Alert:
     """The alert of a task that has failed for good.
 
-    A task that is cleared and fails again is told of again. Of a DAG that always runs, whose runs fail one after the
-    other until somebody mends what is wrong, a task is told of once a day.
+    A task that is cleared and fails again is told of again. Of a DAG that always runs, or many times a day, whose runs
+    fail one after the other until somebody mends what is wrong, a task is told of once a day.
     """
     task, run, error = context["task_instance"], context["dag_run"], context.get("exception")
     name = f"{run.dag_id}.{task.task_id}{f'[{task.map_index}]' if task.map_index >= 0 else ''}"
-    event = f"{name} {run.start_date:%F}" if _always_runs(context) else f"{name} {run.run_id} {task.try_number}"
+    event = f"{name} {run.start_date:%F}" if _runs_often(context) else f"{name} {run.run_id} {task.try_number}"
     return Alert(
         kind="failure",
         key=event,
@@ -60,5 +63,9 @@ def tell_if_timed_out(context: dict[str, Any]) -> None:
     )
 
 
-def _always_runs(context: dict[str, Any]) -> bool:
-    return getattr(context["dag"].timetable, "summary", "") == "@continuous"
+def _runs_often(context: dict[str, Any]) -> bool:
+    run = context["dag_run"]
+    if getattr(context["dag"].timetable, "summary", "") == "@continuous":
+        return True
+    scheduled = run.run_type == DagRunType.SCHEDULED
+    return bool(scheduled and run.data_interval_end - run.data_interval_start < timedelta(days=1))

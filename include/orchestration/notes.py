@@ -43,7 +43,12 @@ def note_failure(context: dict[str, Any]) -> None:
 
 
 def told(error: Any) -> str:
-    """A failure in words: those of an error of ours as they are, others with their type."""
+    """A failure in words: those of an error of ours as they are, others with their type.
+
+    Airflow itself tells of a task that vanished in words alone, and of one that was set to failed by hand not even so.
+    """
+    if error is None or isinstance(error, str):
+        return error or "nobody said why"
     if type(error).__name__ == "MlflowException" and "Max retries exceeded" in str(error):
         return (
             f"MLflow at {settings().mlflow_tracking_uri} does not answer: start it, or correct MLFLOW_TRACKING_URI, "

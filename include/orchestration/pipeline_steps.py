@@ -11,11 +11,12 @@ from sqlalchemy.engine import Engine
 
 from include import lake
 from include.markdown import plain
-from include.monitoring import results
-from include.orchestration import dvc_stage, listening, notes
+from include.monitoring import deciding, results, traffic
+from include.orchestration import dvc_stage, learnable, listening, notes, validating
 from include.orchestration.warehouse import warehouse
 from include.registry import versions
 from include.settings import settings
+from include.settings.monitoring import MonitoringSettings
 from include.uploads import open_batches
 from include.uploads.lifecycle import Because
 
@@ -53,7 +54,7 @@ def _left() -> int:
 
 
 def check_drift(dag_run: DagRun, today: date | None = None) -> dict[str, Any]:
-    """What the daily checks say of drift in the last week: whether there was any, in words, and the week's name."""
+    """What the daily checks say of drift in the last week: whether there was any, and in words."""
     today = today or datetime.now(UTC).date()
     first = today - timedelta(days=DRIFT_DAYS - 1)
     checked = results.since(warehouse(), settings().model_name, first, today, "drift.%")
@@ -65,10 +66,28 @@ def check_drift(dag_run: DagRun, today: date | None = None) -> dict[str, Any]:
     else:
         told = "; ".join(f"{day:%F} {check.name}: {check.told}" for day, check in found[:SHOWN])
     logger.info("drift: %s", told)
-    year, week, _ = today.isocalendar()
-    return {"drifted": bool(found), "told": told, "week": f"{year}-W{week:02}"}
+    return {"drifted": bool(found), "told": told}
 
 
-def is_left(drift: dict[str, Any], settled: dict[str, Any]) -> bool:
-    """Whether a drift is left that this run has made no new champion against, nor asked a person about one."""
-    return bool(drift["drifted"]) and settled["outcome"] not in ("promoted", "awaiting_approval")
+def decide_on_rest(
+    dag_run: DagRun, drift: dict[str, Any], settled: dict[str, Any], now: datetime | None = None
+) -> dict[str, str]:
+    """The decision to retrain because of a drift that is left, by the rules of ``data_validation_dag``; empty if not.
+
+    Left is one that this run has made no new champion against, nor asked a person about one.
+    """
+    now = now or datetime.now(UTC)
+    if not drift["drifted"] or settled["outcome"] in ("promoted", "awaiting_approval"):
+        return {}
+    model_name, engine = settings().model_name, warehouse()
+    champion = traffic.champion_of(model_name, engine, now)
+    if champion is None:
+        return {}
+    told, new_rows = f"the traffic of this week has drifted ({drift['told']})", learnable.new_rows(model_name)
+    decided = deciding.decide_again(
+        champion, engine, told, now, new_rows, validating.rules(), actor=f"dag:{dag_run.dag_id}", run=dag_run.run_id
+    )
+    notes.add_to_note(dag_run.dag_id, dag_run.run_id, plain(decided.entry.reason), first=False)
+    if decided.verb != "retrain" or not MonitoringSettings().retrain_on_drift:
+        return {}
+    return {"reason": decided.entry.reason, "decision_id": decided.entry.decision_id}

@@ -67,6 +67,12 @@ def now_of(dag_run: DagRun, day: date) -> datetime:
     return max(after, asked)
 
 
+def rules() -> Rules:
+    """When a retraining is allowed here."""
+    config = MonitoringSettings()
+    return Rules(config.drift_cool_down_days, config.drift_retrainings_a_month, config.drift_least_new_rows)
+
+
 class Validation:
     """A run's view of a model's day."""
 
@@ -148,10 +154,9 @@ class Validation:
             return {"decision": "nothing", "decision_id": "", "reason": told, "starts": False}
         kept, assessed = self.assess(self.champion)
         config = MonitoringSettings()
-        rules = Rules(config.drift_cool_down_days, config.drift_retrainings_a_month, config.drift_least_new_rows)
         new_rows = learnable.new_rows(self.model)
         decided = deciding.decide_day(
-            self.champion, self.engine, self.day, self.now, assessed, new_rows, rules, actor=ACTOR, holds=self.is_over
+            self.champion, self.engine, self.day, self.now, assessed, new_rows, rules(), actor=ACTOR, holds=self.is_over
         )
         difference = self._staged_difference() if assessed.alarms else None
         listed = self._ask_for_labels() if decided.verb == "label" else ""

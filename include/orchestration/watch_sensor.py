@@ -8,8 +8,6 @@ from airflow.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sensors.base import BaseSensorOperator
 from airflow.triggers.temporal import DateTimeTrigger
 
-from include.orchestration.warehouse import warehouse
-
 MOST_FAILED_LOOKS = 30
 """Tries of a sensor: a store that is away for an hour does not end a watch."""
 
@@ -37,6 +35,8 @@ class WatchSensor(BaseSensorOperator):
 
         try:
             found = self.look(context)
+        except promotion.ChampionLost as error:
+            raise AirflowFailException(str(error)) from error
         except (promotion.PromotionRefused, smoke.SmokeTestFailed) as error:
             raise AirflowFailException(f"it failed, and is champion still: {error}") from error
         if isinstance(found, datetime):
@@ -63,6 +63,7 @@ class CanarySensor(WatchSensor):
     def look(self, context: Any) -> str | datetime:
         """As ``canaries.watch`` does."""
         from include.orchestration import canaries
+        from include.orchestration.warehouse import warehouse
         from include.settings import settings
 
         found = canaries.watch(settings().model_name, self.version, warehouse(), dag_run_id=context["dag_run"].run_id)
@@ -74,7 +75,8 @@ class ChampionSensor(WatchSensor):
 
     Args:
         version: it; templated. Without one it is what a task before has made the champion.
-        after: those tasks' ids; skips if they promoted nothing.
+        after: those tasks' ids; skips if they promoted nothing. Without any, and without a version, it looks whether
+            somebody has set another champion in MLflow, and has that one watched.
     """
 
     template_fields: Sequence[str] = ("version",)
@@ -84,11 +86,14 @@ class ChampionSensor(WatchSensor):
         self.version, self.after = version, after
 
     def look(self, context: Any) -> str | datetime:
-        """As ``watching.look`` does."""
+        """As ``watching.look`` does, or ``watching.notice``."""
         from include.orchestration import watching
+        from include.orchestration.warehouse import warehouse
         from include.settings import settings
 
         run = context["dag_run"]
+        if not self.version and not self.after:
+            return watching.notice(settings().model_name, warehouse())
         return watching.look(
             settings().model_name, self.version or self._promoted(context), warehouse(),
             actor=f"dag:{run.dag_id}", dag_run_id=run.run_id,

@@ -22,7 +22,7 @@ from include.datasets.checks import text_keys
 from include.evaluation.answers import FILE, read_answers
 from include.monitoring.accuracy import Accuracy
 from include.monitoring.labels import ErrorRate, error_rate, live_accuracy
-from include.orchestration import rollback
+from include.orchestration import reconciling, rollback
 from include.registry import backups, canary, ledger, models, smoke
 from include.registry.ledger import Entry
 from include.registry.models import CHAMPION, ModelVersion
@@ -55,6 +55,21 @@ def begin(model_name: str, version: str, engine: Engine, *, dag_id: str) -> None
         logger.info("version %s is watched already", version)
     except DagNotFound:
         logger.warning("version %s is not watched: the DAG %s is not here", version, DAG_ID)
+
+
+def notice(model_name: str, engine: Engine) -> str:
+    """Looks whether somebody has set the alias champion in MLflow, which nobody else would notice before the next run.
+
+    It stays so, is entered in the ledger, and has the version watched as a promotion has. Returns what was found.
+    Raises ChampionLost if the champion's files are gone and somebody has to decide which version is to replace it.
+    """
+    mended = reconciling.reconcile(model_name)
+    last = ledger.last_move(engine, model_name)
+    if last is None:
+        return "there is no champion yet: there is nothing to watch"
+    if last.verb == "by_hand":
+        begin(model_name, last.version, engine, dag_id=DAG_ID)
+    return " ".join(mended) or f"version {last.version} is the champion, as the ledger says"
 
 
 def look(

@@ -29,6 +29,8 @@ from include.registry.models import CHAMPION, DECISION, JOB_ID, ModelVersion
 logger = logging.getLogger(__name__)
 
 ACTOR = "registry"
+BY_HAND = "unknown, by hand in MLflow"
+"""Who has set an alias there: MLflow keeps no names."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _enter_by_hand(engine: Engine, pointed: ModelVersion, last: Entry | None) ->
         verb="by_hand",
         version=pointed.version,
         previous_champion=last.version if last else None,
-        actor=ACTOR,
+        actor=BY_HAND,
         reason=reason,
         dataset_id=pointed.tags.get("dataset_id", ""),
         job_id=pointed.tags.get(JOB_ID, ""),

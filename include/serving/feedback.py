@@ -117,12 +117,26 @@ def send_back(model: str, name: str, until: date) -> list[Sent]:
     return [_send(model, one, uris) for one, uris in sorted(pinned.items()) if one not in done]
 
 
+def records(uris: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """What is said in files that have one JSON object each, or one a line; what is none is left out, with a warning.
+
+    Others than the model server may write such files, and a half one is to hold up no day's checks and no retraining.
+    """
+    for uri in uris:
+        content = lake.read_bytes(uri).decode("utf-8", "replace")
+        for line in content.splitlines() if uri.endswith(".jsonl") else [content]:
+            if found := _parsed(line):
+                yield found
+            elif line.strip():
+                logger.warning("%s says nothing of an answer: %.100s", uri, line)
+
+
 def waiting(model: str) -> int:
     """How many answers have a correction that went in no file yet."""
     pinned, _ = _sendings(model)
     gone = {uri for uris in pinned.values() for uri in uris}
     found = [uri for uri in lake.find(lake.feedback(model)) if _day(model, uri) and uri not in gone]
-    return len({one["prediction_id"] for one in _corrections(found)})
+    return len({one["prediction_id"] for one in records(found)})
 
 
 def _sendings(model: str) -> tuple[dict[str, list[str]], set[str]]:
@@ -135,7 +149,7 @@ def _sendings(model: str) -> tuple[dict[str, list[str]], set[str]]:
 
 def _send(model: str, name: str, uris: list[str]) -> Sent:
     """Joins some corrections with the log and drops the file, unless that was done."""
-    newest = {one["prediction_id"]: one for one in sorted(_corrections(uris), key=lambda one: str(one.get("at", "")))}
+    newest = {one["prediction_id"]: one for one in sorted(records(uris), key=lambda one: str(one.get("at", "")))}
     said = _said(model, newest)
     rows, left_out = [], []
     for key, given in newest.items():
@@ -176,13 +190,13 @@ def _text(given: dict[str, Any], answer: dict[str, Any] | None) -> tuple[str, st
     return text, ""
 
 
-def _corrections(uris: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Of files that have one each, or one a line."""
-    for uri in uris:
-        content = lake.read_bytes(uri).decode()
-        for line in content.splitlines() if uri.endswith(".jsonl") else [content]:
-            if line.strip():
-                yield json.loads(line)
+def _parsed(line: str) -> dict[str, Any]:
+    """What somebody says of an answer; empty if a line says nothing of one."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and {"prediction_id", "label"} <= found.keys() else {}
 
 
 def _said(model: str, ids: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -23,8 +23,9 @@ from include.monitoring import results
 from include.monitoring.checks import Check
 from include.orchestration import dvc_stage, etl_sensor, intake_steps, pipeline_steps
 from include.orchestration.intake_steps import pinned_plan
-from include.registry import models
+from include.registry import ledger, models
 from include.registry.models import CHAMPION
+from include.serving import feedback
 from include.uploads import lifecycle
 from tests.dags.road import Road, note, states
 
@@ -51,47 +52,42 @@ def test_a_week_with_something_new_goes_from_its_rows_to_a_champion_and_one_with
     assert champion is not None
     assert champion.version == "2"
     assert lifecycle.read(batch_id).state == "used"
-    assert done.get_task_instance("preprocess").xcom_pull("preprocess")["ran"] is True
+    first = done.get_task_instance("preprocess").xcom_pull("preprocess")
+    assert first["ran"] is True
     assert "version 2 has held" in note(done.run_id)
     again = dag().test(datetime.now(UTC))
     assert (again.state, set(states(again).values())) == ("success", {"skipped"})
     assert note(again.run_id).startswith("nothing is new: no upload waits")
+    _stage_does_nothing_if_nothing_has_changed_and_brings_back_what_is_gone(road, done, first)
 
 
-def prepared(road: Road) -> tuple[SimpleNamespace, dict[str, Any]]:
-    """A run up to its stage, on the champion's own rows."""
-    run_id = f"manual__{datetime.now(UTC).isoformat()}"
-    at = datetime.now(UTC)
-    with create_session() as session:
-        DAG(DAG_ID, start_date=at, schedule=None).create_dagrun(
-            run_id=run_id, state="running", execution_date=at, data_interval=(at, at), session=session
-        )
-    run = SimpleNamespace(dag_id=DAG_ID, run_id=run_id, conf={}, run_type="manual")
-    return run, intake_steps.validate(run, {"dataset_uri": None})
-
-
-def test_the_stage_does_nothing_if_nothing_has_changed_and_brings_back_what_is_gone(road: Road) -> None:
-    road.start()
-    run, validated = prepared(road)
-    first = dvc_stage.preprocess(run, validated)
-    assert first["ran"] is True
-    assert dvc_stage.preprocess(run, validated) == first | {"ran": False}, "the same task, cleared"
+def _stage_does_nothing_if_nothing_has_changed_and_brings_back_what_is_gone(
+    road: Road, done: DagRun, first: dict[str, Any]
+) -> None:
+    validated = done.get_task_instance("validate_data").xcom_pull("validate_data")
     folder = lake.dataset(first["dataset_id"])
     lake.filesystem(folder).rm(folder + "manifest.json")
-    another, validated_again = prepared_from_copy(road, run, validated)
-    assert dvc_stage.preprocess(another, validated_again) == first | {"ran": False}, "another run of the same rows"
+    another = SimpleNamespace(dag_id=DAG_ID, run_id=f"{done.run_id}-later")
+    pinned_plan(done.run_id).model_copy(update={"run_id": another.run_id, "sources": []}).pin()
+    facts = lake.read_bytes(lake.staging(done.run_id, stage.FACTS))  # since then the champion is another
+    lake.write_bytes(lake.staging(another.run_id, stage.FACTS), facts)
+    assert dvc_stage.preprocess(another, validated) == first | {"ran": False}, "another run of the same rows"
     assert lake.exists(folder + "manifest.json")
     remote = lake.dvc(road.registry.name, "remote/")
     assert lake.find(remote), "data and run-cache lie in the bucket"
     lake.filesystem(remote).rm(remote, recursive=True)
-    assert dvc_stage.preprocess(another, validated_again) == first | {"ran": True}, "what was deleted is made again"
+    assert dvc_stage.preprocess(another, validated) == first | {"ran": True}, "what was deleted is made again"
 
 
-def prepared_from_copy(road: Road, run: SimpleNamespace, validated: dict[str, Any]) -> tuple[SimpleNamespace, Any]:
-    """A later run of the same plan."""
-    another = SimpleNamespace(**{**vars(run), "run_id": f"{run.run_id}-later"})
-    pinned_plan(run.run_id).model_copy(update={"run_id": another.run_id}).pin()
-    return another, validated
+def begun(dag_id: str = DAG_ID) -> SimpleNamespace:
+    """A run that Airflow's database knows."""
+    run_id = f"manual__{datetime.now(UTC).isoformat()}"
+    at = datetime.now(UTC)
+    with create_session() as session:
+        DAG(dag_id, start_date=at, schedule=None).create_dagrun(
+            run_id=run_id, state="running", execution_date=at, data_interval=(at, at), session=session
+        )
+    return SimpleNamespace(dag_id=dag_id, run_id=run_id, conf={}, run_type="manual")
 
 
 def test_a_stage_that_fails_says_what_dvc_said(road: Road, tmp_path: Path) -> None:
@@ -191,31 +187,49 @@ def test_drift_is_what_the_daily_checks_say_and_is_not_known_without_them(road: 
         results.enter(engine, road.registry.name, day, [check])
     results.enter(engine, "another", date(2026, 3, 8), [bad])
     found = pipeline_steps.check_drift(run, today)
-    assert found == {"drifted": True, "told": "2026-03-08 drift.score: labels have moved", "week": "2026-W11"}
+    assert found == {"drifted": True, "told": "2026-03-08 drift.score: labels have moved"}
     later = pipeline_steps.check_drift(run, date(2026, 3, 14))
     assert later["drifted"] is True
     calm = pipeline_steps.check_drift(run, date(2026, 3, 15))
     assert calm["drifted"] is False
-    assert pipeline_steps.is_left(found, {"outcome": "rejected"})
-    assert not pipeline_steps.is_left(found, {"outcome": "promoted"})
-    assert not pipeline_steps.is_left(calm, {"outcome": "rejected"})
 
 
-def test_a_drift_that_is_left_starts_a_retraining_with_its_reason_once(airflow: None) -> None:
+def test_a_drift_that_is_left_starts_a_retraining_as_the_rules_of_the_daily_decision_allow(road: Road) -> None:
+    road.start()
+    found = {"drifted": True, "told": "labels have moved"}
+
+    def rest(run: SimpleNamespace, days: int, outcome: str = "rejected") -> dict[str, str]:
+        now = datetime.now(UTC) + timedelta(days=days)
+        return pipeline_steps.decide_on_rest(run, found, {"outcome": outcome}, now)
+
+    first, another, third = begun(), begun(), begun()
+    assert rest(first, 20, "promoted") == rest(first, 20, "awaiting_approval") == {}
+    assert decisions(road) == []
+    assert rest(first, 3) == {}, "the champion is new"
+    assert rest(another, 20) == {}, "there is nothing to learn from"
+    for number in range(60):
+        feedback.keep(road.registry.name, {"prediction_id": f"answer-{number}", "label": "card"}, datetime.now(UTC))
+    started = rest(third, 40)
+    assert started["reason"] == (
+        "the traffic of this week has drifted (labels have moved), and there are 60 new labelled rows to learn from"
+    )
+    assert rest(third, 41) == started, "the same task, cleared"
+    assert decisions(road) == ["wait", "label", "retrain"]
     start = dag().get_task("start_retraining")
-    drift = {"told": "2026-03-08 drift/label mix: 0.001 of 0.01", "week": "2026-W11"}
-    start.render_template_fields({"ti": SimpleNamespace(xcom_pull=lambda task_ids: drift), "run_id": "manual__1"})
-    assert start.trigger_run_id == "ml_pipeline_dag__manual__1"
-    assert start.conf == {
-        "reason": f"drift in the champion's traffic, and no new champion of the week: {drift['told']}",
-        "decision_id": "ml_pipeline_dag-2026-W11",
-    }
+    start.render_template_fields({"ti": SimpleNamespace(xcom_pull=lambda task_ids: started), "run_id": third.run_id})
+    assert (start.trigger_run_id, start.conf) == (f"ml_pipeline_dag__{third.run_id}", started)
     assert start.skip_when_already_exists
+
+
+def decisions(road: Road) -> list[str]:
+    found = ledger.entries(road.registry.engine, road.registry.name, verbs=["drift_decision"])
+    return [one.facts["decision"] for one in reversed(found)]
 
 
 def test_a_run_that_has_the_id_of_another_dags_run_is_refused(road: Road) -> None:
     road.start()
-    run, _ = prepared(road)
+    run = begun()
+    intake_steps.validate(run, {"dataset_uri": None})
     other = SimpleNamespace(**{**vars(run), "dag_id": "weekly_etl"})
     with pytest.raises(AirflowException, match="a run of ml_pipeline_dag has the id manual__"):
         intake_steps.validate(other, {"dataset_uri": None})

@@ -123,7 +123,7 @@ def trained(road: Road, model: str) -> tuple[SimpleNamespace, dict[str, Any], di
     return run, backed_up, promotion_steps.evaluate_challenger(run, result_uri)
 
 
-def test_a_lost_comparison_leaves_the_champion_as_its_backup_says(road: Road) -> None:
+def test_a_lost_comparison_leaves_the_champion_as_its_backup_says_and_takes_back_what_was_moved(road: Road) -> None:
     first = road.start()
     run, backed_up, evaluated = trained(road, "wrong")
     assert backed_up["version"] == first
@@ -138,13 +138,7 @@ def test_a_lost_comparison_leaves_the_champion_as_its_backup_says(road: Road) ->
     again = retraining_steps.lose(run, evaluated, backed_up)
     assert again["champion"] == "version 1 is the champion as before, and its files are those of its backup"
     assert [verb for verb, _, _ in road.ledger()] == ["promote", "reject"]
-
-
-def test_a_challenger_that_has_lost_and_is_champion_all_the_same_is_taken_back(road: Road) -> None:
-    first = road.start()
-    run, backed_up, evaluated = trained(road, "wrong")
-    retraining_steps.lose(run, evaluated, backed_up)
-    models.point(road.registry.name, CHAMPION, "2")  # in MLflow's page
+    models.point(road.registry.name, CHAMPION, "2")  # in MLflow's page: the one that has lost
     told = retraining_steps.lose(run, evaluated, backed_up)["champion"]
     assert told.startswith(f"{road.registry.name}: version 1 is the champion again")
     assert road.champion() == first
@@ -182,7 +176,9 @@ def an_hour(airflow: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings.cache_clear()
 
 
-def test_a_champion_that_holds_is_looked_at_until_its_time_is_over(an_hour: None, road: Road) -> None:
+def test_a_champion_that_holds_is_looked_at_until_its_time_is_over_and_no_worker_is_held(
+    an_hour: None, road: Road
+) -> None:
     road.start()
     version = road.start()
     (move, *_) = ledger.moves_to(road.registry.engine, road.registry.name, version)
@@ -190,6 +186,20 @@ def test_a_champion_that_holds_is_looked_at_until_its_time_is_over(an_hour: None
     assert look(road, version, 59) == move.decided_at + timedelta(minutes=60)
     assert look(road, version, 60).startswith("version 2 has held for 60 minutes: it gets ")
     assert look(road, "1") == "version 1 is not the champion any more (version 2 is): there is nothing to watch"
+    sensor: Any = DagBag(DAGS / f"{DAG_ID}.py", include_examples=False).dags[DAG_ID].get_task("watch_new_model")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute(context({"version": version, "outcome": "promoted"}))
+    _, arguments = deferred.value.trigger.serialize()
+    assert move.decided_at < arguments["moment"] < move.decided_at + timedelta(minutes=10)
+    assert deferred.value.method_name == "execute_complete"
+    with pytest.raises(AirflowSkipException, match="nothing was promoted"):
+        sensor.execute(context({"version": version, "outcome": "awaiting_approval"}))
+    assert sensor.retries == 30
+
+
+def context(settled: dict[str, Any]) -> dict[str, Any]:
+    run = SimpleNamespace(dag_id=DAG_ID, run_id="watched")
+    return {"dag_run": run, "ti": SimpleNamespace(xcom_pull=lambda task_ids: [None, settled])}
 
 
 def test_a_champion_that_gets_golden_rows_wrong_is_replaced_by_the_one_before(an_hour: None, road: Road) -> None:
@@ -295,26 +305,6 @@ def test_a_canary_that_a_server_saw_fail_is_replaced_once_by_whoever_looks_first
     assert [verb for verb, _, _ in road.ledger()] == ["promote", "promote", "rollback"]
 
 
-def context(road: Road, settled: dict[str, Any]) -> dict[str, Any]:
-    run = SimpleNamespace(dag_id=DAG_ID, run_id="watched")
-    return {"dag_run": run, "ti": SimpleNamespace(xcom_pull=lambda task_ids: [None, settled])}
-
-
-def test_a_watch_holds_no_worker_and_skips_what_was_not_promoted(an_hour: None, road: Road) -> None:
-    road.start()
-    version = road.start()
-    sensor: Any = DagBag(DAGS / f"{DAG_ID}.py", include_examples=False).dags[DAG_ID].get_task("watch_new_model")
-    with pytest.raises(TaskDeferred) as deferred:
-        sensor.execute(context(road, {"version": version, "outcome": "promoted"}))
-    (move, *_) = ledger.moves_to(road.registry.engine, road.registry.name, version)
-    _, arguments = deferred.value.trigger.serialize()
-    assert move.decided_at < arguments["moment"] < move.decided_at + timedelta(minutes=10)
-    assert deferred.value.method_name == "execute_complete"
-    with pytest.raises(AirflowSkipException, match="nothing was promoted"):
-        sensor.execute(context(road, {"version": version, "outcome": "awaiting_approval"}))
-    assert sensor.retries == 30
-
-
 def test_a_version_comes_back_from_its_backup_by_a_command(road: Road, capsys: pytest.CaptureFixture[str]) -> None:
     name = road.registry.name
     first = road.start()
@@ -344,28 +334,20 @@ def test_a_version_comes_back_from_its_backup_by_a_command(road: Road, capsys: p
     assert "version 9 has no backup. There are: version 1 (" in capsys.readouterr().err
 
 
-def test_a_damaged_backup_is_made_again_and_the_oldest_go(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, uris = road.registry.name, []
+def test_a_damaged_backup_is_made_again_the_oldest_go_and_a_champion_has_its_files_from_the_newest(road: Road) -> None:
+    name = road.registry.name
     for _ in range(3):
         version = road.start()
         champion = models.by_alias(name, CHAMPION)
         assert champion is not None
         retraining_steps.keep(champion)
-        uris.append(champion)
     lake.write_bytes(lake.backup(name, version, "files/config.json"), b"{}")
-    retraining_steps.keep(uris[-1])
+    retraining_steps.keep(champion)
     assert backups.require(name, version)
     assert backups.thin_out(name, 2) == ["1"]
     assert [one.version for one in backups.known(name)] == ["3", "2"]
     assert lake.find(lake.backup(name, "1")) == []
-
-
-def test_a_champion_without_files_has_them_again_from_its_backup(road: Road) -> None:
-    name, first = road.registry.name, road.start()
-    champion = models.by_alias(name, CHAMPION)
-    assert champion is not None
-    retraining_steps.keep(champion)
-    for folder in (lake.model(name, first), lake.job(champion.tags["job_id"], "model/")):
+    for folder in (lake.model(name, version), lake.job(champion.tags["job_id"], "model/")):
         lake.filesystem(folder).rm(folder, recursive=True)
     (told,) = standing.champion(name, road.registry.engine).told
     assert told.endswith("they were copied again from its backup")

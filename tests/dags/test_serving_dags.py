@@ -18,6 +18,7 @@ from include import lake
 from include.orchestration import watching
 from include.registry import canary, ledger, models
 from include.serving import feedback
+from tests.dags.road import note
 from tests.unit.registry_services import Registry, as_connection, deployment
 
 pytest_plugins = ["tests.unit.registry_services"]
@@ -111,6 +112,26 @@ def test_a_champion_that_no_retraining_deployed_is_watched_once_and_put_back_if_
     assert (last.verb, last.actor) == ("rollback", "dag:watch_champion")
     run("watch_champion", version=version)  # somebody was quicker: nothing happens
     assert ledger.last_move(engine, registry.name) == last
+
+
+def test_a_champion_that_somebody_has_set_in_mlflow_is_entered_and_watched_like_a_promotion(
+    registry: Registry, engine: Engine
+) -> None:
+    DagBag(DAGS / "watch_champion.py", include_examples=False).sync_to_db()
+    good, bad = registry.promote_new(), registry.train()
+    assert note(run("watch_champion").run_id) == f"version {good} is the champion, as the ledger says"
+    models.point(registry.name, models.CHAMPION, bad)
+    lake.write_bytes(lake.model(registry.name, bad, "model.safetensors"), b"damaged")
+    assert f"was set to version {bad} by hand" in note(run("watch_champion").run_id)
+    run("watch_champion")  # the next of every ten minutes
+    move = ledger.last_move(engine, registry.name)
+    assert move is not None
+    assert (move.verb, move.version, move.previous_champion) == ("by_hand", bad, good)
+    assert move.actor == "unknown, by hand in MLflow"
+    with create_session() as session:
+        (begun,) = [one for one in session.query(DagRun).filter_by(state="queued") if one.conf == {"version": bad}]
+    run("watch_champion", **begun.conf)
+    assert registry.aliases()["champion"] == good
 
 
 def test_a_promotion_stands_where_nobody_can_watch_it(

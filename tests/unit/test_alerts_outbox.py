@@ -56,6 +56,14 @@ def test_long_errors_are_cut() -> None:
     assert pending.alert.text.endswith("…")
 
 
+def test_words_that_are_not_utf_8_are_told_all_the_same() -> None:
+    odd = "incoming/caf\udce9.csv"
+    assert alerts.raise_alert(Alert("failure", odd, odd, odd, {"files": odd}))
+    assert not alerts.raise_alert(Alert("failure", odd, odd, odd))
+    (pending,) = outbox.unsent(MODEL)
+    assert pending.alert.title == pending.alert.links["files"] == r"incoming/caf\udce9.csv"
+
+
 def test_another_models_alerts_lie_apart() -> None:
     assert alerts.raise_alert(DRIFT, "other") is True
     assert alerts.raise_alert(DRIFT) is True

@@ -26,13 +26,16 @@ def test_the_page_shows_what_was_simulated(pool: Pool, tmp_path: Path, monkeypat
     # Evidently takes 15 seconds to be imported; `make simulate-drift` asks it.
     monkeypatch.setitem(rivals.RIVALS, "evidently", rivals.daily_ks)
     monkeypatch.setattr(runs, "TEXTS", (500,))
+    monkeypatch.setattr(runs, "LONGEST", 10)
     told: list[str] = []
-    found = runs.everything(pool, runs.Size(no_drift_days=80, drifts=2, young=1, shifts=6), told.append)
+    size = runs.Size(no_drift_days=80, drifts=2, young=1, liveliest=1, watched_days=20, shifts=3)
+    found = runs.everything(pool, size, told.append)
     found |= {"size": {"drifts": 2}, "minutes": 1.0, "when": "now", "code": "x"}
     assert found["no_drift"]["model_days"] == 80
     assert {len(cell["ours"]["each"]) for cell in found["detection"]} == {2}
     assert all(0 <= one["estimated"] <= 1 and 0 <= one["true"] <= 1 for one in found["estimated_accuracy"])
-    assert len(list(runs.bounds(found))) == 4
+    assert len(list(runs.bounds(found))) == 7
+    assert {one["hidden"] for one in found["estimated_accuracy"]} <= {True, False}
     text = page.write(found, tmp_path).read_text()
     assert f"ours **{found['no_drift']['ours']}**" in text
     assert "| 20% label shift | 500 |" in text

@@ -89,6 +89,11 @@ def test_almost_the_same_text_with_another_label_is_left_for_the_merge_to_settle
     assert ([each.label for each in kept], len(broken)) == (["a", "b"], 1)
 
 
+def test_the_language_of_a_text_with_a_very_long_word_is_told_in_one_look() -> None:
+    german = "wo ist meine neue karte und warum ist die letzte rechnung noch nicht bezahlt worden"
+    assert quality.language_of(f"{'-' * 200_000} {german}") == "de"
+
+
 def test_of_few_texts_no_length_is_unusual() -> None:
     assert usual_lengths([10] * 99) == (0, 0)
     shortest, longest = usual_lengths([10] * 100)

@@ -78,6 +78,19 @@ def test_the_error_rate_is_of_answers_that_were_corrected(file_lake: str) -> Non
     assert feedback.waiting("m") == 0
 
 
+@pytest.mark.parametrize(
+    "stray", [b'{"version": "2", "prediction_id": "a", "la', b"", b"\xff\x00", b"[1]", b"{}"], ids=repr
+)
+def test_a_stray_file_among_what_people_say_holds_nothing_up(file_lake: str, stray: bytes) -> None:
+    for place in ("", "labelled/"):
+        lake.write_bytes(lake.feedback("m", f"{place}date={AT:%Y-%m-%d}/stray.jsonl"), stray)
+    (key,) = answered("m", [OLD])
+    feedback.keep("m", {"prediction_id": key, "label": "refund"}, AT)
+    assert labels.live_accuracy("m", "2", AT, AT + timedelta(hours=1)).texts == 0
+    assert labels.error_rate("m", "2", AT, AT + timedelta(hours=1)).corrected == 1
+    assert feedback.waiting("m") == 1
+
+
 def test_the_words_and_the_texts_that_are_new_are_named() -> None:
     found = differ(some(OLD, 300), [*some(OLD, 100, 1), *some(NEW, 100, 2)])
     assert found is not None
