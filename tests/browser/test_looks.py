@@ -260,6 +260,8 @@ def test_pictures_are_taken_of_each_page(
             if (how == "wide" and name not in UNSEEN) or how in PICTURES.get(name, ()):
                 page.goto(path)
                 ready(page, name)
+                if name == "decision":
+                    expect(page.locator("#epochs tr")).to_have_count(4)
                 picture(page, f"{name}-{how}")
 
 

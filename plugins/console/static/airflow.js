@@ -32,7 +32,7 @@
 
     /** A measured value with its unit; a share of one in percent. */
     measured(value, unit) {
-      if (unit === "%" && Number.isFinite(value)) return `${this.number(100 * value, 1)} %`;
+      if (unit === "%" && Number.isFinite(value)) return `${this.number(100 * value, 1)}\u00a0%`;
       return Number.isFinite(value) && unit ? `${this.number(value, 0)} ${unit}` : this.number(value, 4);
     },
 
