@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.api.common.trigger_dag import trigger_dag
 from airflow.exceptions import AirflowException, DagRunAlreadyExists
-from airflow.models import DagModel, DagRun, Log, TaskInstance
+from airflow.models import DagModel, DagRun, Log, TaskInstance, Trigger
 from airflow.utils.log.log_reader import TaskLogReader
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
@@ -152,7 +152,8 @@ def log_tail(dag_id: str, run_id: str) -> dict[str, Any]:
     with create_session() as session:
         told_of = TaskInstance.state.in_(("running", "failed"))
         mine = (TaskInstance.dag_id == dag_id) & (TaskInstance.run_id == run_id)
-        task = session.query(TaskInstance).filter(mine, told_of).order_by(TaskInstance.start_date.desc()).first()
+        newest = session.query(TaskInstance).filter(mine, told_of).order_by(TaskInstance.start_date.desc())
+        task = newest.options(joinedload(TaskInstance.trigger).joinedload(Trigger.triggerer_job)).first()
         if task is None:
             return {"step": "", "lines": []}
         logs, _ = TaskLogReader().read_log_chunks(task, task.try_number, {})
