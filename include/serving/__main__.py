@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when torch is loaded, with the first model. Threads that wait by spinning, as OpenMP's do otherwise, take six
     # times the processor from each other where cores are shared (docs/serving.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Python's lock changes hands after a tenth of the usual time: a version that is loaded would hold answers up.
+    sys.setswitchinterval(0.0005)
     import uvicorn
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 

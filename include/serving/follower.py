@@ -1,5 +1,6 @@
 """The versions that answer: they follow the aliases of MLflow's registry, and outlive the registry."""
 
+import gc
 import json
 import logging
 import os
@@ -94,10 +95,12 @@ class Follower:
         self.partner, self._asked = partner, wanted
         if wanted.told or not (wanted.partner and partner is None):
             self._say(wanted.told)
-        if before != (self.engine, self.partner):
+        first, changed = before[0] is None, before != (self.engine, self.partner)
+        del before
+        if changed:
             self._tidy()
-            return True
-        return False
+            _let_go(first=first)
+        return changed
 
     def fail(self, version: str, reason: str) -> None:
         """Stops asking a canary, here at once and elsewhere by its tag. Never raises: each look tries again."""
@@ -210,6 +213,17 @@ class Follower:
         if trouble and trouble != self.trouble:
             logger.warning("%s: %s", self.model, trouble)
         self.trouble = trouble
+
+
+def _let_go(*, first: bool) -> None:
+    """Frees what a version leaves that was replaced: some of it is let go of by Python's collector alone.
+
+    What is there when the first version answers is no longer looked at, or each look would take a quarter of a second,
+    and nobody would be answered meanwhile.
+    """
+    gc.collect()
+    if first:
+        gc.freeze()
 
 
 def _has_failed(version: ModelVersion) -> bool:
