@@ -3,8 +3,9 @@
 Each day the last 3, 7, 14 and 28 days are compared with the reference: the label mix as a whole, each label, and each
 measure (confidence, length). Every test gets an equal part of the false alarms that are allowed in a day. By the union
 bound, and because expectations add up whatever depends on what, the expected number of false alarms in a year is then
-at most the stated one, for any traffic, if each single test keeps its level. They do so where three things are counted
-that a plain two-sample test takes for nothing, and that make it alarm every week:
+at most the stated one, for any traffic, if each single test keeps its level (docs/monitoring.md has where that was
+missed). For that three things are counted that a plain two-sample test takes for nothing, and that make it alarm every
+week:
 
 - the reference is a sample, too;
 - days have ups and downs of their own, beyond those of drawing texts (quasi-likelihood: McCullagh and Nelder,

@@ -40,13 +40,13 @@ def live_accuracy(model_name: str, version: str, since: datetime, until: datetim
     """
     newest: dict[str, dict[str, Any]] = {}
     for one in _said(lake.feedback(model_name, "labelled/"), since.astimezone(UTC).date()):
-        answered = one.get("answered_at") or one.get("at")
-        if answered and str(one.get("version")) == version and since <= datetime.fromisoformat(str(answered)) < until:
+        answered = _moment(one.get("answered_at") or one.get("at"))
+        if answered and str(one.get("version")) == version and since <= answered < until:
             before = newest.get(one["prediction_id"])
-            if before is None or str(before["at"]) <= str(one["at"]):
+            if before is None or str(before.get("at")) <= str(one.get("at")):
                 newest[one["prediction_id"]] = one
-    in_order = sorted(newest.values(), key=lambda one: (str(one["at"]), one["prediction_id"]))
-    return accuracy.live([one["label"] == one["predicted"] for one in in_order])
+    in_order = sorted(newest.values(), key=lambda one: (str(one.get("at")), one["prediction_id"]))
+    return accuracy.live([one["label"] == one.get("predicted") for one in in_order])
 
 
 def error_rate(model_name: str, version: str, since: datetime, until: datetime) -> ErrorRate:
@@ -78,6 +78,15 @@ def _said(place: str, first: date) -> Iterator[dict[str, Any]]:
     return feedback.records(
         uri for uri, name in folders.items() if name.startswith("date=") and name >= f"date={first.isoformat()}"
     )
+
+
+def _moment(said: Any) -> datetime | None:
+    """What is said of a moment, in UTC unless it names a zone; None if it is none."""
+    try:
+        found = datetime.fromisoformat(str(said))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _days(since: datetime, until: datetime) -> list[str]:
