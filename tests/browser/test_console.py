@@ -114,7 +114,7 @@ def test_an_administrator_approves_and_rolls_back_and_a_trainer_may_not(story: S
     assert "id2label" in download.value.path().read_text()
     page.goto("/console/")
     expect(page.locator(".big").first).to_have_text(f"Version {approved}")
-    expect(page.locator("#decisions li").first).to_contain_text("person:ada")
+    expect(page.locator("#decisions li").first).to_contain_text("· ada")
 
     page.locator("#roll-back").get_by_label("Why").fill("worse in use")
     page.locator("#roll-back").get_by_role("combobox").select_option(champion)
@@ -123,7 +123,7 @@ def test_an_administrator_approves_and_rolls_back_and_a_trainer_may_not(story: S
     page.goto("/console/")
     first = page.locator("#decisions li").first
     expect(first).to_contain_text("Rolled back to")
-    expect(first).to_contain_text("person:ada")
+    expect(first).to_contain_text("· ada")
     expect(first).to_contain_text("worse in use")
 
 
