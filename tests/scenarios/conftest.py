@@ -70,7 +70,7 @@ class Bucket:
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Bucket]:
-    bucket = f"b{abs(hash(request.node.name))}"
+    bucket = f"bucket{abs(hash(request.node.name))}"
     environment = {
         "AWS_ENDPOINT_URL": s3_endpoint,
         "AWS_ACCESS_KEY_ID": "test",
