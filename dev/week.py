@@ -6,7 +6,7 @@ and rejected rows are read from S3, the champion is MLflow's word.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -146,8 +146,8 @@ class Weeks:
         return sorted(item["Key"].split("/", 3)[3] for item in keys if "/_landed/" not in item["Key"])
 
 
-def tell(weeks: Weeks) -> None:
-    """Both weeks."""
+def tell(weeks: Weeks, name_sources: Callable[[], object]) -> None:
+    """Both weeks. Sources are named when the first one begins: the DAG has a schedule then, and a run of its own."""
     files, rows = weeks.files, _messages()
     parts = [rows.iloc[start : start + PART].reset_index(drop=True) for start in range(0, 7 * PART, PART)]
     first, second = (end - timedelta(days=2) for end in weeks.ends)
@@ -158,6 +158,7 @@ def tell(weeks: Weeks) -> None:
     files.tickets(parts[3], first)
     files.chats(parts[6])
     files.ftp.breaks = 1  # the first transfer ends half-way
+    name_sources()
     _first_week(weeks, weeks.run(0), pd.concat([*parts[:4], parts[6]]))
 
     asked = len(files.ftp.asked)
@@ -252,21 +253,6 @@ def _servers(folder: Path, stack: Stack) -> Iterator[Files]:
         yield Files(**hosts, warehouse=sa.create_engine(stack.warehouse_url), mongo_port=port)
 
 
-def _wait_for_scheduled_run(stack: Stack) -> None:
-    """The scheduler starts one as soon as it finds the DAG, and that one is to find no source yet.
-
-    Raises TimeoutError.
-    """
-    wait_for_dags(stack.airflow, DAG)
-    deadline = time.monotonic() + LONGEST_RUN_SECONDS
-    while time.monotonic() < deadline:
-        runs = stack.airflow.get(f"dags/{DAG}/dagRuns").raise_for_status().json()["dag_runs"]
-        if runs and all(run["state"] in OVER for run in runs):
-            return
-        time.sleep(2)
-    raise TimeoutError(f"the scheduled run of {DAG} has not ended within {LONGEST_RUN_SECONDS:.0f} s")
-
-
 def demo_week(state: Path, console: Console) -> int:
     """Runs the demo on a fresh stack, and writes week.json; returns the exit code."""
     begun = time.monotonic()
@@ -286,10 +272,9 @@ def demo_week(state: Path, console: Console) -> int:
         fresh(state, {"BERT_SOURCES": str(listed)}, console, prepare=prepare) as stack,
         _servers(state / "servers", stack) as files,
     ):
-        _wait_for_scheduled_run(stack)
-        listed.write_text(yaml.safe_dump(week | {"sources": SOURCES}))
+        wait_for_dags(stack.airflow, DAG)
         weeks = Weeks(stack, files, console)
-        tell(weeks)
+        tell(weeks, lambda: listed.write_text(yaml.safe_dump(week | {"sources": SOURCES})))
     ok = all(story.ok for story in weeks.stories)
     result = {
         "ok": ok,
