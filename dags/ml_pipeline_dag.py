@@ -78,7 +78,7 @@ def ml_pipeline_dag() -> None:
     drift_is_left(drift, road.decide) >> TriggerDagRunOperator(
         task_id="start_retraining",
         trigger_dag_id="model_retraining_dag",
-        trigger_run_id="ml_pipeline_dag__{{ run_id }}",  # cleared, it starts no second one
+        trigger_run_id=f"drift__{{{{ {DECISION}['decision_id'] }}}}",  # cleared, it starts no second one
         skip_when_already_exists=True,
         conf={
             "reason": f"{{{{ {DECISION}['reason'] }}}}",

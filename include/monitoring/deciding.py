@@ -83,6 +83,8 @@ def decide_again(
 ) -> Decided:
     """Decides on a drift of the last days that is still there, by the same rules, once a run.
 
+    That labels are wanted is not entered: ``decide_day`` says so, whose caller names the texts and asks for them.
+
     Args:
         champion: whose traffic it is.
         engine: the warehouse's.
@@ -96,7 +98,8 @@ def decide_again(
     found = answer(drift, _known(champion, engine, now, (), new_rows), rules)
     day = now.astimezone(UTC).date()
     facts = {DECISION: found.verb, DAY: day.isoformat(), "new_rows": new_rows, "told": drift}
-    return _entered(engine, _entry(champion, found, facts, now, actor, run))
+    entry = _entry(champion, found, facts, now, actor, run)
+    return Decided(entry) if found.verb == "label" else _entered(engine, entry)
 
 
 def _known(

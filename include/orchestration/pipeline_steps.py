@@ -87,6 +87,9 @@ def decide_on_rest(
     decided = deciding.decide_again(
         champion, engine, told, now, new_rows, validating.rules(), actor=f"dag:{dag_run.dag_id}", run=dag_run.run_id
     )
+    if decided.verb == "label":
+        logger.info("not trained again: there is nothing new to learn from; data_validation_dag asks for labels")
+        return {}
     notes.add_to_note(dag_run.dag_id, dag_run.run_id, plain(decided.entry.reason), first=False)
     if decided.verb != "retrain" or not MonitoringSettings().retrain_on_drift:
         return {}

@@ -67,7 +67,8 @@ def notice(model_name: str, engine: Engine) -> str:
     last = ledger.last_move(engine, model_name)
     if last is None:
         return "there is no champion yet: there is nothing to watch"
-    if last.verb == "by_hand":
+    # An older one has held; where Airflow's runs are deleted, or its database is new, nothing else would say so.
+    if last.verb == "by_hand" and datetime.now(UTC) < last.decided_at + timedelta(minutes=settings().watch_minutes):
         begin(model_name, last.version, engine, dag_id=DAG_ID)
     return " ".join(mended) or f"version {last.version} is the champion, as the ledger says"
 

@@ -5,7 +5,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ from include.serving.engine import Engine, Tokens
 
 Answer = NDArray[np.float32]
 PATIENCE = 0.25  # of the time that the last batch took
+IMPATIENT, PATIENT = 0.5, 2.0  # what becomes of that once it was in vain, and once it was not
 
 
 class QueueFull(RuntimeError):
@@ -41,7 +41,8 @@ class Batcher:
     """Answers requests one batch at a time, the oldest first.
 
     Callers who were answered together ask again together, and what begins with the first of them would leave out the
-    others. So it waits for as many requests as there were, but not for long, and for a lone caller not at all.
+    others. So it waits for as many requests as there were, but not for long, and for a lone caller not at all. Where
+    others ask than those who were answered, it was in vain, and the next time it waits for half as long.
 
     All models of a process share it, since they share its processor. A batch has requests of one version only, and each
     request stays with the version that it came to: while a new one takes over, both may answer for a moment.
@@ -64,6 +65,7 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._came, self._enough = asyncio.Event(), asyncio.Event()
         self._expected = 0  # requests
+        self._queued_tokens = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._tokens_per_second = 1000.0  # until the first batch has shown it
 
@@ -75,8 +77,9 @@ class Batcher:
         waiting = _Waiting(engine, tokens, size)
         self.waiting_tokens += size
         self._queue.append(waiting)
+        self._queued_tokens += size
         self._came.set()
-        if len(self._queue) >= self._expected:
+        if len(self._queue) >= self._expected or self._queued_tokens >= self.batch_tokens:
             self._enough.set()
         try:
             return await waiting.answer
@@ -86,12 +89,16 @@ class Batcher:
     async def run(self) -> None:
         """Answers until it is cancelled."""
         loop = asyncio.get_running_loop()
-        took = 0.0
+        took, patience = 0.0, PATIENCE
         while True:
             await self._came.wait()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE * took):
-                    await self._enough.wait()
+            if not self._enough.is_set():
+                try:
+                    async with asyncio.timeout(patience * took):
+                        await self._enough.wait()
+                    patience = min(PATIENCE, patience * PATIENT)
+                except TimeoutError:
+                    patience *= IMPATIENT
             batch = self._next()
             if not batch:
                 self._came.clear()
@@ -110,7 +117,7 @@ class Batcher:
             self._tokens_per_second = size / max(took, 1e-6)
             self._formed(len(rows), size)
             self._expected = len(self._queue) + len(batch)
-            if sum(one.size for one in self._queue) < self.batch_tokens:
+            if self._queued_tokens < self.batch_tokens:
                 self._enough.clear()
             start = 0
             for one in batch:
@@ -126,10 +133,15 @@ class Batcher:
         while self._queue:
             first = self._queue[0]
             if first.answer.done():
-                self._queue.popleft()
+                self._take()
                 continue
             if batch and (first.engine is not batch[0].engine or size + first.size > self.batch_tokens):
                 break
-            batch.append(self._queue.popleft())
+            batch.append(self._take())
             size += first.size
         return batch
+
+    def _take(self) -> _Waiting:
+        first = self._queue.popleft()
+        self._queued_tokens -= first.size
+        return first

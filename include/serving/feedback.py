@@ -196,7 +196,8 @@ def _parsed(line: str) -> dict[str, Any]:
         found = json.loads(line)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) and {"prediction_id", "label"} <= found.keys() else {}
+    said = isinstance(found, dict) and all(isinstance(found.get(name), str) for name in ("prediction_id", "label"))
+    return found if said else {}
 
 
 def _said(model: str, ids: Iterable[str]) -> dict[str, dict[str, Any]]:

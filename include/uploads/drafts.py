@@ -12,6 +12,7 @@ copies it again: under the same key the same file is the same upload, which is u
 import posixpath
 import re
 import secrets
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -150,8 +151,11 @@ def has_come(draft: Draft) -> bool:
     """Whether the file of a draft lies there whole; makes it of its parts, if it came in any and they are all there."""
     if draft.kind != "file":
         return False
+    if draft.upload_id and not lake.exists(draft.uri):
+        with suppress(FileNotFoundError):  # another request has just done it, or it was given up
+            return multipart.finish(draft.uri, draft.upload_id, draft.size)
     if not lake.exists(draft.uri):
-        return bool(draft.upload_id) and multipart.finish(draft.uri, draft.upload_id, draft.size)
+        return False
     return int(lake.filesystem(draft.uri).info(draft.uri)["size"]) == draft.size
 
 

@@ -11,8 +11,7 @@ from include import lake
 from include.uploads.open_batches import in_parallel
 
 MOST_PARTS = 10_000
-MOST_BYTES = 5 << 40
-"""S3's own limits of one object."""
+"""S3's own limit of one object."""
 
 ONE_COPY_BYTES = 5 << 30
 """What S3 copies in one request."""

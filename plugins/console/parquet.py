@@ -21,12 +21,14 @@ REJECTED = "include.datasets.rejected_csv"
 CHANGED = "include.evaluation.changed"
 WAITING = "include.datasets.waiting_labels"
 SECONDS = 60
+LARGE_BYTES = 32 << 20
+"""Rejected rows beyond that stay in the bucket, of which the program, with a client of its own, reads what it needs."""
 
 
 def rejected_as_csv(uri: str) -> Iterator[bytes]:
     """All rejected rows of a file in quarantine, as CSV, piece by piece."""
     with (
-        _on_disk([uri]) as paths,
+        _at_hand(uri) as paths,
         subprocess.Popen(_command(REJECTED, *paths), stdout=subprocess.PIPE, cwd=PROJECT) as program,
     ):
         assert program.stdout is not None
@@ -39,13 +41,15 @@ def rejected_as_csv(uri: str) -> Iterator[bytes]:
 
 def some_rejected(uri: str, offset: int, limit: int) -> list[dict[str, Any]]:
     """Some rejected rows, in order. Raises CalledProcessError."""
-    lines = _said(REJECTED, [uri], "--json", f"--offset={offset}", f"--limit={limit}")
+    with _at_hand(uri) as paths:
+        lines = _said(REJECTED, paths, "--json", f"--offset={offset}", f"--limit={limit}")
     return [json.loads(line) for line in lines]
 
 
 def changed(old: str, new: str, label_mapping: dict[str, str]) -> dict[str, Any]:
     """What two versions answer differently, by the answers.parquet of each one's run; ``error`` if nothing compares."""
-    found: dict[str, Any] = json.loads(_said(CHANGED, [old, new], f"--mapping={json.dumps(label_mapping)}")[-1])
+    with _on_disk([old, new]) as paths:
+        found: dict[str, Any] = json.loads(_said(CHANGED, paths, f"--mapping={json.dumps(label_mapping)}")[-1])
     return found
 
 
@@ -53,20 +57,32 @@ def waiting_labels(model_name: str) -> dict[str, int]:
     """How many rows of each new label wait, the most first. Raises CalledProcessError."""
     aside = lake.waiting(model_name, lake.ASIDE)
     uris = [uri for uri in lake.find(lake.waiting(model_name)) if not uri.startswith(aside)]
-    found: dict[str, int] = json.loads(_said(WAITING, uris)[-1]) if uris else {}
+    if not uris:
+        return {}
+    with _on_disk(uris) as paths:
+        found: dict[str, int] = json.loads(_said(WAITING, paths)[-1])
     return found
 
 
-def _said(module: str, uris: Sequence[str], *options: str) -> list[str]:
-    """The lines that a program writes of some objects. Raises CalledProcessError."""
-    with _on_disk(uris) as paths:
-        command = _command(module, *options, *paths)
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=SECONDS, cwd=PROJECT)
+def _said(module: str, paths: Sequence[str], *options: str) -> list[str]:
+    """The lines that a program writes of some files. Raises CalledProcessError."""
+    command = _command(module, *options, *paths)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=SECONDS, cwd=PROJECT)
     return done.stdout.decode().splitlines()
 
 
 def _command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
+
+
+@contextmanager
+def _at_hand(uri: str) -> Iterator[list[str]]:
+    """An object's path on this machine or, if it is large, its URI."""
+    if int(lake.filesystem(uri).info(uri)["size"]) > LARGE_BYTES:
+        yield [uri]
+        return
+    with _on_disk([uri]) as paths:
+        yield paths
 
 
 @contextmanager

@@ -30,6 +30,8 @@ from plugins.console.access import (
 from plugins.console.catalogue import of_request
 
 UPLOAD = "plugins.console.train_pages.upload"
+MOST_COPIED_BYTES = 50 << 30
+"""A file is copied inside S3 while *Train* is answered, for which the webserver has two minutes."""
 
 
 def exempt_upload(app: Any) -> None:
@@ -229,7 +231,7 @@ def _pauses(*dag_ids: str) -> dict[str, Any]:
 
 def _most_bytes() -> int:
     """Of a file that a browser puts into the bucket."""
-    return min(multipart.MOST_PARTS * ConsoleSettings().part_mib * training.MIB, multipart.MOST_BYTES)
+    return min(multipart.MOST_PARTS * ConsoleSettings().part_mib * training.MIB, MOST_COPIED_BYTES)
 
 
 def _own_in_parts(draft_id: str) -> Draft:

@@ -214,10 +214,10 @@ def test_a_drift_that_is_left_starts_a_retraining_as_the_rules_of_the_daily_deci
         "the traffic of this week has drifted (labels have moved), and there are 60 new labelled rows to learn from"
     )
     assert rest(third, 41) == started, "the same task, cleared"
-    assert decisions(road) == ["wait", "label", "retrain"]
+    assert decisions(road) == ["wait", "retrain"]
     start = dag().get_task("start_retraining")
     start.render_template_fields({"ti": SimpleNamespace(xcom_pull=lambda task_ids: started), "run_id": third.run_id})
-    assert (start.trigger_run_id, start.conf) == (f"ml_pipeline_dag__{third.run_id}", started)
+    assert (start.trigger_run_id, start.conf) == (f"drift__{started['decision_id']}", started)
     assert start.skip_when_already_exists
 
 

@@ -23,6 +23,7 @@ from include.serving.prediction_log import Said, as_table, folder
 DAY = date(2026, 3, 30)
 AT = datetime(2026, 3, 30, 12, tzinfo=UTC)
 OLD = "where is my card and why is it late"
+LIST = b'{"version": "2", "prediction_id": ["a"], "label": "card"}'
 NO_TIME = b'{"prediction_id": "a", "label": "card", "version": "2", "at": "yesterday"}'
 NEW = "the parcel was left at a neighbour who is away"
 
@@ -80,7 +81,7 @@ def test_the_error_rate_is_of_answers_that_were_corrected(file_lake: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "stray", [b'{"version": "2", "prediction_id": "a", "la', b"", b"\xff\x00", b"[1]", b"{}", NO_TIME], ids=repr
+    "stray", [b'{"version": "2", "prediction_id": "a", "la', b"", b"\xff\x00", b"[1]", b"{}", LIST, NO_TIME], ids=repr
 )
 def test_a_stray_file_among_what_people_say_holds_nothing_up(file_lake: str, stray: bytes) -> None:
     lake.write_bytes(lake.feedback("m", f"labelled/date={AT:%Y-%m-%d}/stray.jsonl"), stray)

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Engine as Database
 from dev.predict import predict, texts_of
 from include import lake
 from include.registry import models
-from include.serving import batch, feedback
+from include.serving import batch, batcher, feedback
 from include.serving.__main__ import main
 from include.serving.batcher import Batcher, QueueFull
 from include.serving.engine import Tokens
@@ -419,6 +419,29 @@ def test_who_was_answered_together_is_answered_together_again() -> None:
         engine.go.set()
         await asyncio.gather(*callers)
         assert engine.batches == [4, 4]
+        task.cancel()
+
+    asyncio.run(story())
+
+
+def test_a_full_batch_is_not_kept_waiting_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "PATIENCE", 10_000)  # of some milliseconds: for ever
+
+    async def story() -> None:
+        engine: Any = _Slow()
+        batches = Batcher(20, 1_000)  # of two texts
+        tokens = Tokens([np.zeros(10, dtype=np.int32)], [False])
+        callers = [asyncio.create_task(batches.answer(engine, tokens)) for _ in range(2)]
+        await asyncio.sleep(0)
+        task = asyncio.create_task(batches.run())
+        await asyncio.sleep(0.05)
+        callers.append(asyncio.create_task(batches.answer(engine, tokens)))
+        await asyncio.sleep(0)
+        engine.go.set()
+        await asyncio.gather(*callers[:2])
+        callers.append(asyncio.create_task(batches.answer(engine, tokens)))  # two of the three that are waited for
+        await asyncio.wait_for(asyncio.gather(*callers), 30)
+        assert engine.batches == [2, 2]
         task.cancel()
 
     asyncio.run(story())
