@@ -205,7 +205,7 @@ def varlen_float32(device: str) -> str:
 
 def server(check: Check) -> None:
     """Requests of one text from 16 callers, and of 32 texts, over HTTP."""
-    from dev.bench import serving
+    from dev.bench import callers, serving
 
     before = dict(os.environ)
     folder = check.work / "serving"
@@ -216,7 +216,7 @@ def server(check: Check) -> None:
         texts = [str(text) for text in check.texts.train["text"][:500]]
         with serving.started(serving.sides(folder, onnx=False)["ours"], environment, folder / "log") as port:
             for per_request in (1, 32):
-                load = serving.Load(port, texts, per_request)
+                load = callers.Load(port, texts, per_request)
                 load.run(2, 8)
                 seconds, took = load.run(16, 32 if check.tiny else 2_000 // (1 if per_request == 1 else 8))
                 check.add(

@@ -16,7 +16,7 @@ def render(found: Mapping[str, Any]) -> str:
             "# The model server, measured",
             "",
             f"`{found['command']}` wrote this page and `.local/serving.json`, which has every sample. {found['when']}, "
-            f"{machine}; load average {', '.join(map(str, found['load']))}; {found['rounds']} rounds of "
+            f"{machine}; load average {', '.join(map(str, found['load']))}; rounds: {found['rounds']}, of "
             f"{found['requests']} requests of one short text for each number of callers (an eighth with 32 texts, a "
             "quarter with long texts).",
             "",
