@@ -19,7 +19,6 @@ from typing import IO, Any
 
 from dev.month.clock import follow
 from dev.state import REPOSITORY
-from include.orchestration.warehouse import warehouse
 
 DAGS = REPOSITORY / "dags"
 STOP_SECONDS = 10.0
@@ -150,6 +149,7 @@ def _force_bad_champion() -> dict[str, Any]:
 
     from include import lake
     from include.orchestration import watching
+    from include.orchestration.warehouse import warehouse
     from include.registry import models, promotion
     from include.registry.ledger import Entry
     from include.settings import settings

@@ -44,6 +44,12 @@ def test_the_month_is_the_last_four_whole_weeks(today: date) -> None:
     assert len(plan.WATCHED_BY_DAG) >= stories.LEAST_DAG_DAYS
 
 
+def test_airflow_is_imported_when_the_months_stack_is_known_and_not_before() -> None:
+    code = "import sys, dev.month.demo; print('airflow' in sys.modules)"
+    asked = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert asked.stdout == "False\n", "it would keep the database that it was configured with by then"
+
+
 def test_nobody_writes_a_text_twice() -> None:
     messages = Messages()
     english = messages.draw(3_000)
