@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from include.training.batches import PaddedBatches
+from include.training.batches import Batch, PaddedBatches
 from include.training.fast import hardware, packing, prepare, probing
+from include.training.fast.first_token import compute_first_tokens_only
 from include.training.fast.gpu import BFloat16LayerNorm, accelerate
 from include.training.fast.packing import PackedBatches
 from include.training.fast.sampling import WINDOW, SortedInWindows
@@ -36,6 +38,51 @@ def test_each_machine_gets_the_batches_that_suit_it(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(probing, "bfloat16_is_quick", lambda device: False)
     old_card = prepare(classifier("bert", tmp_path), "cuda")
     assert (old_card.batches, old_card.bfloat16) == ("sorted", False)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta"])
+def test_of_the_last_layer_no_more_is_computed_than_the_head_reads(family: str, tmp_path: Path) -> None:
+    model = classifier(family, tmp_path).eval()
+    collate = PaddedBatches(model.get_input_embeddings().padding_idx or 0)
+    before, seen = _gradients(model, collate(ROWS)), []
+    encoder = model.base_model.encoder
+    for layer in encoder.layer:
+        layer.output.register_forward_hook(lambda module, inputs, found: seen.append(found.shape[1]))
+    for _ in range(2):  # a model that is prepared again is left as it is
+        compute_first_tokens_only(model)
+    after = _gradients(model, collate(ROWS))
+    assert seen[-2:] == [14, 1]
+    for name, gradient in before.items():
+        torch.testing.assert_close(after[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "albert", "mean-pooled bert"])
+def test_a_model_whose_head_reads_more_or_that_has_another_layout_computes_all(family: str, tmp_path: Path) -> None:
+    model = classifier(family, tmp_path).eval()
+    before = _gradients(model, PaddedBatches(0)(ROWS))
+    compute_first_tokens_only(model)
+    after = _gradients(model, PaddedBatches(0)(ROWS))
+    for name, gradient in before.items():
+        torch.testing.assert_close(after[name], gradient, atol=0, rtol=0)
+
+
+def test_a_head_that_reads_other_tokens_keeps_them(tmp_path: Path) -> None:
+    model = classifier("bert", tmp_path).eval()
+    model.bert.pooler.forward = lambda hidden: hidden.mean(1)
+    before = _gradients(model, PaddedBatches(0)(ROWS))
+    compute_first_tokens_only(model)
+    after = _gradients(model, PaddedBatches(0)(ROWS))
+    assert all(torch.equal(after[name], gradient) for name, gradient in before.items())
+
+
+def _gradients(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    """Of each weight, and the logits."""
+    model.zero_grad()
+    logits = model(**batch).logits
+    torch.nn.functional.cross_entropy(logits, batch["labels"]).backward()  # type: ignore[no-untyped-call]
+    return {"logits": logits.detach()} | {
+        name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None
+    }
 
 
 def test_the_switch_leaves_a_model_as_transformers_has_it(
@@ -85,20 +132,10 @@ def test_the_order_is_that_of_seed_and_epoch() -> None:
 )
 def test_the_probe_sees_what_a_kernel_does_wrong(change: object, what: str, tmp_path: Path) -> None:
     model = classifier("bert", tmp_path)
-    padded = PaddedBatches(0)
-
-    def wrong(rows: object) -> object:
-        handle.append(model.classifier.register_forward_hook(lambda module, inputs, found: change(found)))  # type: ignore[operator]
-        return padded(rows)  # type: ignore[arg-type]
-
-    def right(rows: object) -> object:
-        while handle:
-            handle.pop().remove()
-        return padded(rows)  # type: ignore[arg-type]
-
-    handle: list[torch.utils.hooks.RemovableHandle] = []
-    assert probing.difference(model, padded, padded) == 0
-    assert probing.difference(model, wrong, right) > packing.PROBE_TOLERANCE, what  # type: ignore[arg-type]
+    right = probing.probe(model, PaddedBatches(0))
+    assert right.apart(probing.probe(model, PaddedBatches(0))) == 0
+    model.classifier.register_forward_hook(lambda module, inputs, found: change(found))  # type: ignore[operator]
+    assert probing.probe(model, PaddedBatches(0)).apart(right) > probing.TOLERANCE, what
 
 
 def test_a_step_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
@@ -107,7 +144,7 @@ def test_a_step_that_gives_no_numbers_is_refused(tmp_path: Path) -> None:
         lambda module, inputs, found: found * float("nan") if module.training else found
     )
     with pytest.raises(ValueError, match="no numbers"):
-        probing.difference(model, PaddedBatches(0), PaddedBatches(0))
+        probing.require_numbers_in_training(model, PaddedBatches(0))
 
 
 def test_a_model_that_packs_was_probed_with_a_long_text(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ piece gains:
 
 - sampling: texts of like lengths share a batch
 - vocabulary: only the word vectors that the data use are trained
+- first_token: the last layer is computed for the token that the head reads
 - packing: batches without padding, on the GPU
 - gpu: layer norms in bfloat16, and compiled layers for long jobs
 - openvino: models that answer for long on a CPU are compiled by it
@@ -21,6 +22,7 @@ import torch
 
 from include.settings import settings
 from include.training.batches import Collator, padded_batches
+from include.training.fast.first_token import compute_first_tokens_only
 from include.training.fast.gpu import accelerate
 from include.training.fast.hardware import keep_freed_memory
 from include.training.fast.openvino import compile_to_score
@@ -62,6 +64,9 @@ def prepare(model: Any, device: str, tokens: int = 0) -> Prepared:
     bfloat16 = computes_in_bfloat16(model, device)
     packed = packed_batches(model) if bfloat16 and device == "cuda" else None
     if packed is None:
+        compute_first_tokens_only(model)
+        if device == "cpu":  # where torch's fused attention knows no dropout, and takes a longer way with it
+            model.set_attn_implementation("eager")
         return Prepared(model, padded_batches(model), bfloat16, sorted_by_length=True)
     return Prepared(model, packed, bfloat16, layers=accelerate(model, tokens))
 
@@ -72,13 +77,16 @@ def prepare_to_score(
     """What answers as a trained classifier does, and sooner: the quickest first, after it what decides its close calls.
 
     Args:
-        model: A transformers sequence classifier, on the CPU. It stays as it is, and decides what is still close.
+        model: A transformers sequence classifier, on the CPU. Its answers stay what they are, and decide what is still
+            close.
         device: The type of device that the others are to run on: cpu or cuda.
         compiled: Whether it is going to answer for so long that seconds of compiling are worth it.
         precisions: In which a model that was compiled before is the quickest on this machine. None: it is tried.
     """
     if not settings().fast:
         return []
+    if device == "cpu":
+        compute_first_tokens_only(model)
     usual = _encoder_in_bfloat16(model, device) if not precisions and computes_in_bfloat16(model, device) else None
     if compiled and device == "cpu" and (found := compile_to_score(model, usual.model if usual else model, precisions)):
         return [Prepared(one, padded_batches(model), one.bfloat16, sorted_by_length=True) for one in found]

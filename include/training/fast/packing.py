@@ -26,13 +26,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from include.training.batches import Batch, Collator, Row, labels_of, padded_batches
-from include.training.fast.probing import difference
+from include.training.fast.probing import TOLERANCE, probe, require_numbers_in_training
 from include.training.layout import encoder_of, first_position, pools_itself
 
 logger = logging.getLogger(__name__)
 
 ATTENTION = "packed"
-PROBE_TOLERANCE = 1e-3  # of the largest number; rounding is a hundred times smaller, texts that see each other larger
 
 
 @dataclass(frozen=True)
@@ -159,11 +158,13 @@ def _enable(model: Any) -> str:
         model.set_attn_implementation(ATTENTION)
         if not _uses(model, ATTENTION):
             raise ValueError("its attention is its own, not one of transformers' AttentionInterface")
-        apart = difference(model, PackedBatches(first_position(model)), padded_batches(model))
+        packed = PackedBatches(first_position(model))
+        apart = probe(model, packed).apart(probe(model, padded_batches(model)))
+        require_numbers_in_training(model, packed)
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, StopIteration) as error:
         reason = f"{type(model).__name__} does not run packed: {type(error).__name__} {error}"
     else:
-        if apart <= PROBE_TOLERANCE:
+        if apart <= TOLERANCE:
             return ""
         reason = f"packed logits or gradients of {type(model).__name__} differ by {100 * apart:.1g} %"
     if handle is not None:

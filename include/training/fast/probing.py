@@ -4,6 +4,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,30 +15,43 @@ from include.training.layout import position_limit
 
 logger = logging.getLogger(__name__)
 
+TOLERANCE = 1e-3  # of the largest number; rounding is a hundred times smaller, texts that see each other larger
 LENGTHS = (5, 2, 7, 96)  # tokens: two short ones beside each other, and one that no kernel for short texts takes
 
 
-def difference(model: Any, one: Collator, other: Collator) -> float:
-    """How far a model's logits and gradients lie apart in two kinds of batches, as a share of the largest number.
-
-    Dropout is off for what is compared. With it, as in training, one more step is tried, which has to give numbers.
+@dataclass(frozen=True)
+class Probe:
+    """What a model makes of the probe texts without dropout.
 
     Args:
-        model: On the CPU; its gradients are cleared.
-        one: Collates the probe texts.
-        other: Likewise.
+        logits: (texts, labels) float32.
+        gradients: Of the word vectors, to which those of every layer contribute.
+    """
+
+    logits: torch.Tensor
+    gradients: torch.Tensor
+
+    def apart(self, other: "Probe") -> float:
+        """How far two lie apart, as a share of the largest number."""
+        return max(_apart(self.logits, other.logits), _apart(self.gradients, other.gradients))
+
+
+def probe(model: Any, collate: Collator) -> Probe:
+    """Tries a model, on the CPU, on some texts in one kind of batches."""
+    with _mode(model, training=False):
+        return Probe(*_answers(model, collate(probe_rows(model))))
+
+
+def require_numbers_in_training(model: Any, collate: Collator) -> None:
+    """Tries one more step, with dropout.
 
     Raises:
-        ValueError: in training a gradient is no number.
+        ValueError: a gradient is no number.
     """
-    rows = probe_rows(model)
-    with _mode(model, training=False):
-        (found, gradients), (expected, others) = _answers(model, one(rows)), _answers(model, other(rows))
     with _mode(model, training=True), torch.random.fork_rng(devices=()):
-        _, trained = _answers(model, one(rows))
+        _, trained = _answers(model, collate(probe_rows(model)))
     if not trained.isfinite().all():
         raise ValueError("a step of training gives gradients that are no numbers")
-    return max(_apart(found, expected), _apart(gradients, others))
 
 
 def computes_in_bfloat16(model: Any, device: str) -> bool:
@@ -48,8 +62,8 @@ def computes_in_bfloat16(model: Any, device: str) -> bool:
     if not bfloat16_is_quick(device):
         return False
     try:
-        with _mode(model, training=False), torch.autocast("cpu", torch.bfloat16):
-            _, gradients = _answers(model, padded_batches(model)(probe_rows(model)))
+        with torch.autocast("cpu", torch.bfloat16):
+            gradients = probe(model, padded_batches(model)).gradients
     except (RuntimeError, ValueError, TypeError) as error:
         logger.info("float32, because %s does not run in bfloat16: %s", type(model).__name__, error)
         return False
