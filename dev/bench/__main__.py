@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -99,14 +100,16 @@ def _bench(options: argparse.Namespace, plan: Plan, recipe: Recipe, work: Path) 
     # A server's tables are there before a job comes; here they are made before any clock runs.
     subprocess.run([sys.executable, "-m", "mlflow", "db", "upgrade", mlflow], check=True, capture_output=True)
     ours = Ours(model, recipe, mlflow)
+    texts = data.load(options.data, options.test)
     return training.Bench(
-        texts=data.load(options.data, options.test),
+        texts=texts,
         plan=plan,
         baseline=Baseline(model, recipe, options.script),
         ours=ours,
         ours_plain=replace(ours, model=without_mean_pooling(model, work / "plain-model")),
         work=work,
         tell=tell,
+        mean_tokens=mean(data.token_lengths(texts.train["text"], model, recipe.max_length)),
     )
 
 

@@ -2,26 +2,34 @@
 
 ``python -m dev.bench.answers ours|pipeline|leaders model texts.json answers.json [batch size]``
 
-What is timed is the whole call, loading the model included and imports excluded, on both sides.
+What is timed is the whole call, loading the model included and imports excluded, on both sides; and how long it took
+until the first texts, with nothing known of the others, had their labels.
 """
 # Each side imports its own: what a project's package sets up for torch must neither help nor harm the other.
 
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 MAX_LENGTH = 128
+FIRST = 100  # texts
 
 
 def ours(model: str, texts: list[str]) -> dict[str, Any]:
     """include.training.scoring."""
-    from include.training.scoring import score
+    from include.training.scoring import Scorer
 
     began = time.perf_counter()
-    scores = score(model, texts)
-    return {"labels": scores.predicted, "seconds": time.perf_counter() - began}
+    scorer = Scorer(model)
+
+    def labels(some: list[str]) -> list[str]:
+        best = scorer.probabilities(scorer.tokenize(some)).argmax(-1)
+        return [scorer.labels[index] for index in best]
+
+    return _in_two_calls(labels, texts, began)
 
 
 def pipeline(model: str, texts: list[str], batch_size: int | None) -> dict[str, Any]:
@@ -30,8 +38,19 @@ def pipeline(model: str, texts: list[str], batch_size: int | None) -> dict[str, 
 
     batching = {} if batch_size is None else {"batch_size": batch_size}
     began = time.perf_counter()
-    answers = pipeline("text-classification", model=model)(texts, truncation=True, max_length=MAX_LENGTH, **batching)
-    return {"labels": [answer["label"] for answer in answers], "seconds": time.perf_counter() - began}
+    classify = pipeline("text-classification", model=model)
+
+    def labels(some: list[str]) -> list[str]:
+        return [answer["label"] for answer in classify(some, truncation=True, max_length=MAX_LENGTH, **batching)]
+
+    return _in_two_calls(labels, texts, began)
+
+
+def _in_two_calls(labels: Callable[[list[str]], list[str]], texts: list[str], began: float) -> dict[str, Any]:
+    first = labels(texts[:FIRST])
+    took = time.perf_counter() - began
+    rest = labels(texts[FIRST:]) if len(texts) > FIRST else []
+    return {"labels": first + rest, "first": took, "seconds": time.perf_counter() - began}
 
 
 def leaders(model: str, texts: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The labelled texts of the benchmark, in the layouts that both sides read."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +74,11 @@ def token_lengths(texts: pd.Series, model: Path, max_length: int) -> list[int]:
     tokenizer.enable_truncation(max_length)
     encoded = tokenizer.encode_batch(list(texts))
     return [len(text.ids) for text in encoded]
+
+
+def repeated(texts: list[str], count: int) -> list[str]:
+    """So many texts, from the beginning again if there are fewer."""
+    return (texts * math.ceil(count / len(texts)))[:count]
 
 
 def _shuffled(rows: pd.DataFrame) -> pd.DataFrame:

@@ -142,11 +142,12 @@ def training(check: Check) -> None:
                 launch = candidate.launch(rows, folder, folder, arguments)
             done = run(launch, folder)
             layers = candidate.result(launch)["extra"]["layers"] if isinstance(candidate, Ours) else "eager"
-            pace = done.steps * candidate.recipe.batch_size / done.step_seconds if done.step_seconds else 0.0
+            tokens = done.tokens / done.step_seconds if done.step_seconds else 0.0
+            pace = tokens / mean(lengths)
             share = pace * operations(lengths, config) / len(lengths) / rate
             check.add(
                 "training",
-                **{"texts": name, "side": side, "texts/s": round(pace), "tokens/s": round(pace * mean(lengths))},
+                **{"texts": name, "side": side, "texts/s": round(pace), "tokens/s": round(tokens)},
                 **{"MFU": round(share, 3), "timed steps": done.steps, "first step after": f"{done.first_step:.0f} s"},
                 layers=layers,
             )
@@ -162,7 +163,7 @@ def scoring(check: Check) -> None:
     folder = check.work / "classifier"
     for part in build_classifier(str(get_model_path()), [f"label {n}" for n in range(LABELS)], "MiniLM"):
         part.save_pretrained(folder)
-    texts = repeated(list(check.texts.train["text"]), 200 if check.tiny else 10_000)
+    texts = data.repeated(list(check.texts.train["text"]), 200 if check.tiny else 10_000)
     began = time.perf_counter()
     scorer = Scorer(str(folder))
     scorer.probabilities(scorer.tokenize(texts[:100]))
@@ -181,11 +182,6 @@ def scoring(check: Check) -> None:
         **{"texts/s": round(len(texts) / seconds), "first 100 after": f"{first:.1f} s"},
         **{"labels as float32": f"{same:.2%} of {len(some)}", "float32 varlen": varlen_float32(check.device)},
     )
-
-
-def repeated(texts: list[str], count: int) -> list[str]:
-    """So many texts, from the beginning again if there are fewer."""
-    return (texts * math.ceil(count / len(texts)))[:count]
 
 
 def varlen_float32(device: str) -> str:

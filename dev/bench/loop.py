@@ -28,6 +28,8 @@ class Pieces:
     sampling: bool = True
     vocabulary: bool = True
     bfloat16: bool = True  # where the machine is quick at it
+    first_token: bool = True
+    eager: bool = True  # attention, not SDPA
     tokens_per_batch: int = 0  # in place of so many texts; 0: as the trainer does it
 
 
@@ -77,6 +79,11 @@ class Loop:
         self._rows, self._batch_size, self._pieces, self._device = rows, batch_size, pieces, device
         model, _ = build_classifier(str(base), rows.names, str(base))
         prepared = prepare(model, device, int(rows.lengths.sum()))
+        if not pieces.first_token:
+            for module in model.modules():
+                module._forward_pre_hooks.clear()
+        if not pieces.eager and device == "cpu":
+            model.set_attn_implementation("sdpa")
         self.bfloat16 = prepared.bfloat16 and pieces.bfloat16
         self._ids = rows.ids
         if pieces.vocabulary:

