@@ -58,7 +58,7 @@ def without() -> list[Variant]:
         Variant("texts of like lengths share a batch (`sampling`)", Pieces(sampling=False), _lines("sampling.py")),
         Variant("word vectors that occur only (`vocabulary`)", Pieces(vocabulary=False), _lines("vocabulary.py")),
         Variant(
-            "the last layer for the token that is read (`first_token`)",
+            "the last layer of the token that is read (`first_token`)",
             Pieces(first_token=False),
             _lines("first_token.py"),
         ),
