@@ -13,6 +13,7 @@ from include.orchestration.production import road_to_production
 from include.orchestration.timetable import own_run_ids
 from include.orchestration.watch_sensor import ChampionSensor
 
+ETL_DAYS = timedelta(days=2)  # a run of weekly_etl takes no longer
 DECISION = "ti.xcom_pull(task_ids='drift_is_left')"
 
 
@@ -37,7 +38,7 @@ rules of `data_validation_dag` say otherwise: its cool-down, its month's retrain
 """,
 )
 def ml_pipeline_dag() -> None:
-    check_new_data = EtlSensor(task_id="check_new_data", poke_interval=30, timeout=timedelta(days=1).total_seconds())
+    check_new_data = EtlSensor(task_id="check_new_data", poke_interval=30, timeout=ETL_DAYS.total_seconds())
 
     @task
     def validate_data(dag_run: Any = None, params: Any = None) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 Each day the last 3, 7, 14 and 28 days are compared with the reference: the label mix as a whole, each label, and each
 measure (confidence, length). Every test gets an equal part of the false alarms that are allowed in a day. By the union
 bound, and because expectations add up whatever depends on what, the expected number of false alarms in a year is then
-at most the stated one, for any traffic, if each single test keeps its level (docs/monitoring.md has where that was
-missed). For that three things are counted that a plain two-sample test takes for nothing, and that make it alarm every
-week:
+at most the stated one, for any traffic, if each single test keeps its level (measured in docs/monitoring.md). For that
+three things are counted that a plain two-sample test takes for nothing, and that make it alarm every week:
 
 - the reference is a sample, too;
 - days have ups and downs of their own, beyond those of drawing texts (quasi-likelihood: McCullagh and Nelder,
   Generalized Linear Models, 2nd ed., section 4.5), which are estimated from the reference's days and shrunk, label by
   label, towards a prior (moderated t: Smyth 2004, doi:10.2202/1544-6115.1027);
-- one day's ups and downs last into the next.
+- one day's ups and downs last into the next. How long is seen in each day's difference from the same weekday a week
+  before (seasonal differences: Box, Jenkins, Reinsel and Ljung, Time Series Analysis, 5th ed., chapter 9).
 
 No single day alarms: without its oddest day a window has to stand out still.
 """
@@ -25,9 +25,9 @@ import numpy as np
 from include.monitoring.days import Days, Floats
 
 WINDOWS = (3, 7, 14, 28)
-LEAST_DAYS = 7
+LEAST_DAYS = WEEK = 7
 DAYS_A_YEAR = 365.0
-PRIOR_LASTING, PRIOR_PAIRS = 0.75, 40.0  # correlation of a day's ups and downs with the next day's
+PRIOR_LASTING, PRIOR_PAIRS = 0.7, 20.0  # correlation of a day's ups and downs with the next day's
 LEAST_LASTING, MOST_LASTING = 0.3, 0.9
 PRIOR_DAYS = 4.0
 PRIOR_LABEL_SPREAD = 0.15  # a label's share is that much larger or smaller on one day than on another
@@ -124,17 +124,20 @@ class Reference:
 
     @cached_property
     def lasting(self) -> float:
-        """How much a day's ups and downs are like the next day's, as far as drawing texts lets it be seen."""
+        """How much a day's ups and downs are like the next day's, as far as drawing texts lets it be seen.
+
+        It is seen in what has changed since the same weekday: in the days themselves, their weekdays hide it.
+        """
         residuals = _root_residuals(self.days.label_sums, self.days.texts[:, None] * self.shares)
-        days = len(residuals)
-        beyond = float((residuals**2 - self.thinness).sum()) / (days - 1)
-        seen = beyond / max(float((residuals**2).sum()) / (days - 1), 1e-12)
+        changes = residuals[WEEK:] - residuals[:-WEEK]
+        pairs = max(len(changes) - 1, 0)
+        squares = float((changes**2).sum()) / max(len(changes), 1)
+        beyond = squares - 2 * float(self.thinness.sum())
         if beyond <= 0:
             return PRIOR_LASTING
-        # Taking the mean of few days away takes 1 / days and some of the correlation with it.
-        found = float((residuals[1:] * residuals[:-1]).sum()) / (days - 1) / beyond + 3 / days
-        pairs = seen**2 * (days - 1) * self.dense_freedom
-        lasting = (pairs * found + PRIOR_PAIRS * PRIOR_LASTING) / (pairs + PRIOR_PAIRS)
+        found = float((changes[1:] * changes[:-1]).sum()) / max(pairs, 1) / beyond
+        told = (beyond / squares) ** 2 * pairs * self.dense_freedom
+        lasting = (told * found + PRIOR_PAIRS * PRIOR_LASTING) / (told + PRIOR_PAIRS)
         return float(np.clip(lasting, LEAST_LASTING, MOST_LASTING))
 
     @cached_property

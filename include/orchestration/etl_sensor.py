@@ -6,25 +6,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.models import DagModel, DagRun
-from airflow.sensors.base import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow.utils.session import create_session
 from airflow.utils.state import State
 from asgiref.sync import sync_to_async
 
+from include.orchestration.waiting_sensor import WaitingSensor
+
 ETL = "weekly_etl"
 
 
-class EtlSensor(BaseSensorOperator):
+class EtlSensor(WaitingSensor):
     """Waits, without a worker, until no run of ``weekly_etl`` is due or unfinished, then looks whether anything is new.
 
     Runs by hand are waited for, too. If the ETL is paused or has no sources, nothing is waited for; if its run has
-    failed, what came otherwise is still there to be trained on. The run's own time-out ends it.
+    failed, what came otherwise is still there to be trained on.
     """
-
-    def __init__(self, *, deferrable: bool = True, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.deferrable = deferrable
 
     def execute(self, context: Any) -> dict[str, Any]:
         """What is new. Skips the run if nothing is."""
@@ -32,12 +29,8 @@ class EtlSensor(BaseSensorOperator):
 
         if ahead := etl_ahead():
             self.log.info("waiting for %s", ahead)
-            self.defer(trigger=EtlTrigger(self.poke_interval), method_name="execute_complete")
+            self.wait(context, EtlTrigger(self.poke_interval), ahead)
         return pipeline_steps.check_new_data(context["dag_run"])
-
-    def execute_complete(self, context: Any, event: Any = None) -> dict[str, Any]:
-        """Looks again: another run may have begun."""
-        return self.execute(context)
 
 
 class EtlTrigger(BaseTrigger):

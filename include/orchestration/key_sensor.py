@@ -15,9 +15,9 @@ from botocore.exceptions import ClientError, ParamValidationError
 
 from include import lake
 from include.datasets.names import is_debris
+from include.orchestration.waiting_sensor import TIMED_OUT
 from include.settings import settings
 
-TIMED_OUT = "Trigger/execution timeout"  # how the scheduler says that a deferred task's timeout has passed
 # No waiting and no second try mends these. By the code that S3 answers; a HEAD has no body, so only its status.
 REFUSALS = {
     "NoSuchBucket": "there is no such bucket",

@@ -6,17 +6,16 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.models import DagRun, TaskInstance
-from airflow.sensors.base import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from asgiref.sync import sync_to_async
 from sqlalchemy.orm import aliased
 
-from include.orchestration.key_sensor import TIMED_OUT
+from include.orchestration.waiting_sensor import WaitingSensor
 
 
-class TurnSensor(BaseSensorOperator):
+class TurnSensor(WaitingSensor):
     """Lets one run of its DAG past at a time, in the order in which they had their data.
 
     A run goes on if no other running run has gone on, and none had its data earlier (the end of the task ``after``,
@@ -25,9 +24,9 @@ class TurnSensor(BaseSensorOperator):
     has had its turn. It waits for as long as it takes; the run's own time-out ends it.
     """
 
-    def __init__(self, *, after: str, deferrable: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *, after: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.after, self.deferrable = after, deferrable
+        self.after = after
 
     def execute(self, context: Any) -> None:
         """Ends if it is this run's turn, else waits for it without a worker."""
@@ -45,18 +44,8 @@ class TurnSensor(BaseSensorOperator):
                 poke_interval=self.poke_interval,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
+            timeout=timedelta(seconds=self.timeout),  # then it looks again, and goes on waiting
         )
-
-    def execute_complete(self, context: Any, event: Any = None) -> None:
-        """Looks again: another run may have been quicker."""
-        self.execute(context)
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
-        """Goes on waiting after the time-out that every sensor has to have."""
-        if next_method == "__fail__" and (next_kwargs or {}).get("error") == TIMED_OUT:
-            return self.execute(context)
-        return super().resume_execution(next_method, next_kwargs, context)
 
 
 class TurnTrigger(BaseTrigger):

@@ -12,7 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from include import lake
 from include.orchestration.defaults import AWS
-from include.orchestration.key_sensor import TIMED_OUT, DataKeySensor
+from include.orchestration.key_sensor import DataKeySensor
+from include.orchestration.waiting_sensor import TIMED_OUT
 from include.settings import settings
 
 LONGEST_RUN = timedelta(days=1)

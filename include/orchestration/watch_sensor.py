@@ -5,23 +5,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.exceptions import AirflowFailException, AirflowSkipException
-from airflow.sensors.base import BaseSensorOperator
 from airflow.triggers.temporal import DateTimeTrigger
 
+from include.orchestration.waiting_sensor import WaitingSensor
+
+LONGEST_WATCH = timedelta(days=1)  # of BERT_WATCH_MINUTES and BERT_CANARY_MINUTES, counted from before the sensor began
 MOST_FAILED_LOOKS = 30
 """Tries of a sensor: a store that is away for an hour does not end a watch."""
 
 
-class WatchSensor(BaseSensorOperator):
+class WatchSensor(WaitingSensor):
     """Looks, and waits in the triggerer until it is time to look again.
 
     A look that fails, because a store does not answer, is a failed try: the next one looks again.
     """
 
-    def __init__(self, *, deferrable: bool = True, **kwargs: Any) -> None:
-        arguments = {"retries": MOST_FAILED_LOOKS, "timeout": timedelta(days=1).total_seconds()} | kwargs
-        super().__init__(**arguments)
-        self.deferrable = deferrable
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**({"retries": MOST_FAILED_LOOKS, "timeout": LONGEST_WATCH.total_seconds()} | kwargs))
 
     def look(self, context: Any) -> str | datetime:
         """What became of what is watched, in words, or when to look again."""
@@ -40,15 +40,10 @@ class WatchSensor(BaseSensorOperator):
         except (promotion.PromotionRefused, smoke.SmokeTestFailed) as error:
             raise AirflowFailException(f"it failed, and is champion still: {error}") from error
         if isinstance(found, datetime):
-            self.defer(trigger=DateTimeTrigger(moment=found), method_name="execute_complete")
-            raise AssertionError("unreachable")
+            self.wait(context, DateTimeTrigger(moment=found), "the end of the watch")
         run = context["dag_run"]
         notes.add_to_note(run.dag_id, run.run_id, plain(found))
         return found
-
-    def execute_complete(self, context: Any, event: Any = None) -> str:
-        """Looks again."""
-        return self.execute(context)
 
 
 class CanarySensor(WatchSensor):

@@ -160,8 +160,9 @@ def test_the_weeks_etl_is_waited_for_whoever_started_it(etl: Any) -> None:
     assert etl_sensor.etl_ahead() == "the run manual__by-hand of weekly_etl"
     sensor = dag().get_task("check_new_data")
     with pytest.raises(TaskDeferred) as deferred:
-        sensor.execute({})
+        sensor.execute({"ti": SimpleNamespace(start_date=now - timedelta(hours=47))})
     assert deferred.value.trigger.serialize()[1] == {"poke_interval": 30}
+    assert deferred.value.timeout <= timedelta(hours=1), "no run of the ETL takes longer than two days"
     etl(due=now - timedelta(minutes=1), paused=True)
     assert etl_sensor.etl_ahead() == "", "what is paused does not go on"
 

@@ -134,6 +134,25 @@ def test_a_champion_that_somebody_has_set_in_mlflow_is_entered_and_watched_like_
     assert registry.aliases()["champion"] == good
 
 
+def test_a_move_by_hand_is_watched_while_it_is_young_and_not_anew_where_its_runs_are_gone(
+    registry: Registry, engine: Engine
+) -> None:
+    DagBag(DAGS / "watch_champion.py", include_examples=False).sync_to_db()
+    version = registry.train()
+    models.point(registry.name, models.CHAMPION, version)
+
+    def watched_anew() -> bool:
+        watching.notice(registry.name, engine)
+        with create_session() as session:
+            begun = session.query(DagRun).filter(DagRun.run_id.startswith(f"watch__{registry.name}__{version}__"))
+            return begun.delete(synchronize_session=False) == 1
+
+    assert watched_anew()
+    assert watched_anew(), "as in an Airflow whose database is new"
+    with deployment(BERT_WATCH_MINUTES="0.0001"):
+        assert not watched_anew(), "it has held"
+
+
 def test_a_promotion_stands_where_nobody_can_watch_it(
     registry: Registry, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,8 +13,8 @@ from airflow.utils.db import initdb
 from airflow.utils.module_loading import import_string
 from airflow.utils.session import create_session
 
-from include.orchestration.key_sensor import TIMED_OUT
 from include.orchestration.turn_sensor import TurnSensor, run_ahead
+from include.orchestration.waiting_sensor import TIMED_OUT
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

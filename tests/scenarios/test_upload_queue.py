@@ -29,7 +29,8 @@ from airflow.exceptions import AirflowException, AirflowSkipException, TaskDefer
 from airflow.utils import timezone
 from airflow.utils.module_loading import import_string
 
-from include.orchestration.upload_sensor import TIMED_OUT, upload_sensor
+from include.orchestration.upload_sensor import upload_sensor
+from include.orchestration.waiting_sensor import TIMED_OUT
 from include.settings import settings
 from include.uploads import claims
 from tests.scenarios.conftest import Bucket, claimed, serving, wait

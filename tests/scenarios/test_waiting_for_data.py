@@ -11,9 +11,10 @@ from airflow.utils import timezone
 from airflow.utils.module_loading import import_string
 from botocore.exceptions import ClientError
 
-from include.orchestration.key_sensor import TIMED_OUT, DataKeySensor, TrainingDataSensor
+from include.orchestration.key_sensor import DataKeySensor, TrainingDataSensor
 from include.orchestration.params import data_bucket, data_pattern, training_params
 from include.orchestration.upload_sensor import upload_sensor
+from include.orchestration.waiting_sensor import TIMED_OUT
 from tests.scenarios.conftest import Bucket
 
 

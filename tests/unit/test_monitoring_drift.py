@@ -1,5 +1,7 @@
 """The drift test: what it alarms at, what it does not, and what it says."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -12,14 +14,23 @@ MIX = np.array([0.4, 0.3, 0.2, 0.1])
 
 
 class Traffic:
-    """Answers of a champion that is right nine times of ten, to texts whose labels go up and down from day to day."""
+    """Answers of a champion that is right nine times of ten, to texts whose labels go up and down from day to day.
 
-    def __init__(self, seed: int, texts: int = 500, ups_and_downs: float = 0.1) -> None:
+    ``lasting`` is how much a day's ups and downs are like the next day's, ``weekdays`` how much weekdays differ.
+    """
+
+    def __init__(
+        self, seed: int, texts: int = 500, ups_and_downs: float = 0.1, lasting: float = 0.0, weekdays: float = 0.0
+    ) -> None:
         self.dice = np.random.default_rng(seed)
-        self.texts, self.ups_and_downs = texts, ups_and_downs
+        self.texts, self.ups_and_downs, self.lasting = texts, ups_and_downs, lasting
+        self.weekdays = itertools.cycle(self.dice.normal(0, weekdays, (7, len(MIX))))
+        self.up = self.dice.normal(0, ups_and_downs, len(MIX))
 
     def day(self, moved: float = 0.0, unsure: float = 0.0, longer: float = 0.0) -> Days:
-        mix = MIX * np.exp(self.dice.normal(0, self.ups_and_downs, len(MIX)))
+        new = self.dice.normal(0, self.ups_and_downs, len(MIX))
+        self.up = self.lasting * self.up + np.sqrt(1 - self.lasting**2) * new
+        mix = MIX * np.exp(next(self.weekdays) + self.up)
         mix = (1 - moved) * mix / mix.sum() + moved * np.array([0, 0, 0, 1])
         true = self.dice.choice(len(MIX), self.texts, p=mix)
         sure = np.where(self.dice.random(self.texts) < unsure, 0.4, self.dice.uniform(0.85, 0.99, self.texts))
@@ -38,7 +49,8 @@ def alarms(traffic: Traffic, reference: Reference, days: int, **change: float) -
 def test_two_thousand_days_without_a_drift_give_at_most_one_false_alarm_a_year() -> None:
     alarmed = days = 0
     for seed in range(6):
-        traffic = Traffic(seed, texts=(100, 500, 3_000)[seed % 3], ups_and_downs=(0.05, 0.2)[seed % 2])
+        lively = {"ups_and_downs": 0.25, "lasting": 0.7, "weekdays": 0.2}
+        traffic = Traffic(seed, (100, 500, 3_000)[seed % 3], **({"ups_and_downs": 0.05}, lively)[seed % 2])
         reference = Reference(traffic.days(28))
         seen = traffic.days(340 + 28)
         for end in range(28, 368):
@@ -82,10 +94,20 @@ def test_one_odd_day_is_no_drift() -> None:
 
 def test_lively_days_are_not_taken_for_a_drift_that_calm_days_would_show() -> None:
     calm, lively = Traffic(4, ups_and_downs=0.02), Traffic(4, ups_and_downs=0.4)
-    moved = Traffic(5, ups_and_downs=0.02).days(7, moved=0.15)
+    moved = Traffic(5, ups_and_downs=0.02).days(7, moved=0.1)
     by_calm, by_lively = (assess(Reference(traffic.days(28)), moved) for traffic in (calm, lively))
     assert any(one.alarms for one in by_calm)
     assert not any(one.alarms for one in by_lively)
+
+
+def test_how_long_ups_and_downs_last_is_seen_whatever_weekdays_do() -> None:
+    def seen(lasting: float, weekdays: float) -> float:
+        worlds = [Traffic(seed, 2_000, 0.25, lasting, weekdays) for seed in range(20)]
+        return float(np.mean([Reference(one.days(28)).lasting for one in worlds]))
+
+    assert seen(0.3, 0.0) < 0.5
+    assert seen(0.7, 0.0) > 0.6
+    assert seen(0.7, 0.4) == pytest.approx(seen(0.7, 0.0), abs=0.03)
 
 
 def test_too_few_texts_or_days_are_not_tested() -> None:
