@@ -40,6 +40,7 @@ class Run:
         first_step: Seconds from the process's start to the end of its first optimizer step; 0.0 if it has none.
         steps: Timed optimizer steps.
         step_seconds: That they took.
+        step_cpu_seconds: Of all cores, that they took.
         tokens: Of their texts, without padding.
         seconds: Of the whole process.
         peak_mib: Its largest resident memory.
@@ -49,6 +50,7 @@ class Run:
     first_step: float
     steps: int
     step_seconds: float
+    step_cpu_seconds: float
     tokens: int
     seconds: float
     peak_mib: float
@@ -88,6 +90,7 @@ def run(launch: Launch, folder: Path, *, first_step_only: bool = False) -> Run:
         first_step=round(report["first_step_at"] - started, 2) if report else 0.0,
         steps=report.get("steps", 0),
         step_seconds=round(report.get("seconds", 0.0), 3),
+        step_cpu_seconds=round(report.get("cpu_seconds", 0.0), 3),
         tokens=report.get("tokens", 0),
         seconds=round(time.time() - started, 2),
         peak_mib=round(usage.ru_maxrss / 1024),

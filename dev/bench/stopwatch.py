@@ -13,15 +13,16 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
 
     Args:
         report: A file; written after the first step and at the end of training. ``first_step_at`` (seconds since the
-            epoch); ``steps``, ``seconds`` and real ``tokens`` of the timed steps. Sides differ in which texts they have
+            epoch); ``steps``, ``seconds``, ``cpu_seconds`` and real ``tokens`` of the timed steps. Sides differ in which texts they have
             in the first step: transformers' ``group_by_length`` puts the longest there.
     """
 
     def __init__(self, report: Path) -> None:
         self._report = report
         self._since: float | None = None
+        self._cpu_since = 0.0
         self._tokens = 0  # of the step that is under way
-        self._found: dict[str, float] = {"steps": 0, "seconds": 0.0, "tokens": 0}
+        self._found: dict[str, float] = {"steps": 0, "seconds": 0.0, "cpu_seconds": 0.0, "tokens": 0}
 
     def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
         """Counts the tokens that the model is given."""
@@ -35,19 +36,20 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
         """Goes on after a pause."""
         self._tokens = 0
         if self._since is None and "first_step_at" in self._found:
-            self._since = time.monotonic()
+            self._since, self._cpu_since = time.monotonic(), time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Counts the step."""
-        now = time.monotonic()
+        now, cpu_now = time.monotonic(), time.process_time()
         if self._since is None:
             self._found["first_step_at"] = time.time()
             self._write()
         else:
             self._found["steps"] += 1
             self._found["seconds"] += now - self._since
+            self._found["cpu_seconds"] += cpu_now - self._cpu_since
             self._found["tokens"] += self._tokens
-        self._since = now
+        self._since, self._cpu_since = now, cpu_now
 
     def on_evaluate(self, *_: Any, **__: Any) -> None:
         """Pauses: what happens until the next step is not training."""

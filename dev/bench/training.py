@@ -60,6 +60,10 @@ class Bench:
         """Texts of the mean length per second: the real tokens of the timed steps over the seconds they took."""
         return round(done.tokens / done.step_seconds / self.mean_tokens, 2)
 
+    def pace_of_cpu(self, done: Run) -> float:
+        """The same per second of one core, in which others on the machine show less."""
+        return round(done.tokens / done.step_cpu_seconds / self.mean_tokens, 2)
+
 
 def measure(bench: Bench) -> Found:
     """All of training: the quickest arguments in one short run each, throughput and memory, start-up."""
@@ -78,6 +82,7 @@ def measure(bench: Bench) -> Found:
             "best_arguments": best.name,
             "trials": trials,
             "texts_per_second": paces,
+            "texts_per_cpu_second": {side: [bench.pace_of_cpu(done) for done in some] for side, some in runs.items()},
             "peak_mib": {side: [done.peak_mib for done in some] for side, some in runs.items()},
             "runs": {side: [asdict(done) for done in some] for side, some in runs.items()},
             "ours": extra,
