@@ -13,8 +13,8 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
 
     Args:
         report: A file; written after the first step and at the end of training. ``first_step_at`` (seconds since the
-            epoch); ``steps``, ``seconds``, ``cpu_seconds`` and real ``tokens`` of the timed steps. Sides differ in which texts they have
-            in the first step: transformers' ``group_by_length`` puts the longest there.
+            epoch); ``steps``, ``seconds``, ``cpu_seconds`` and real ``tokens`` of the timed steps. Sides differ in
+            which texts they have in the first step: transformers' ``group_by_length`` puts the longest there.
     """
 
     def __init__(self, report: Path) -> None:
