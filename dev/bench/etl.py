@@ -158,7 +158,7 @@ def _upload(path: Path, environment: dict[str, str]) -> str:
 
     files = s3fs.S3FileSystem(
         key=environment["AWS_ACCESS_KEY_ID"], secret=environment["AWS_SECRET_ACCESS_KEY"],
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        endpoint_url=environment["AWS_ENDPOINT_URL"], config_kwargs={"read_timeout": 300},  # 1 GB is put together there
     )  # fmt: skip
     files.mkdirs(BUCKET, exist_ok=True)
     files.put_file(str(path), f"{BUCKET}/rows.csv")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import s3fs  # noqa: F401 - fsspec would import it while a side is timed
 
 from include.orchestration.warehouse import warehouse
 

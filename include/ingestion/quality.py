@@ -93,7 +93,7 @@ class Cleaner:
         self.near = NearDuplicates(quality.similarity) if quality.near_duplicates else None
 
     def clean(self, rows: list[Row]) -> tuple[list[Row], list[Broken]]:
-        """The rows that stay, mended, and those that are left out."""
+        """The rows that stay, in order, and those that are left out. What no rule mends comes back itself."""
         found = [self._mended(row) for row in rows]
         faults = [self._fault(mended.text) for mended in found]
         self._find_near_duplicates(found, faults)

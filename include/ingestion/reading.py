@@ -33,6 +33,8 @@ RAW = pa.schema(
 )
 """All columns are text, so that no warehouse guesses at a type; ``transform.sql`` makes a number of ``trust``."""
 
+SCHEMAS = {"raw": RAW, "unlabelled": RAW, "rejected": REJECTED}
+
 REPEATED = ["label", "source", "seen_at", "trust", "file"]
 """Columns with few values: looking for a dictionary of texts takes half of the time of writing them."""
 
@@ -65,11 +67,11 @@ def read_files(landed: Iterable[tuple[Source, Landed]], run_id: str, quarantine_
     files: list[FileRead] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = {part: folder / f"{part}.parquet" for part in ("raw", "unlabelled", "rejected")}
+        paths = {part: folder / f"{part}.parquet" for part in SCHEMAS}
         with ExitStack() as stack:
             writers = {
                 part: stack.enter_context(
-                    pq.ParquetWriter(path, REJECTED if part == "rejected" else RAW, use_dictionary=REPEATED)
+                    pq.ParquetWriter(path, SCHEMAS[part], compression="zstd", use_dictionary=REPEATED)
                 )
                 for part, path in paths.items()
             }

@@ -93,19 +93,18 @@ def clean(quality: sources.Quality, table: str, curated: str, uri: str, week: st
         path = Path(folder) / "left_out.parquet"
         with pq.ParquetWriter(path, REJECTED) as writer:
 
-            def parts() -> Any:
+            def touched() -> Any:
                 # Of texts that are almost the same, the first stays: the same one each time.
                 order = curating.KEY if quality.near_duplicates else ()
                 for some in curating.rows_of(table, curating.CURATED, order):
-                    plain = screen.untouched(some["text"])
-                    yield some.filter(plain)
-                    rows = [Row(**row) for row in some.filter(pc.invert(plain)).to_pylist()]
+                    odd = some.filter(pc.invert(screen.untouched(some["text"])))
+                    rows = [Row(**row) for row in odd.to_pylist()]
                     kept, broken = cleaner.clean(rows)
                     if broken:
                         writer.write_table(pa.Table.from_pylist([_left_out(one) for one in broken], REJECTED))
-                    yield pa.Table.from_pylist([row._asdict() for row in kept], some.schema)
+                    yield _touched(rows, kept, broken)
 
-            count = curating.write_rows(curated, parts())
+            count = curating.curate(table, curated, touched())
             if quality.across_weeks:
                 broken = _leave_out_known(cleaner, week, curated)
                 count -= len(broken)
@@ -122,6 +121,20 @@ def clean(quality: sources.Quality, table: str, curated: str, uri: str, week: st
         "left_out_uri": uri if cleaner.left_out else "",
         "renamed": cleaner.renamed,
     }
+
+
+def _touched(rows: list[Row], kept: list[Row], broken: list[Broken]) -> Any:
+    """Of rows, those that a rule has mended or left out, as ``curating.TOUCHED``."""
+    import pyarrow as pa
+
+    left_out, staying = {id(one.row) for one in broken}, iter(kept)
+    touched = []
+    for row in rows:
+        mended = None if id(row) in left_out else next(staying)
+        if mended is not row:
+            after = {"mended_hash": mended.text_hash, "mended": mended.text} if mended else {}
+            touched.append(row._asdict() | after)
+    return pa.Table.from_pylist(touched, curating.schema_of(*curating.TOUCHED))
 
 
 def _leave_out_known(cleaner: Cleaner, week: str, curated: str) -> list[Broken]:

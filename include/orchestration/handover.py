@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PREFIX = "accepted_rows"
-ROWS_AT_ONCE = 100_000
+ROWS_AT_ONCE = 20_000  # each may have BERT_MAX_TEXT_CHARACTERS
 
 
 def table_name(run_id: str) -> str:

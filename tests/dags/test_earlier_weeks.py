@@ -103,6 +103,22 @@ def test_the_same_text_and_one_with_another_label_or_number_stay(warehouse: Engi
         assert seen.scalar_one() == "2026-01-09T00:00:00Z"
 
 
+@pytest.mark.parametrize("near_duplicates", [True, False])
+def test_what_is_mended_and_left_out_leaves_the_other_rows_as_they_are(
+    warehouse: Engine, near_duplicates: bool
+) -> None:
+    came = ["Es wäre für alle besser", "Es wÃ¤re fÃ¼r alle besser", "n/a", "nothing is wrong with this text"]
+    on = {"encoding": True, "missing": True, "near_duplicates": near_duplicates}
+    facts = merge("2026-W01", "2026-01-02", [(text, "a") for text in came], **on)
+    left_out = {"missing": 1, "near_duplicate": 1} if near_duplicates else {"missing": 1}
+    assert (facts["left_out"], facts["mended"]) == (left_out, {"encoding": 1})
+    assert facts["kept"] == len(came) - sum(left_out.values())
+    with warehouse.connect() as connection:
+        found = connection.execute(sa.text("SELECT text, copies FROM example_sightings ORDER BY text")).fetchall()
+    assert found == [(came[0], 1 if near_duplicates else 2), (came[3], 1)]
+    assert texts(warehouse) == {came[0], came[3]}
+
+
 def test_another_similarity_makes_other_signatures(warehouse: Engine) -> None:
     assert [band_rows(one) for one in (0.95, 0.85, 0.7, 0.6)] == [8, 8, 4, 2]
     text = "the quick brown fox jumps over the lazy dog and runs away into the dark wood"
