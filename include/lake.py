@@ -19,8 +19,14 @@ import fsspec
 from include.settings import settings
 
 CREATE_ATTEMPTS = 6
-S3_OPTIONS: dict[str, Any] = {"use_listings_cache": False, "config_kwargs": {"signature_version": "s3v4"}}
-"""Requests are signed so anyway; addresses only if it is said, and newer regions of AWS refuse others."""
+S3_OPTIONS: dict[str, Any] = {
+    "use_listings_cache": False,
+    # Requests are signed so anyway; addresses only if it is said, and newer regions of AWS refuse others.
+    "config_kwargs": {"signature_version": "s3v4"},
+    # s3fs would hold ten pieces of 50 MB of each large file; and it asks for a file's size before it reads it so.
+    "max_concurrency": 1,
+    "default_block_size": 8 << 20,
+}
 
 SPLITS = ("train", "validation")
 """What a dataset is divided into: each is a Parquet file of its folder."""
@@ -199,9 +205,8 @@ def exists(uri: str) -> bool:
 
 def read_bytes(uri: str) -> bytes:
     """An object's content. Raises FileNotFoundError with the URI."""
-    alone = {"max_concurrency": 1} if uri.startswith("s3://") else {}  # else s3fs asks for its size before
     try:
-        content: bytes = filesystem(uri).cat_file(uri, **alone)
+        content: bytes = filesystem(uri).cat_file(uri)
     except FileNotFoundError:
         raise FileNotFoundError(uri) from None
     return content

@@ -5,7 +5,9 @@ what it then reads is compared with what was accepted, so no run ever works on a
 """
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -107,8 +109,8 @@ def load(name: str, uri: str, columns: Sequence[str] = ()) -> int:
 
     connection = PostgresHook(WAREHOUSE).get_conn()
     try:
-        with lake.filesystem(uri).open(uri, "rb") as content, connection.cursor() as cursor:
-            file = pq.ParquetFile(content)
+        with tempfile.TemporaryDirectory() as folder, connection.cursor() as cursor:
+            file = pq.ParquetFile(lake.download_file(uri, Path(folder) / "rows.parquet"))
             schema = pa.schema([(column, pa.string()) for column in columns or file.schema_arrow.names])
             parts = file.iter_batches(ROWS_AT_ONCE, columns=schema.names)
             count = copying.make_table(cursor, name, schema, parts, bytewise=True)
