@@ -14,6 +14,7 @@ import argparse
 import ctypes
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -29,6 +30,8 @@ from werkzeug.serving import make_server
 
 from dev import s3_listing
 from dev.s3_store import Store
+
+PLAIN = ("", "x-id=GetObject", None)  # queries that ask for the newest version, whole
 
 
 class Application:
@@ -55,10 +58,32 @@ class Application:
         with self.lock:
             if self._copy_refused(environ):
                 return _error(start_response, "412 Precondition Failed", "PreconditionFailed")
+            if (part := self._part(environ, start_response)) is not None:
+                return part
             answer: Iterable[bytes] = self.moto(environ, start_response)
             if environ["REQUEST_METHOD"] not in ("GET", "HEAD", "OPTIONS"):
                 self._save()
         return answer
+
+    def _part(self, environ: dict[str, Any], start_response: Any) -> list[bytes] | None:
+        """A range of an object, read by itself: moto would read the whole object for each. None if it is none."""
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", environ.get("HTTP_RANGE", ""))
+        key = self.store.get(*_place(_path(environ))) if wanted and environ["REQUEST_METHOD"] == "GET" else None
+        if not wanted or not key or int(wanted[1]) >= key.size or environ.get("QUERY_STRING") not in PLAIN:
+            return None
+        first, last = int(wanted[1]), min(int(wanted[2] or key.size), key.size - 1)
+        told: list[Any] = []
+        whole = {name: value for name, value in environ.items() if name != "HTTP_RANGE"} | {"REQUEST_METHOD": "HEAD"}
+        self.moto(whole, lambda status, headers, *_: told.extend((status, headers)))
+        if not told[0].startswith("200") or last < first:
+            return None
+        key._value_buffer.seek(first)
+        content = key._value_buffer.read(last - first + 1)
+        replaced = {"content-length": str(len(content)), "content-range": f"bytes {first}-{last}/{key.size}"}
+        # A checksum is the whole object's.
+        kept = [one for one in told[1] if one[0].lower() not in replaced and "checksum" not in one[0].lower()]
+        start_response("206 PARTIAL CONTENT", [*kept, *replaced.items()])
+        return [content]
 
     def _copy_refused(self, environ: dict[str, Any]) -> bool:
         """moto does not know CopyObject's conditions on the source's ETag and on the target's absence."""
@@ -69,8 +94,7 @@ class Application:
         key = self.store.get(*_place(unquote(urlsplit(source).path)))
         if wanted and key and wanted.strip('"') != key.etag.strip('"'):
             return True
-        target = environ["PATH_INFO"].encode("latin-1").decode()  # WSGI hands UTF-8 over as Latin-1
-        return environ.get("HTTP_IF_NONE_MATCH") == "*" and self.store.get(*_place(target)) is not None
+        return environ.get("HTTP_IF_NONE_MATCH") == "*" and self.store.get(*_place(_path(environ))) is not None
 
     def _save(self) -> None:
         """What cannot be kept must not be confirmed: the process ends, and a new one starts from what is on disk."""
@@ -80,6 +104,10 @@ class Application:
             traceback.print_exc()
             sys.stderr.flush()
             os._exit(1)
+
+
+def _path(environ: dict[str, Any]) -> str:
+    return str(environ["PATH_INFO"].encode("latin-1").decode())  # WSGI hands UTF-8 over as Latin-1
 
 
 def _place(path: str) -> tuple[str, str]:

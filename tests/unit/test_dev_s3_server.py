@@ -131,6 +131,22 @@ def test_a_multipart_upload_of_100_mb_survives(server: Server, s3: Any, tmp_path
     assert s3.get_object(Bucket="bert", Key="copy")["Body"].read() == big.read_bytes()
 
 
+def test_a_range_of_an_object_is_that_part_of_it_alone(s3: Any) -> None:
+    content = bytes(range(200))
+    s3.create_bucket(Bucket="ranges")
+    s3.put_object(Bucket="ranges", Key=ODD_NAMES[1], Body=content, ContentType="text/csv")
+    etag = s3.head_object(Bucket="ranges", Key=ODD_NAMES[1])["ETag"]
+    for asked, first, last in (("0-9", 0, 9), ("190-", 190, 199), ("5-999", 5, 199), ("-3", 197, 199)):
+        found = s3.get_object(Bucket="ranges", Key=ODD_NAMES[1], Range=f"bytes={asked}")
+        assert found["Body"].read() == content[first : last + 1]
+        assert found["ResponseMetadata"]["HTTPStatusCode"] == 206
+        assert (found["ContentRange"], found["ETag"]) == (f"bytes {first}-{last}/200", etag)
+        assert (found["ContentLength"], found["ContentType"]) == (last + 1 - first, "text/csv")
+    for options, code in ((("200-", etag), "InvalidRange"), (("0-9", '"other"'), "PreconditionFailed")):
+        with pytest.raises(ClientError, match=code):
+            s3.get_object(Bucket="ranges", Key=ODD_NAMES[1], Range=f"bytes={options[0]}", IfMatch=options[1])
+
+
 def test_deleted_buckets_and_keys_stay_deleted(server: Server, s3: Any) -> None:
     s3.create_bucket(Bucket="short-lived")
     s3.put_object(Bucket="short-lived", Key="a", Body=b"1")
