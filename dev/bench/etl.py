@@ -90,13 +90,14 @@ def measure(rows: int, tell: Tell) -> None:
 
 
 def ratios(samples: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
-    """How many times as fast ``load_raw`` is as COPY, and the whole way as pandas; medians of each."""
+    """How many times as fast ``load_raw`` is as COPY, and the whole way and its writing are as pandas; by medians."""
     seconds = {side: median(one["seconds"] for one in several) for side, several in samples.items()}
     load = median(one["steps"]["load_raw"] for one in samples["weekly_etl"])
     copy = median(sum(one["steps"].values()) for one in samples["COPY"])
     return {
         "load_raw over COPY": round(copy / load, 2),
         "weekly_etl over pandas": round(seconds["pandas"] / seconds["weekly_etl"], 2),
+        "writing over pandas": round(seconds["pandas"] / seconds["writing"], 2),
     }
 
 

@@ -5,6 +5,7 @@ Each side is a process of its own, which measures itself from when its imports a
 
 import json
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import s3fs  # noqa: F401 - fsspec would import it while a side is timed
+import sqlalchemy as sa
 
 from include.orchestration.warehouse import warehouse
 
@@ -116,14 +119,60 @@ def weekly_etl(uri: str) -> Work:
 
 def _transform(raw: str, sightings: str) -> None:
     """As the Astro SDK does it."""
-    import sqlalchemy as sa
-
     from include import sql
 
     query = sql.transform(f'"{raw}"')
     with warehouse().begin() as connection:
         connection.execute(sa.text(f'DROP TABLE IF EXISTS "{sightings}"'))
         connection.execute(sa.text(f'CREATE TABLE "{sightings}" AS {query}'))
+
+
+def writing(uri: str) -> Work:
+    """What the way writes at the least: the same texts as often, but none is judged, grouped, sorted or settled."""
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
+    from include import lake
+    from include.orchestration import copying, handover
+
+    engine, staged, names = warehouse(), f"{uri}.parquet", ("text", "label")
+    engine.connect().close()
+
+    def stage() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path, target = Path(folder) / "rows.csv", Path(folder) / "rows.parquet"
+            rows = csv.open_csv(lake.download_file(uri, path))
+            with pq.ParquetWriter(target, rows.schema, compression="zstd") as writer:
+                for part in rows:
+                    writer.write_batch(part)
+            lake.upload_file(target, staged)
+
+    def send_back() -> None:
+        schema = pa.schema([(name, pa.string()) for name in names])
+        for _ in copying.rows_of("SELECT text, label FROM raw", schema):
+            pass
+
+    def run(*statements: str) -> None:
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.execute(sa.text(statement))
+
+    def merge() -> None:
+        run("CREATE TABLE changes AS SELECT * FROM raw")
+        for table in ("sightings", "examples"):
+            run(f"CREATE TABLE {table} (LIKE raw)", f"INSERT INTO {table} SELECT * FROM changes")
+            run(f"CREATE INDEX ON {table} (left(text, 16))")
+
+    def work() -> dict[str, float]:
+        steps = Steps()
+        steps.do("read_files", stage)
+        steps.do("load_raw", lambda: handover.load("raw", staged, names))
+        steps.do("transform", lambda: run("CREATE TABLE grouped AS SELECT * FROM raw"))
+        steps.do("preprocess_data", lambda: (send_back(), run("CREATE TABLE curated AS SELECT * FROM raw")))
+        steps.do("merge", merge)
+        return steps
+
+    return work
 
 
 def near_duplicates(uri: str) -> Work:
@@ -150,6 +199,7 @@ SIDES: dict[str, Callable[[str], Work]] = {
     "COPY": copy,
     "pandas": pandas,
     "weekly_etl": weekly_etl,
+    "writing": writing,
     "near_duplicates": near_duplicates,
 }
 
