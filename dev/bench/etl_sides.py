@@ -147,15 +147,15 @@ def writing(uri: str) -> Work:
                     writer.write_batch(part)
             lake.upload_file(target, staged)
 
-    def send_back() -> None:
-        schema = pa.schema([(name, pa.string()) for name in names])
-        for _ in copying.rows_of("SELECT text, label FROM raw", schema):
-            pass
-
     def run(*statements: str) -> None:
         with engine.begin() as connection:
             for statement in statements:
                 connection.execute(sa.text(statement))
+
+    def clean() -> None:
+        for _ in copying.rows_of("SELECT text, label FROM raw", pa.schema([(name, pa.string()) for name in names])):
+            pass
+        run("CREATE TABLE curated AS SELECT * FROM raw")
 
     def merge() -> None:
         run("CREATE TABLE changes AS SELECT * FROM raw")
@@ -168,7 +168,7 @@ def writing(uri: str) -> Work:
         steps.do("read_files", stage)
         steps.do("load_raw", lambda: handover.load("raw", staged, names))
         steps.do("transform", lambda: run("CREATE TABLE grouped AS SELECT * FROM raw"))
-        steps.do("preprocess_data", lambda: (send_back(), run("CREATE TABLE curated AS SELECT * FROM raw")))
+        steps.do("preprocess_data", clean)
         steps.do("merge", merge)
         return steps
 
