@@ -89,7 +89,8 @@ class Batcher:
     async def run(self) -> None:
         """Answers until it is cancelled."""
         loop = asyncio.get_running_loop()
-        took, pause, left = 0.0, 0, 0
+        took = 0.0  # seconds, by the last batch
+        pause = left = 0  # batches that do not wait, and how many of them are left
         while True:
             await self._came.wait()
             if left:
