@@ -1,9 +1,12 @@
 """What answers without a server, and the same weights for ONNX Runtime."""
 
+import random
+import time
 from collections.abc import Callable
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -37,6 +40,21 @@ def engines(folder: Path) -> dict[str, Answer]:
         compiled.insert(0, Prepared(one, plain._exact.collator, one.bfloat16, sorted_by_length=True))
         found[f"OpenVINO, {'bfloat16' if one.bfloat16 else 'float32'}"] = answers(plain, list(compiled))
     return found
+
+
+def pace(folder: Path, texts: list[str], batch: int, batches: int = 40) -> float:
+    """Texts a second of the server's scorer in batches of so many, tokenising included; the median of three turns."""
+    from include.training.scoring import Scorer
+
+    scorer, dice = Scorer(str(folder), compiled=True), random.Random(1)
+    pieces = [dice.sample(texts, batch) for _ in range(batches)]
+    paces = []
+    for _ in range(4):  # the first to warm up
+        begun = time.perf_counter()
+        for piece in pieces:
+            scorer.probabilities(scorer.tokenize(piece))
+        paces.append(batch * batches / (time.perf_counter() - begun))
+    return median(paces[1:])
 
 
 def export_onnx(folder: Path) -> bool:

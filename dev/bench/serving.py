@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -143,12 +144,14 @@ def _fit(model: Any, tokenizer: Any) -> None:
 
 def sides(folder: Path, *, onnx: bool = False) -> dict[str, list[str]]:
     """Each side's command; ``{port}`` is where it is to listen."""
+    litserve = ["-m", "dev.bench.litserve_side", str(folder / "model"), "{port}"]
     mlflow = ["mlflow", "models", "serve", "-m", "models:/bert-classifier@champion", "--env-manager", "local"]
     return {
         "ours": ["-m", "include.serving", "--port", "{port}", "--cache", str(folder / "cache")],
         "mlflow models serve": ["-m", *mlflow, "--port", "{port}"],
         "FastAPI + pipeline": ["-c", PLAIN, str(folder / "model"), "{port}"],
         **({"onnxruntime + FastAPI": ["-c", ONNX, str(folder / "model"), "{port}"]} if onnx else {}),
+        **({"LitServe + our scorer": litserve} if find_spec("litserve") else {}),
     }
 
 
@@ -233,12 +236,28 @@ def engines(folder: Path, texts: list[str], turns: int = 3) -> dict[str, dict[st
     return {name: {size: round(median(paces), 1) for size, paces in sizes.items()} for name, sizes in found.items()}
 
 
+@dataclass
+class Formed:
+    """What batches the server made of requests of so many texts."""
+
+    texts: float = 0
+    batches: float = 0
+
+    def add(self, port: int, sign: int) -> None:
+        """Counts the batches up to now, or with -1 those that are not to be counted."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines())
+        self.texts += sign * float(lines["bert_batch_texts_sum"])
+        self.batches += sign * float(lines["bert_batch_texts_count"])
+
+
 def measure(rounds: int, requests: int) -> dict[str, Any]:
     """Measures all sides; what becomes .local/serving.json."""
     short = sample_data.messages(2_000)["text"].tolist()
     dice = random.Random(1)
     long = [" ".join(dice.sample(short, 8)) for _ in range(500)]
     samples: list[Sample] = []
+    formed = {1: Formed(), 32: Formed()}  # by texts a request, with 16 callers
     with TemporaryDirectory(prefix="bench-serving-") as name:
         folder = Path(name)
         environment = prepare(folder)
@@ -257,12 +276,25 @@ def measure(rounds: int, requests: int) -> dict[str, Any]:
                         load = Load(port, texts, per_request)
                         load.run(2, 8)
                         for number in callers:
+                            counted = side == "ours" and kind == "16" and number == 16
+                            if counted:
+                                formed[per_request].add(port, -1)
                             samples.append(_sample(load, side, kind, number, per_request, max(2 * number, count)))
+                            if counted:
+                                formed[per_request].add(port, 1)
                             _tell(turn, samples[-1])
         with started(commands["ours"], environment, folder / "log") as port:
             swapped = swaps(port, short)
         alone = engines(folder, short)
-    return summary(samples, alone, rounds, requests) | {"p99_ms_by_swap": swapped}
+        raw = {size: _raw(folder, short, round(one.texts / one.batches)) for size, one in formed.items()}
+    return summary(samples, alone, raw, rounds, requests) | {"p99_ms_by_swap": swapped}
+
+
+def _raw(folder: Path, texts: list[str], batch: int) -> dict[str, float]:
+    """The scorer without a server, with batches as the server made them."""
+    from dev.bench.engines import pace
+
+    return {"texts_a_batch": batch, "texts_per_second": round(pace(folder / "model", texts, batch), 1)}
 
 
 def _sample(load: Load, side: str, kind: str, callers: int, per_request: int, requests: int) -> Sample:
@@ -272,13 +304,18 @@ def _sample(load: Load, side: str, kind: str, callers: int, per_request: int, re
 
 
 def summary(
-    samples: list[Sample], alone: Mapping[str, Mapping[str, float]], rounds: int, requests: int
+    samples: list[Sample],
+    alone: Mapping[str, Mapping[str, float]],
+    raw: Mapping[int, Mapping[str, float]],
+    rounds: int,
+    requests: int,
 ) -> dict[str, Any]:
     """The ratios that count, and all behind them.
 
     Args:
         samples: of all sides.
         alone: texts a second of each engine without a server, by batch size.
+        raw: the scorer without a server, with batches as the server made them, by texts a request.
         rounds: that were made.
         requests: of one text of 16 tokens, in each.
     """
@@ -301,9 +338,10 @@ def summary(
             for name in others
         },
         "vs_raw_engine": {
-            "1_text_a_request": round(pace("ours", 16, 1) / alone["the server's"]["16"], 2),
-            "32_texts_a_request": round(pace("ours", 16, 32) / alone["the server's"]["32"], 2),
+            "1_text_a_request": round(pace("ours", 16, 1) / raw[1]["texts_per_second"], 2),
+            "32_texts_a_request": round(pace("ours", 16, 32) / raw[32]["texts_per_second"], 2),
         },
+        "raw_engine": {"1_text_a_request": dict(raw[1]), "32_texts_a_request": dict(raw[32])},
         "load": [round(one, 1) for one in os.getloadavg()],
         "rounds": rounds,
         "requests": requests,

@@ -46,14 +46,21 @@ def _ratios(found: Mapping[str, Any]) -> list[str]:
         if not name.startswith("vs_"):
             continue
         if isinstance(value, dict):
-            rows += [
-                f"| the scorer alone, {key.replace('_', ' ')} | {one} | {AIMS.get(key, '')} |"
-                for key, one in value.items()
-            ]
+            for key, one in value.items():
+                raw = found["raw_engine"][key]
+                rows.append(
+                    f"| the scorer alone, {key.replace('_', ' ')}: batches of {raw['texts_a_batch']}, "
+                    f"{raw['texts_per_second']:.0f} texts/s | {one} | {AIMS.get(key, '')} |"
+                )
         else:
             side = name.removeprefix("vs_").removesuffix("_at_16_callers")
             rows.append(f"| {side}, 16 callers | {value} | {AIMS.get(side, '')} |")
-    return ["Texts a second of our server, as a multiple of", "", *rows]
+    return [
+        "Texts a second of our server, as a multiple of others'. The scorer alone has batches of the size that the "
+        "server's had on average.",
+        "",
+        *rows,
+    ]
 
 
 def _list(numbers: list[float]) -> str:

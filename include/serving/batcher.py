@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from include.serving.engine import Engine, Tokens
 
 Answer = NDArray[np.float32]
-PATIENCE = 0.25  # of the time that the last batch took
-IMPATIENT, PATIENT = 0.5, 2.0  # what becomes of that once it was in vain, and once it was not
+PATIENCE = 0.5  # of the time that the last batch took
+MOST_PAUSE = 63  # batches that do not wait after one that waited in vain again and again
 
 
 class QueueFull(RuntimeError):
@@ -42,7 +42,7 @@ class Batcher:
 
     Callers who were answered together ask again together, and what begins with the first of them would leave out the
     others. So it waits for as many requests as there were, but not for long, and for a lone caller not at all. Where
-    others ask than those who were answered, it was in vain, and the next time it waits for half as long.
+    others ask than those who were answered, it was in vain, and some batches do not wait then, twice as many each time.
 
     All models of a process share it, since they share its processor. A batch has requests of one version only, and each
     request stays with the version that it came to: while a new one takes over, both may answer for a moment.
@@ -89,16 +89,19 @@ class Batcher:
     async def run(self) -> None:
         """Answers until it is cancelled."""
         loop = asyncio.get_running_loop()
-        took, patience = 0.0, PATIENCE
+        took = 0.0  # seconds, by the last batch
+        pause = left = 0  # batches that do not wait, and how many of them are left
         while True:
             await self._came.wait()
-            if not self._enough.is_set():
+            if left:
+                left -= 1
+            elif not self._enough.is_set():
                 try:
-                    async with asyncio.timeout(patience * took):
+                    async with asyncio.timeout(PATIENCE * took):
                         await self._enough.wait()
-                    patience = min(PATIENCE, patience * PATIENT)
+                    pause = 0
                 except TimeoutError:
-                    patience *= IMPATIENT
+                    left = pause = min(2 * pause + 1, MOST_PAUSE)
             batch = self._next()
             if not batch:
                 self._came.clear()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 WARM_UP = ("a", "two words " * 20)
 """Texts that are answered before the first caller's, who would wait for all that is done once."""
 
+SHORT = 1_000  # characters, which are token ids after some tenths of a millisecond
+
 
 class EngineError(RuntimeError):
     """A version that cannot be loaded or does not answer; the message says which and why."""
@@ -63,6 +65,10 @@ class Engine:
     def precisions(self) -> tuple[str, ...]:
         """In which it was compiled for this machine; none where torch answers."""
         return self._scorer.precisions
+
+    def tokenizes_soon(self, texts: list[str]) -> bool:
+        """Whether that takes less time than to ask another thread for it."""
+        return sum(map(len, texts)) <= SHORT and not self._tokenizing.locked()
 
     def tokenize(self, texts: list[str] | tuple[str, ...]) -> Tokens:
         """Token ids of each text, and whether it was cut. Threads may call it at once."""

@@ -125,7 +125,8 @@ class ModelServer:
         self, engine: Engine, texts: list[str], caller_ids: Sequence[str | None] | None, role: Role
     ) -> Said:
         began, at = time.monotonic(), datetime.now(UTC)
-        tokens = await asyncio.to_thread(engine.tokenize, texts)
+        soon = engine.tokenizes_soon(texts)
+        tokens = engine.tokenize(texts) if soon else await asyncio.to_thread(engine.tokenize, texts)
         try:
             probabilities = await self.batcher.answer(engine, tokens)
         except QueueFull as full:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 Row = Mapping[str, Any]  # input_ids: whole numbers, in a list or an array; labels: int where known
 Batch = dict[str, Any]  # tensors, but for max_length_q
@@ -21,11 +21,13 @@ class PaddedBatches:
 
     def __call__(self, rows: Sequence[Row]) -> Batch:
         """labels (texts), input_ids and attention_mask (texts, longest)."""
-        texts = [torch.tensor(row["input_ids"], dtype=torch.int64) for row in rows]
-        input_ids = pad_sequence(texts, batch_first=True, padding_value=self.pad_token_id)
-        lengths = torch.tensor([len(text) for text in texts])
-        mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
-        return labels_of(rows) | {"input_ids": input_ids, "attention_mask": mask}
+        # By numpy: each of torch's operations lets other threads have Python's lock, and would wait to have it back.
+        lengths = np.array([len(row["input_ids"]) for row in rows])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        input_ids = np.full(mask.shape, self.pad_token_id, dtype=np.int64)
+        input_ids[mask] = np.concatenate([row["input_ids"] for row in rows])
+        found = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+        return labels_of(rows) | found
 
 
 def labels_of(rows: Sequence[Row]) -> Batch:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -419,6 +419,36 @@ def test_who_was_answered_together_is_answered_together_again() -> None:
         engine.go.set()
         await asyncio.gather(*callers)
         assert engine.batches == [4, 4]
+        task.cancel()
+
+    asyncio.run(story())
+
+
+def test_waiting_in_vain_for_a_while_does_not_part_callers_for_good() -> None:
+    """They were one batch of all but one and one of that one ever after, which takes as long as two full ones."""
+
+    class Engine:
+        batches: ClassVar[list[int]] = []
+
+        def probabilities(self, rows: list[Any]) -> Any:
+            time.sleep(0.01)
+            self.batches.append(len(rows))
+            return np.full((len(rows), 2), 0.5, dtype=np.float32)
+
+    async def story() -> None:
+        engine: Any = Engine()
+        batches = Batcher(1_000, 1_000)
+        tokens = Tokens([np.zeros(10, dtype=np.int32)], [False])
+        task = asyncio.create_task(batches.run())
+
+        async def caller(late: float) -> None:
+            await asyncio.sleep(late)
+            for pause in [0.02] * 8 + [0.003] * 40:
+                await batches.answer(engine, tokens)
+                await asyncio.sleep(pause)
+
+        await asyncio.gather(*(caller(late) for late in (0, 0, 0, 0.005)))
+        assert engine.batches[-10:].count(4) > 5
         task.cancel()
 
     asyncio.run(story())
