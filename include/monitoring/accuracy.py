@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 LEAST_GOLDEN = 50  # rows
 FOLDS = 5
+MIXED = 10.0  # the interval of a mean that changes is narrowest, for its number of texts, at some hundred of them
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,10 @@ def live(right: ArrayLike, confidence: float = 0.95) -> Accuracy:
     """Accuracy by labels of texts chosen at random, whenever one looks.
 
     The interval is one of a confidence sequence (Waudby-Smith and Ramdas 2024, doi:10.1093/jrsssb/qkad009, theorem 2,
-    of empirical Bernstein kind): looking every day, or until something is seen, does not make it wrong.
+    of empirical Bernstein kind): looking every day, or until something is seen, does not make it wrong. It takes for
+    granted that the accuracy stays what it is. Where the answers say that it has changed, which empties that interval,
+    it is a wider one of their mean, whatever it does (Robbins' normal mixture: Howard, Ramdas, McAuliffe and Sekhon
+    2021, doi:10.1214/20-AOS1991).
 
     Args:
         right: (texts,) whether each answer was its label, in the order in which the labels came.
@@ -37,7 +41,7 @@ def live(right: ArrayLike, confidence: float = 0.95) -> Accuracy:
     if not len(x):
         return Accuracy(0.5, 0.0, 1.0, 0)
     count = np.arange(1, len(x) + 1)
-    alpha = 1 - confidence
+    alpha = (1 - confidence) / 2  # of each of the two
     mean = (0.5 + x.cumsum()) / (count + 1)
     before = np.concatenate([[0.5], mean[:-1]])
     variance = (0.25 + ((x - mean) ** 2).cumsum()) / (count + 1)
@@ -47,7 +51,12 @@ def live(right: ArrayLike, confidence: float = 0.95) -> Accuracy:
     centre = (bet * x).cumsum() / bet.cumsum()
     half = (log(2 / alpha) + cost.cumsum()) / bet.cumsum()
     low, high = np.maximum(centre - half, 0).max(), np.minimum(centre + half, 1).min()
-    return Accuracy(float(x.mean()), float(low), float(high), len(x))
+    value = x.mean()
+    if not low <= value <= high:
+        spread = len(x) / 4 + MIXED  # of answers that are 0 or 1 the variance is a quarter at most
+        half = sqrt(spread * log(spread / (MIXED * alpha**2))) / len(x)
+        low, high = max(value - half, 0), min(value + half, 1)
+    return Accuracy(float(value), float(low), float(high), len(x))
 
 
 @dataclass(frozen=True, eq=False)

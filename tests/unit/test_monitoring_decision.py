@@ -69,6 +69,12 @@ def test_the_interval_of_the_live_accuracy_holds_whenever_one_looks() -> None:
     assert (live([]).low, live([]).high, live([]).texts) == (0.0, 1.0, 0)
 
 
+@pytest.mark.parametrize("then", [1, 0])
+def test_the_interval_of_a_live_accuracy_that_changes_holds_its_mean(then: int) -> None:
+    found = live([then] * 100 + [1 - then] * 60)
+    assert found.low < found.value < found.high
+
+
 def test_a_champion_that_is_too_sure_of_itself_is_not_estimated_by_its_own_word() -> None:
     dice = np.random.default_rng(0)
     said, true = dice.uniform(0.6, 1, 4_000), 0.3  # right as often as it says, less 0.3
