@@ -94,7 +94,7 @@ def back_up(dag_run: DagRun) -> dict[str, Any]:
         logger.info("%s has no champion yet: there is nothing to back up", model_name)
         return {"version": None, "uri": None, "files": 0}
     backup = keep(champion)
-    for version in backups.thin_out(model_name, settings().backups_kept):
+    for version in backups.thin_out(model_name, settings().backups_kept, champion.version):
         logger.info("the backup of version %s is deleted (BERT_BACKUPS_KEPT)", version)
     return {"version": champion.version, "uri": lake.backup(model_name, champion.version), "files": len(backup.files)}
 

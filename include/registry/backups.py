@@ -123,9 +123,13 @@ def bring_back(backup: Backup, uri: str) -> list[str]:
     return told
 
 
-def thin_out(model_name: str, kept: int) -> list[str]:
-    """Deletes all but the newest backups of a model; returns the versions whose went."""
-    old = known(model_name)[kept:]
+def thin_out(model_name: str, kept: int, champion: str) -> list[str]:
+    """Deletes all but the newest backups of a model; returns the versions whose went.
+
+    The champion's stays, however old: after a rollback it may be the oldest.
+    """
+    others = [one for one in known(model_name) if one.version != champion]
+    old = others[kept - 1 :]
     for one in old:
         folder = lake.backup(model_name, one.version)
         lake.delete(f"{folder}{MANIFEST}")  # first: without it nobody takes the rest for a backup

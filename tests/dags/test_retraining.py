@@ -344,7 +344,7 @@ def test_a_damaged_backup_is_made_again_the_oldest_go_and_a_champion_has_its_fil
     lake.write_bytes(lake.backup(name, version, "files/config.json"), b"{}")
     retraining_steps.keep(champion)
     assert backups.require(name, version)
-    assert backups.thin_out(name, 2) == ["1"]
+    assert backups.thin_out(name, 2, "3") == ["1"]
     assert [one.version for one in backups.known(name)] == ["3", "2"]
     assert lake.find(lake.backup(name, "1")) == []
     for folder in (lake.model(name, version), lake.job(champion.tags["job_id"], "model/")):
