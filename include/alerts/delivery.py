@@ -54,7 +54,7 @@ class Standing:
         """After a message that was not delivered."""
         pause = min(FIRST_PAUSE * 2 ** min(self.failures, 10), LONGEST_PAUSE)
         if error.retry_after is not None:
-            pause = min(timedelta(seconds=max(error.retry_after, 0)), LONGEST_ASKED_PAUSE)
+            pause = timedelta(seconds=min(max(error.retry_after, 0), LONGEST_ASKED_PAUSE.total_seconds()))
         return replace(self, failures=self.failures + 1, not_before=now + pause, error=str(error)[:300])
 
     def sent(self, now: datetime) -> "Standing":

@@ -7,6 +7,7 @@ shows what is unsent, and why; with ``--now`` it is tried first. Each channel is
 
 import argparse
 import logging
+import math
 import smtplib
 import sys
 from collections.abc import Sequence
@@ -112,7 +113,8 @@ def _retry_after(headers: dict[str, Any]) -> float | None:
     """The pause in seconds that an answer asks for: a number, or a date."""
     asked = str(next((value for name, value in headers.items() if name.lower() == "retry-after"), ""))
     try:
-        return float(asked)
+        seconds = float(asked)
+        return None if math.isnan(seconds) else seconds
     except ValueError:
         pass
     try:

@@ -206,6 +206,12 @@ def test_the_pause_that_slack_asks_for_is_kept(slack: Slack, as_date: bool) -> N
     assert abs(until - now - timedelta(seconds=1800)) <= timedelta(seconds=20)
 
 
+def test_a_pause_that_is_no_number_is_the_usual_one(slack: Slack) -> None:
+    slack.answers = [(429, {"Retry-After": "nan"})]
+    raised()
+    assert flush().failing[sending.SLACK].not_before == NOW + MINUTE
+
+
 def test_mail_goes_to_all_whom_the_setting_names(post: Post) -> None:
     raised(title="drift <b>", text="<script>", links={"report": "https://a.example/r", "files": "s3://bert/x"})
     assert flush().unsent == []

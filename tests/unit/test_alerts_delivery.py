@@ -84,7 +84,9 @@ def test_pauses_grow_to_an_hour_and_begin_anew_after_a_success() -> None:
     assert deliver(now, slack=wall).failing == {}
 
 
-@pytest.mark.parametrize(("asked", "pause"), [(30, 30), (900.5, 900.5), (1e9, 6 * 3600), (-5, 0)])
+@pytest.mark.parametrize(
+    ("asked", "pause"), [(30, 30), (900.5, 900.5), (1e9, 6 * 3600), (1e20, 6 * 3600), (float("inf"), 6 * 3600), (-5, 0)]
+)
 def test_the_pause_that_a_server_asks_for_is_kept_within_reason(asked: float, pause: float) -> None:
     raised("a")
     outlook = deliver(NOW, slack=Wall(NotDelivered("429", asked)))
