@@ -35,6 +35,11 @@ class Decided:
         """Whose traffic it is about."""
         return date.fromisoformat(self.entry.facts[DAY])
 
+    @property
+    def waits_for(self) -> str:
+        """What a drift that waits is waiting for, of which champion: the same on each day of that wait."""
+        return f"{self.entry.version}: {self.entry.reason.rsplit('; ', 1)[-1]}"
+
 
 def decisions(engine: Engine, model: str) -> list[Decided]:
     """A model's decisions, the newest first."""

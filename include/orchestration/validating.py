@@ -287,11 +287,7 @@ class Validation:
         if listed:
             lines += ["", f"To label: fill in the column label of {listed} and upload the file."]
         links = self._links() | ({"texts to label": listed} if listed else {})
-        kind, key = (
-            ("budget", decided.entry.reason.rsplit(" until ", 1)[-1])
-            if decided.verb == "wait"
-            else ("drift", decided.entry.decision_id)
-        )
+        kind, key = ("budget", decided.waits_for) if decided.verb == "wait" else ("drift", decided.entry.decision_id)
         title = f"The traffic of {self.model} has drifted: {what}"
         alerts.raise_alert(Alert(kind, f"{self.model} {key}", title, "\n".join(lines), links), self.model)
 

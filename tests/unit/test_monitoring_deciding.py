@@ -1,5 +1,6 @@
 """The day's decision in the ledger: once a day, with its reasons, heeding those before it."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from uuid import uuid4
 
@@ -26,12 +27,18 @@ def champion() -> Champion:
 
 
 def decide(
-    champion: Champion, engine: Engine, day: date, *tests: Comparison, rows: int = 500, holds: bool = True
+    champion: Champion,
+    engine: Engine,
+    day: date,
+    *tests: Comparison,
+    rows: int = 500,
+    holds: bool = True,
+    rules: Rules | None = None,
 ) -> Decided:
     spans = ((day - timedelta(days=40), day - timedelta(days=13)), (day - timedelta(days=12), day))
     now = datetime.combine(day + timedelta(days=1), time(0, 10), UTC)
     found = Assessment(tests, *spans, (1_000, 400), "…")
-    return decide_day(champion, engine, day, now, found, rows, Rules(), actor="test", holds=holds)
+    return decide_day(champion, engine, day, now, found, rows, rules or Rules(), actor="test", holds=holds)
 
 
 def test_what_was_decided_on_a_day_holds(champion: Champion, engine: Engine) -> None:
@@ -60,6 +67,19 @@ def test_a_drift_that_goes_on_is_acted_on_once_until_the_cool_down_is_over(champ
     last = decisions(engine, champion.model)
     assert last[1].entry.facts["because"] == "budget"
     assert last[-2].entry.facts["because"] == "cool_down"
+
+
+@pytest.mark.parametrize("a_month", [0, 1])
+def test_a_budget_that_is_used_up_is_one_event_however_the_drift_goes_on(
+    champion: Champion, engine: Engine, a_month: int
+) -> None:
+    odd = (DRIFT, replace(DRIFT, told="card 43.0%, was 20.0%"))
+    rules = Rules(cool_down_days=0, a_month=a_month)
+    decide(champion, engine, DAY, DRIFT, rules=rules)
+    later = [decide(champion, engine, DAY + timedelta(days=1 + at), one, rules=rules) for at, one in enumerate(odd)]
+    assert {one.entry.facts["because"] for one in later} == {"budget"}
+    assert later[0].entry.reason != later[1].entry.reason
+    assert later[0].waits_for == later[1].waits_for
 
 
 def test_a_calm_day_and_one_without_a_test_are_decided_on_too(champion: Champion, engine: Engine) -> None:
