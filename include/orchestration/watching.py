@@ -11,7 +11,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 from airflow.api.common.trigger_dag import trigger_dag
 from airflow.exceptions import DagNotFound, DagRunAlreadyExists
@@ -20,6 +20,7 @@ from sqlalchemy.engine import Engine
 from include import lake
 from include.datasets.checks import text_keys
 from include.evaluation.answers import FILE, read_answers
+from include.monitoring import deciding
 from include.monitoring.accuracy import Accuracy
 from include.monitoring.labels import ErrorRate, error_rate, live_accuracy
 from include.orchestration import reconciling, rollback
@@ -108,19 +109,26 @@ def _seen(champion: ModelVersion, move: Entry, engine: Engine, now: datetime, da
         return [], trouble
     right = live_accuracy(champion.name, champion.version, move.decided_at, now)
     corrected = error_rate(champion.name, champion.version, move.decided_at, now)
-    trouble = _less_right(champion, move, right) or _corrected_more_often(champion, move, corrected)
+    trouble = _less_right(champion, move, right, engine) or _corrected_more_often(champion, move, corrected)
     return [told, _labels(right), *([f"{_share(corrected)} were corrected"] if corrected.answers else [])], trouble
 
 
-def _less_right(champion: ModelVersion, move: Entry, right: Accuracy) -> str:
+def _less_right(champion: ModelVersion, move: Entry, right: Accuracy, engine: Engine) -> str:
     """Whether people's labels show a champion to be less often right than the one before; empty if they do not."""
     before, since = move.previous_champion, move.decided_at
     if before is None or not right.texts:
         return ""
-    reference = live_accuracy(champion.name, before, since - timedelta(days=DAYS_BEFORE), since)
+    reference = live_accuracy(champion.name, before, _alike_since(champion.name, before, since, engine), since)
     if right.high >= reference.low:
         return ""
     return f"by people's labels {_rate(right)} of its answers are right, and of version {before}'s {_rate(reference)}"
+
+
+def _alike_since(model_name: str, before: str, until: datetime, engine: Engine) -> datetime:
+    """From when on a champion's labels are of texts as they come now: not of before a drift, which it did not know."""
+    seen = [one.since for one in deciding.alarms(engine, model_name) if one.version == before]
+    drifts = [datetime.combine(day, time.min, UTC) for day in seen if day <= until.astimezone(UTC).date()]
+    return max([until - timedelta(days=DAYS_BEFORE), *drifts])
 
 
 def _corrected_more_often(champion: ModelVersion, move: Entry, corrected: ErrorRate) -> str:

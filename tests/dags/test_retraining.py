@@ -21,7 +21,11 @@ from mlflow import MlflowClient
 
 from include import lake
 from include.alerts import outbox
-from include.monitoring import estimate, traffic
+from include.monitoring import deciding, estimate, traffic
+from include.monitoring.assessment import Assessment
+from include.monitoring.decision import Rules
+from include.monitoring.drift import Comparison
+from include.monitoring.traffic import Champion
 from include.orchestration import canaries, promotion_steps, restore, retraining_steps, watching
 from include.orchestration.timetable import OwnRunIds
 from include.registry import backups, canary, ledger, models, standing
@@ -199,7 +203,10 @@ def test_a_champion_that_holds_is_looked_at_until_its_time_is_over_and_no_worker
 
 def context(settled: dict[str, Any]) -> dict[str, Any]:
     run = SimpleNamespace(dag_id=DAG_ID, run_id="watched")
-    return {"dag_run": run, "ti": SimpleNamespace(xcom_pull=lambda task_ids: [None, settled])}
+    return {
+        "dag_run": run,
+        "ti": SimpleNamespace(xcom_pull=lambda task_ids: [None, settled]),
+    }
 
 
 def test_a_champion_that_gets_golden_rows_wrong_is_replaced_by_the_one_before(an_hour: None, road: Road) -> None:
@@ -259,6 +266,24 @@ def test_a_champion_that_is_less_often_right_by_peoples_labels_is_replaced(an_ho
     assert last is not None
     assert "by people's labels 32.2% of 90 (" in last.reason
     assert "of version 1's 95.0% of 200 (" in last.reason
+
+
+def test_a_champion_is_not_compared_with_answers_from_before_a_drift(an_hour: None, road: Road) -> None:
+    first, version = road.start(), road.start()
+    registry = road.registry
+    (move, *_) = ledger.moves_to(registry.engine, registry.name, version)
+    label(road, first, move.decided_at - timedelta(days=9), right=900, wrong=100)
+    label(road, first, move.decided_at - timedelta(days=2), right=50, wrong=50)
+    label(road, version, move.decided_at + timedelta(minutes=5), right=60, wrong=40)
+    day = (move.decided_at - timedelta(days=1)).date()
+    drift = Comparison("label mix", 3, 1e-9, 1e-4, 1e-6, "card 41.0%, was 20.0%")
+    spans = ((day - timedelta(days=31), day - timedelta(days=3)), (day - timedelta(days=2), day))
+    champion = Champion(registry.name, first, "", ("card", "refund"), move.decided_at - timedelta(days=40))
+    deciding.decide_day(
+        champion, registry.engine, day, move.decided_at, Assessment((drift,), *spans, (1_000, 400), "…"), 500, Rules(),
+        actor="test",
+    )  # fmt: skip
+    assert isinstance(look(road, version, 10), datetime), "it is better than the one before at what comes now"
 
 
 def answers(road: Road, version: str, at: datetime, count: int, corrected: int) -> None:
