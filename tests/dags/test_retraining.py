@@ -203,10 +203,8 @@ def test_a_champion_that_holds_is_looked_at_until_its_time_is_over_and_no_worker
 
 def context(settled: dict[str, Any]) -> dict[str, Any]:
     run = SimpleNamespace(dag_id=DAG_ID, run_id="watched")
-    return {
-        "dag_run": run,
-        "ti": SimpleNamespace(xcom_pull=lambda task_ids: [None, settled]),
-    }
+    began = datetime.now(UTC)
+    return {"dag_run": run, "ti": SimpleNamespace(start_date=began, xcom_pull=lambda task_ids: [None, settled])}
 
 
 def test_a_champion_that_gets_golden_rows_wrong_is_replaced_by_the_one_before(an_hour: None, road: Road) -> None:
