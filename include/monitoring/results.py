@@ -33,8 +33,8 @@ def ensure(engine: Engine) -> None:
         RESULTS.create(connection, checkfirst=True)
 
 
-def enter(engine: Engine, model: str, day: date, checks: Iterable[Check]) -> None:
-    """Enters a day's checks, in place of what was entered of the same ones."""
+def enter(engine: Engine, model: str, day: date, checks: Iterable[Check], *, anew: bool = False) -> None:
+    """Enters a day's checks, in place of what was entered of the same ones; ``anew`` of all of the day's."""
     rows = [
         {"day": day, "model": model, "check": one.name, **one.model_dump(exclude={"name"})}
         for one in {check.name: check for check in checks}.values()
@@ -45,6 +45,8 @@ def enter(engine: Engine, model: str, day: date, checks: Iterable[Check]) -> Non
     statement = insert(RESULTS).values(rows)
     newer = {name: statement.excluded[name] for name in ("value", "threshold", "verdict", "told")}
     with engine.begin() as connection:
+        if anew:
+            connection.execute(sa.delete(RESULTS).where((RESULTS.c.model == model) & (RESULTS.c.day == day)))
         connection.execute(statement.on_conflict_do_update(index_elements=["day", "model", "check"], set_=newer))
 
 

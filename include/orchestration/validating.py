@@ -87,9 +87,9 @@ class Validation:
         self.engine: Engine = warehouse()
         self.champion = traffic.champion_of(model, self.engine, self.now)
 
-    def enter(self, found: Sequence[Check]) -> dict[str, int]:
-        """Enters checks; returns how many there are of each verdict."""
-        results.enter(self.engine, self.model, self.day, found)
+    def enter(self, found: Sequence[Check], *, anew: bool = False) -> dict[str, int]:
+        """Enters checks, ``anew`` in place of all of the day's; returns how many there are of each verdict."""
+        results.enter(self.engine, self.model, self.day, found, anew=anew)
         gauges.show(self.model, **{GAUGES[one.name]: one.value for one in found if one.name in GAUGES})
         for one in found:
             log = logger.warning if one.verdict == "failed" else logger.info
@@ -100,7 +100,7 @@ class Validation:
     def check_schema(self) -> dict[str, int]:
         """Gathers what came. Raises AirflowFailException if a source has not the columns that it should have."""
         arrived = arrivals.gather(self.model, self.day, self.champion, self.engine, self.run.run_id)
-        counts = self.enter(arrived.schema)
+        counts = self.enter(arrived.schema, anew=True)  # a day without drift has no row of one found before
         if wrong := [one for one in arrived.schema if one.verdict == "failed"]:
             told = "; ".join(f"{one.name}: {one.told}" for one in wrong)
             self.report("Schema broken", f"The checks have stopped: {told}", None, [], None)

@@ -28,6 +28,7 @@ from sqlalchemy.engine import Engine
 from include import lake
 from include.evaluation import charts
 from include.monitoring import results
+from include.monitoring.checks import not_checked
 from include.orchestration.validating import Validation
 from include.registry import ledger, models
 from include.registry.promotion import promote
@@ -220,6 +221,8 @@ def test_with_new_labels_a_drift_starts_one_retraining_that_knows_why(watch: Wat
 def test_a_run_that_is_repeated_changes_nothing(watch: Watch, month: dict[str, DagRun]) -> None:
     before = (watch.rows(), watch.decisions(), watch.alerts(), [one.run_id for one in watch.retrainings()])
     sums = {uri: lake.etag(uri) for uri in lake.find(lake.monitoring(MODEL, "days/"))}
+    stale = not_checked("drift.gone.3", "by a check of before")
+    results.enter(watch.engine, MODEL, DRIFTS + timedelta(days=18), [stale])
     again = watch.run(DRIFTS + timedelta(days=18))
     assert states(again)["trigger_retraining"] == "skipped"
     assert (watch.rows(), watch.decisions(), watch.alerts(), [one.run_id for one in watch.retrainings()]) == before
