@@ -33,7 +33,7 @@ def restore(model_name: str, version: str, *, actor: str, reason: str, champion:
             f"version {version}: {', '.join(wrong)}: brought back" if wrong else f"version {version} is as its backup"
         )
     else:
-        found = _registered_again(backup)
+        found = registered_again(backup)
         told = f"version {version} was deleted in MLflow: it is version {found.version} now"
     now = models.by_alias(model_name, CHAMPION)
     if not champion or (now is not None and now.version == found.version):
@@ -41,7 +41,7 @@ def restore(model_name: str, version: str, *, actor: str, reason: str, champion:
     return f"{told}. {rollback.roll_back(model_name, actor=actor, reason=reason, to_version=found.version)}"
 
 
-def _registered_again(backup: Backup) -> models.ModelVersion:
+def registered_again(backup: Backup) -> models.ModelVersion:
     """A backup's files as a version; the same one when it is repeated."""
     tags = {models.JOB_ID: f"backup-of-{backup.version}", models.DECISION: "restored"} | {
         name: backup.tags[name] for name in (models.JOB_ID, "dataset_id", "base_model") if backup.tags.get(name)

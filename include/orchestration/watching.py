@@ -23,7 +23,7 @@ from include.evaluation.answers import FILE, read_answers
 from include.monitoring import deciding
 from include.monitoring.accuracy import Accuracy
 from include.monitoring.labels import ErrorRate, error_rate, live_accuracy
-from include.orchestration import reconciling, rollback
+from include.orchestration import reconciling, restore, rollback
 from include.registry import backups, canary, ledger, models, smoke
 from include.registry.ledger import Entry
 from include.registry.models import CHAMPION, ModelVersion
@@ -206,11 +206,17 @@ def _keys(texts: Sequence[str]) -> list[str]:
 
 
 def _put_back(model_name: str, champion: ModelVersion, move: Entry, trouble: str, actor: str, dag_run_id: str) -> str:
-    """Makes the champion before the champion again, its files as they are in its backup if it has one."""
+    """Makes the champion before the champion again, its files as they are in its backup if it has one.
+
+    One that was deleted in MLflow is registered again from there; without a backup the one before that comes back.
+    """
     before = models.by_version(model_name, move.previous_champion) if move.previous_champion else None
-    if before is not None and (backup := backups.find(model_name, before.version)):
+    if move.previous_champion and (backup := backups.find(model_name, move.previous_champion)):
         try:
-            backups.bring_back(backup, before.uri)
+            if before is None:  # somebody has deleted the version in MLflow
+                before = restore.registered_again(backups.require(model_name, backup.version))
+            else:
+                backups.bring_back(backup, before.uri)
         except backups.BackupError as error:  # it may serve all the same: the rollback's own trial says so
             logger.warning("%s", error)
     return rollback.roll_back(

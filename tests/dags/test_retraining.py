@@ -233,6 +233,16 @@ def test_a_champion_whose_files_were_changed_is_asked_again(an_hour: None, road:
     assert road.champion() == first
 
 
+def test_a_champion_before_that_was_deleted_comes_back_from_its_backup(an_hour: None, road: Road) -> None:
+    road.start()
+    first = road.start()
+    backups.keep(road.registry.name, first, lake.model(road.registry.name, first).rstrip("/"), tags={})
+    version = road.start("wrong")
+    MlflowClient().delete_model_version(road.registry.name, first)
+    assert "version 4 is the champion again" in look(road, version, 1)
+    assert road.champion() == "4"
+
+
 def test_a_first_champion_that_fails_has_nothing_to_go_back_to(an_hour: None, road: Road) -> None:
     version = road.start("wrong")
     with pytest.raises(VersionUnusable, match="no previous champion"):
