@@ -46,11 +46,16 @@ def keep(model_name: str, version: str, uri: str, *, tags: dict[str, str], mlflo
     """Copies a version's files from their folder, and compares the copies with them by hash; returns the backup.
 
     A version that has a backup whose files are there and unchanged is not copied again. Raises BackupError if there is
-    nothing to copy, or a copy is not what was copied.
+    nothing to copy, a copy is not what was copied, or a version's files have changed as well as their backup.
     """
     there = find(model_name, version)
     if there is not None and not damaged(there, there.uri):
         return there
+    if there is not None and (wrong := damaged(there, uri)):
+        raise BackupError(
+            f"{model_name} version {version}: neither its backup nor its files at {uri} are what they were on "
+            f"{there.made_at:%F}: {', '.join(wrong)}. Promote another version, or bring the files back from a copy of the bucket"
+        )
     files = hashes(uri)
     if not files:
         raise BackupError(f"{model_name} version {version} has no files at {uri}: there is nothing to back up")
