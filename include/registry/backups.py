@@ -54,7 +54,7 @@ def keep(model_name: str, version: str, uri: str, *, tags: dict[str, str], mlflo
     if there is not None and (wrong := damaged(there, uri)):
         raise BackupError(
             f"{model_name} version {version}: neither its backup nor its files at {uri} are what they were on "
-            f"{there.made_at:%F}: {', '.join(wrong)}. Promote another version, or bring the files back from a copy of the bucket"
+            f"{there.made_at:%F}: {', '.join(wrong)}. Promote another version, or bring the files back from elsewhere"
         )
     files = hashes(uri)
     if not files:
