@@ -238,7 +238,7 @@ def test_a_champion_before_that_was_deleted_comes_back_from_its_backup(an_hour: 
     first = road.start()
     backups.keep(road.registry.name, first, lake.model(road.registry.name, first).rstrip("/"), tags={})
     version = road.start("wrong")
-    MlflowClient().delete_model_version(road.registry.name, first)
+    MlflowClient(settings().mlflow_tracking_uri).delete_model_version(road.registry.name, first)
     assert "version 4 is the champion again" in look(road, version, 1)
     assert road.champion() == "4"
 
