@@ -56,7 +56,7 @@ demo: setup ## uploads seven files to a fresh stack and shows what happens [DATA
 demo-week: setup ## two weeks of the weekly ETL, from FTP, SFTP, HTTP and SQL to models and reports
 	$(BIN)/python -m dev demo-week
 
-demo-month: setup ## a simulated month: checks each day, a drift, a retraining, a bad champion; draws it, 20 minutes
+demo-month: setup ## a simulated month: checks each day, a drift, a retraining, a bad champion; draws it, 11 to 20 minutes
 	$(BIN)/python -m dev demo-month
 
 up: setup ## starts the local stack and leaves it running [STACK=demo: with the demo's data]
