@@ -34,11 +34,14 @@ Channel = Callable[[Sequence[Alert]], None]
 
 
 class NotDelivered(Exception):
-    """A channel has not taken a message. ``retry_after`` is the pause in seconds that its server asked for."""
+    """A channel has not taken a message.
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    ``retry_after`` is the pause in seconds that its server asked for, ``refused`` whether it may take another message.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None, *, refused: bool = False) -> None:
         super().__init__(reason)
-        self.retry_after = retry_after
+        self.retry_after, self.refused = retry_after, refused
 
 
 @dataclass(frozen=True)
@@ -151,10 +154,15 @@ def _serve(
     """Sends to one channel what is due there, and gives up what it would not take for days."""
     noted = {one.alert.name: one for one in pending}
     due = [one for one in pending if name not in one.delivered and _ready_at(one, standing, now, quiet) <= now]
+    refusal: NotDelivered | None = None
     for group in _grouped(due):
         try:
             channel([one.alert for one in group])
         except NotDelivered as error:
+            if error.refused:  # the others are not held up by it
+                refusal = error
+                logger.warning("%s: %s is refused: %s", name, group[0].alert.title, error)
+                continue
             standing = standing.failed(error, now)
             logger.warning("%s: %d alerts are unsent: %s; next try at %s", name, len(due), error, standing.not_before)
             break
@@ -165,6 +173,8 @@ def _serve(
         standing = standing.sent(now)
         for one in group:
             noted[one.alert.name] = outbox.note_delivery(model_name, one, name, now.isoformat())
+    if refusal:
+        standing = standing.failed(refusal, now)
     for key, one in noted.items():
         if name not in one.delivered and one.raised_at < now - GIVE_UP_AFTER:
             logger.error("%s: given up after %s: %s", name, GIVE_UP_AFTER, one.alert.title)

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 SLACK, MAIL = "slack_default", "smtp_default"
 TIMEOUT_SECONDS = 10  # of each step of a request: a server that hangs holds up nothing but the next try
 BODY_SHOWN = 200
+BAD_REQUEST = 400  # what Slack answers to a message that it cannot read
 
 
 def flush(model_name: str, now: datetime | None = None) -> Outlook:
@@ -106,7 +107,7 @@ def _to_slack(model_name: str, alerts: Sequence[Alert]) -> None:
         raise NotDelivered(f"Slack's webhook does not answer: {error}") from error
     if answer.status_code != 200:
         told = f"Slack's webhook answered {answer.status_code}: {(answer.body or '')[:BODY_SHOWN]}".rstrip(": ")
-        raise NotDelivered(told, _retry_after(answer.headers))
+        raise NotDelivered(told, _retry_after(answer.headers), refused=answer.status_code == BAD_REQUEST)
 
 
 def _retry_after(headers: dict[str, Any]) -> float | None:

@@ -71,6 +71,17 @@ def test_a_channel_that_fails_holds_up_no_other_and_gets_the_alert_later() -> No
     assert (slack.messages, mail.messages) == ([["a"]], [["a"]])
 
 
+def test_a_message_that_is_refused_holds_up_no_other_and_is_tried_again() -> None:
+    wall = Wall(NotDelivered("400 invalid_payload", refused=True))
+    raised("a")
+    raised("b")
+    outlook = deliver(NOW, slack=wall)
+    assert (wall.messages, [one.alert.key for one in outlook.unsent]) == ([["b"]], ["a"])
+    assert outlook.failing["slack"].error == "400 invalid_payload"
+    assert outlook.next_at == NOW + timedelta(minutes=1)
+    assert deliver(NOW + timedelta(minutes=1), slack=wall).unsent == []
+
+
 def test_pauses_grow_to_an_hour_and_begin_anew_after_a_success() -> None:
     wall = Wall(*[NotDelivered("down")] * 8)
     raised("a")
