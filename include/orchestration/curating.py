@@ -115,7 +115,7 @@ def curate(sightings: str, curated: str, touched: Iterable["pa.Table"]) -> int:
 
     Of what the rules did, only the rows ``TOUCHED`` are sent: the others never leave the warehouse again.
     """
-    changed = curated.replace("_curated_", "_touched_")
+    changed = f"{ETL_PREFIX}touched_{curated.rsplit('_', 1)[-1]}"
     write_table(changed, schema_of(*TOUCHED), touched, bytewise=True)
     same = " AND ".join(f"touched.{name} = seen.{name}" for name in KEY)
     query = (
