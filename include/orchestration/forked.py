@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -41,11 +42,7 @@ class ForkedProcess:
             Its exit code, negative if a signal killed it, and the last line of its output.
         """
         reading, writing = os.pipe()
-        # Not multiprocessing's: an executor's workers are daemons, and those must not have children in its books.
-        pid = os.fork()
-        if pid == 0:
-            self._become(reading, writing)
-        self._process = psutil.Process(pid)
+        self._process = psutil.Process(_fork(lambda: self._become(reading, writing)))
         os.close(writing)
         watch(self._process)
         line = ""
@@ -96,6 +93,20 @@ class ForkedProcess:
                 sys.stderr.flush()
             finally:  # whatever happens: nothing of the worker's may go on here
                 os._exit(code)
+
+
+def _fork(child: Callable[[], NoReturn]) -> int:
+    """Starts a process that is a copy of this one up to here; returns its id.
+
+    Not multiprocessing's: an executor's workers are daemons, and those must not have children in its books. And from a
+    thread that has computed nothing: a thread that has, waits in the copy for OpenMP's others, which are not copied.
+    """
+
+    def fork() -> int:
+        return os.fork() or child()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(fork).result()
 
 
 def _forget_logging() -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from threading import Timer
 
 from include.orchestration.forked import ForkedProcess
 
@@ -36,3 +37,24 @@ def test_a_fork_whose_output_is_gone_ends_all_the_same() -> None:
     code, _ = ForkedProcess("lost", loses_its_output).run(lambda line: None)
     assert os.getpid() == made
     assert code == 5
+
+
+def test_a_fork_of_a_process_that_has_computed_computes_too() -> None:
+    """OpenMP's threads do not come along, and the one thread that does must not wait for them."""
+    import torch
+
+    def computes() -> int:
+        torch.rand(2_000, 1_000).exp()
+        return 4
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        computes()
+        process = ForkedProcess("computes", computes)
+        hung = Timer(60, process.stop, [10])
+        hung.start()
+        assert process.run(lambda line: None) == (4, "")
+        hung.cancel()
+    finally:
+        torch.set_num_threads(threads)
