@@ -105,7 +105,7 @@ def prepare(folder: Path) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     os.environ.update(environment)
-    from include import lake
+    from include import lake, objects
     from include.registry import models
     from include.training.model import build_classifier
 
@@ -115,7 +115,7 @@ def prepare(folder: Path) -> dict[str, str]:
     for part in (model, tokenizer):
         part.save_pretrained(folder / "model")
     version = models.register(
-        "bert-classifier", lake.upload(folder / "model", lake.job("j", "model")), "", {"job_id": "j"}
+        "bert-classifier", objects.upload(folder / "model", lake.job("j", "model")), "", {"job_id": "j"}
     )
     models.point("bert-classifier", models.CHAMPION, version)
     return environment

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from pydantic import TypeAdapter
 
-from include import lake
+from include import lake, objects
 from include.alerts import outbox
 from include.alerts.outbox import Alert, Pending
 from include.settings.quiet import QuietHours
@@ -108,7 +108,7 @@ def deliver(
         standing, pending = _serve(model_name, name, channel, before.get(name, Standing()), pending, now, quiet)
         after[name] = standing
     if after != {name: before.get(name, Standing()) for name in channels}:
-        lake.write_bytes(_uri(model_name), _STANDINGS.dump_json(before | after, indent=2))
+        objects.write_bytes(_uri(model_name), _STANDINGS.dump_json(before | after, indent=2))
     left = []
     for one in pending:
         if all(name in one.delivered for name in channels):
@@ -134,7 +134,7 @@ def outlook(
 def standings(model_name: str) -> dict[str, Standing]:
     """How each channel stands."""
     try:
-        return _STANDINGS.validate_json(lake.read_bytes(_uri(model_name)))
+        return _STANDINGS.validate_json(objects.read_bytes(_uri(model_name)))
     except FileNotFoundError:
         return {}
     except ValueError as error:  # nothing of it is worth a failure

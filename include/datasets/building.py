@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden, snapshots
 from include.datasets.checks import normalise
 from include.datasets.intake import Plan
@@ -43,7 +43,7 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
     corrections = before.corrections(accepted[~feedback])
     _check_approved(plan, before, len(corrections))
     if len(corrections):  # kept before they hold: whoever repeats this finds none
-        lake.create_json(lake.staging(plan.run_id, "corrections.json"), {"rows": corrections.to_dict("records")})
+        objects.create_json(lake.staging(plan.run_id, "corrections.json"), {"rows": corrections.to_dict("records")})
     judging, learnt = accepted[(side == Side.GOLDEN) & ~feedback], accepted[side != Side.GOLDEN]
     learnt = learnt.assign(split=[lake.SPLITS[one] for one in side[side != Side.GOLDEN]])
     rows, relabelled = snapshots.combine(parent, pd.concat([learnt, _moved(before, parent, learnt)]))
@@ -67,7 +67,7 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
         "label_mapping": plan.label_mapping,
     }
     manifest = (
-        lake.read_json(lake.dataset(dataset_id, "manifest.json"))
+        objects.read_json(lake.dataset(dataset_id, "manifest.json"))
         if is_parent
         else snapshots.write(ordered, facts, upon)
     )

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden
 from include.orchestration import awaiting, golden_rows, reconciling
 from include.orchestration.warehouse import warehouse
@@ -119,7 +119,7 @@ def _told(done: RolledBack, hindrance: str) -> str:
 def _keep(done: RolledBack, found: GivenUp) -> str:
     uri = lake.report(DAG_ID, done.entry.dag_run_id, "given_up.json")
     entry = done.entry.model_dump(mode="json", include={"version", "previous_champion", "reason", "actor"})
-    return lake.write_json(uri, entry | asdict(found))
+    return objects.write_json(uri, entry | asdict(found))
 
 
 def main(arguments: list[str] | None = None) -> int:

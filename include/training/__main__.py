@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from include import lake
+from include import objects
 from include.training.errors import Stopped, TrainingError
 from include.training.job import Job
 from include.training.stopping import StopRequest, follow_parent
@@ -55,7 +55,7 @@ def _train(options: argparse.Namespace, stop: StopRequest) -> int:
     """Makes sure that the job has its result, here or in processes that this one starts."""
     folder = options.job_uri.rsplit("/", 1)[0]
     result = f"{folder}/result.json"
-    if lake.exists(result):
+    if objects.exists(result):
         logger.info("the job is done already")
     else:
         job = _read_job(options.job_uri)
@@ -74,7 +74,7 @@ def _train(options: argparse.Namespace, stop: StopRequest) -> int:
 
 def _read_job(uri: str) -> Job:
     try:
-        return Job.model_validate(lake.read_json(uri))
+        return Job.model_validate(objects.read_json(uri))
     except FileNotFoundError:
         raise TrainingError(f"no job at {uri}: submit it first") from None
     except ValidationError as error:

@@ -25,7 +25,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunType
 
-from include import alerts, lake
+from include import alerts, lake, objects
 from include.alerts import Alert, outbox
 from include.alerts.delivery import Outlook
 from include.orchestration import listening, looking, sending
@@ -101,8 +101,8 @@ def bucket() -> Iterator[None]:
 
 @pytest.fixture
 def empty(bucket: None) -> None:
-    if lake.find("s3://alerts/"):
-        lake.filesystem("s3://alerts").rm(f"{lake.root()}/*", recursive=True)
+    if objects.find("s3://alerts/"):
+        objects.filesystem("s3://alerts").rm(f"{lake.root()}/*", recursive=True)
     with create_session() as session:
         session.query(DagRun).delete()
 
@@ -347,7 +347,7 @@ def test_a_run_that_should_have_ended_is_told_of_once(empty: None, monkeypatch: 
 
 
 def test_an_upload_that_no_run_uses_is_told_of_once(empty: None) -> None:
-    uri = lake.write_bytes(f"{lake.root()}/staging/a.csv", b"text,label\na,x\n")
+    uri = objects.write_bytes(f"{lake.root()}/staging/a.csv", b"text,label\na,x\n")
     sealing.seal("20260302T1200-a", "incoming/a.csv", uri, origin="test")
     now = datetime.now(UTC)
     looking.tell_of_stuck_uploads(MODEL, now + timedelta(hours=23))

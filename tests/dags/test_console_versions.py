@@ -8,7 +8,7 @@ import pytest
 import requests
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.settings import settings
 from plugins.console.access import (
     PIPELINE,
@@ -77,7 +77,7 @@ def test_a_version_of_an_earlier_release_shows_its_confusions_without_texts(
     enter(engine, model, "promote", "1")
     answered("run-1-promote", WORSE, tmp_path, texts=False)
     metrics = {"rows": 4, "labels": ["card", "refund"], "confusion": [[1, 1], [1, 1]]}
-    lake.write_json(lake.report(PIPELINE, "run-1-promote", "evaluation.json"), {"challenger": {"metrics": metrics}})
+    objects.write_json(lake.report(PIPELINE, "run-1-promote", "evaluation.json"), {"challenger": {"metrics": metrics}})
     page = console["viewer"].get("/console/").text
     assert "2 of 4 golden rows are wrong." in page
     assert "Not kept by the release that made this version." in page
@@ -87,7 +87,7 @@ def test_a_version_is_downloaded_from_the_bucket_itself_and_trained_again(
     console: dict[str, Visitor], model: str, engine: Engine
 ) -> None:
     enter(engine, model, "promote", "7")
-    lake.write_bytes(lake.model(model, "7", "model.safetensors"), b"weights")
+    objects.write_bytes(lake.model(model, "7", "model.safetensors"), b"weights")
     page = console["trainer"].get("/console/versions/7").text
     assert "make reproduce VERSION=7" in page
     address = "/console/versions/7/files/model.safetensors"
@@ -115,7 +115,7 @@ def test_where_the_bucket_is_a_folder_a_file_comes_piece_by_piece(
     enter(engine, model, "promote", "7")
     monkeypatch.setenv("BERT_BUCKET", f"file://{tmp_path}")
     settings.cache_clear()
-    lake.write_bytes(lake.model(model, "7", "model.safetensors"), b"weights")
+    objects.write_bytes(lake.model(model, "7", "model.safetensors"), b"weights")
     monkeypatch.setattr(version_pages, "PIECE_BYTES", 3)
     answer = console["trainer"].get("/console/versions/7/files/model.safetensors", buffered=False)
     assert list(answer.iter_encoded()) == [b"wei", b"ght", b"s"]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import uvicorn
 
-from include import lake
+from include import lake, objects
 from include.serving.app import build
 from include.serving.server import ModelServer
 from include.settings.serving import ServingSettings
@@ -49,8 +49,8 @@ class Running:
 
 
 def logged(model: str) -> list[dict[str, Any]]:
-    uris = lake.find(lake.predictions(model))
-    return [row for uri in uris for row in pq.read_table(io.BytesIO(lake.read_bytes(uri))).to_pylist()]
+    uris = objects.find(lake.predictions(model))
+    return [row for uri in uris for row in pq.read_table(io.BytesIO(objects.read_bytes(uri))).to_pylist()]
 
 
 def wait(condition: Callable[[], Any], seconds: float = 60) -> None:

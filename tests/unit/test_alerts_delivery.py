@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from include import alerts, lake
+from include import alerts, lake, objects
 from include.alerts import Alert, delivery, outbox, rendering
 from include.alerts.delivery import NotDelivered, Outlook
 from include.settings import quiet
@@ -149,8 +149,8 @@ def test_what_a_channel_would_not_take_for_a_week_is_given_up_and_kept() -> None
     raised("a")
     deliver(now, slack=slack, mail=mail)
     assert deliver(now + timedelta(days=8), slack=slack, mail=mail).unsent == []
-    (kept,) = lake.find(lake.alerts(MODEL, "sent/"))
-    assert lake.read_json(kept)["delivered"]["slack"] == "given up: gone"
+    (kept,) = objects.find(lake.alerts(MODEL, "sent/"))
+    assert objects.read_json(kept)["delivered"]["slack"] == "given up: gone"
 
 
 def test_without_a_channel_nothing_is_kept_for_later() -> None:
@@ -165,7 +165,7 @@ def test_without_a_channel_nothing_is_kept_for_later() -> None:
 def test_what_somebody_has_damaged_begins_anew() -> None:
     raised("a")
     deliver(NOW, slack=Wall(NotDelivered("down")))
-    lake.write_bytes(lake.alerts(MODEL, "channels.json"), b'{"slack": []}')
+    objects.write_bytes(lake.alerts(MODEL, "channels.json"), b'{"slack": []}')
     wall = Wall()
     assert deliver(NOW, slack=wall).unsent == []
 

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine as Database
 
 from dev.soak import FOLLOWS_WITHIN, Program, Soak, champions_at
 from dev.state import Ports
-from include import lake
+from include import lake, objects
 from tests.unit.registry_services import MlflowServer, Registry, S3Server
 
 pytest_plugins = ["tests.unit.registry_services"]
@@ -56,7 +56,7 @@ def test_every_request_is_answered_and_every_answer_logged_once_whatever_dies(
             process.resume()
 
     monkeypatch.setenv("BERT_MODEL_NAME", registry.name)
-    source = lake.upload(registry.source, lake.job("soak", "model"))
+    source = objects.upload(registry.source, lake.job("soak", "model"))
     soak = Soak(serving, url, registry.name, source, engine)
     try:
         found = soak.ask(1000, [soak.promote, s3_away, soak.roll_back, soak.kill, soak.promote, mlflow_frozen])
