@@ -36,11 +36,6 @@ Picture = Callable[[Page, str], None]
 RUN_ID = "manual__2026-11-20T08:00:00+00:00"
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
-
-
 @pytest.fixture
 def storage(request: pytest.FixtureRequest) -> Any:
     """A folder, but for what only S3 has: addresses that a browser may write to."""

@@ -28,11 +28,6 @@ from tests.dags.console_app import (
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
-
-
 def test_an_administrator_admits_and_merges_labels_in_his_own_name(
     console: dict[str, Visitor], model: str, engine: Engine
 ) -> None:

@@ -29,11 +29,6 @@ from tests.dags.console_app import GATES, WORSE, Visitor, answered, worth
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
-
-
 MANY = ("/console/", "/console/?before=500", "/console/versions/", "/console/versions/1000", "/console/train/",
         "/console/data/", "/console/data/?page=300", "/console/data/?state=used&page=400", "/console/labels/",
         "/console/labels/next/texts", "/console/watch/")  # fmt: skip

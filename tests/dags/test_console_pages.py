@@ -43,11 +43,6 @@ from tests.dags.console_app import (
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
-
-
 def test_without_a_model_and_uploads_the_pages_say_what_to_do(console: dict[str, Visitor], model: str) -> None:
     assert "There is no model yet" in console["trainer"].get("/console/").text
     assert "Nothing was decided yet." in console["viewer"].get("/console/").text

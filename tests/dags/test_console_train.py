@@ -24,11 +24,6 @@ from tests.dags.console_app import REJECTED, SCRIPT, Visitor, newest, unfinished
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
-
-
 def test_a_file_is_dropped_looked_at_and_trained_on_once(console: dict[str, Visitor], model: str) -> None:
     """Also one that is larger than Airflow lets forms be."""
     content = b"text,label\n" + b"a text,card\n" * 200_000

@@ -19,11 +19,6 @@ from tests.dags.console_app import RIGHT, SCRIPT, WORSE, Visitor, answered, ente
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
-
-
 def test_the_champions_accuracy_is_shown_on_golden_rows_in_use_and_estimated_with_its_error(
     console: dict[str, Visitor], model: str, engine: Engine
 ) -> None:

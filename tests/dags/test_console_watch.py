@@ -15,11 +15,6 @@ from tests.dags.console_app import SCRIPT, Visitor, enter, watch
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
-
-
 def test_what_is_watched_is_shown_and_why_nothing_was_trained(
     console: dict[str, Visitor], model: str, engine: Engine
 ) -> None:

@@ -20,7 +20,7 @@ from include import lake, objects
 from include.serving.app import build
 from include.serving.server import ModelServer
 from include.settings.serving import ServingSettings
-from tests.unit.registry_services import Registry, deployment
+from tests.unit.registry_services import MlflowServer, Registry, deployment
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -79,6 +79,6 @@ def running(registry: Registry, cache: Path, **options: Any) -> Iterator[Running
 
 
 @pytest.fixture(scope="module")
-def shared_services(mlflow_uri: str, s3_url: str) -> Iterator[None]:
-    with deployment(MLFLOW_TRACKING_URI=mlflow_uri, AWS_ENDPOINT_URL=s3_url, BERT_BUCKET="bert"):
+def shared_services(mlflow_server: MlflowServer, s3_url: str) -> Iterator[None]:
+    with deployment(MLFLOW_TRACKING_URI=mlflow_server.uri, AWS_ENDPOINT_URL=s3_url, BERT_BUCKET="bert"):
         yield

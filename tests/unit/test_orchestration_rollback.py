@@ -30,16 +30,6 @@ pytestmark = pytest.mark.usefixtures("services")
 OVER = Pipeline(hears=False, will_come=False, busy=False, is_over=lambda run_id: True)
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri(mlflow_store: str) -> str:
-    return mlflow_store
-
-
-@pytest.fixture
-def storage(in_folder: dict[str, str]) -> dict[str, str]:
-    return in_folder
-
-
 @pytest.fixture(autouse=True)
 def warehouse(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow's connection to it."""

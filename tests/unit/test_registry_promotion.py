@@ -29,16 +29,6 @@ pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("services")
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri(mlflow_store: str) -> str:
-    return mlflow_store
-
-
-@pytest.fixture
-def storage(in_folder: dict[str, str]) -> dict[str, str]:
-    return in_folder
-
-
 def test_the_first_promotion_makes_a_champion(registry: Registry) -> None:
     version = registry.promote_new()
     assert registry.aliases() == {CHAMPION: version}

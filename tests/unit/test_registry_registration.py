@@ -16,10 +16,15 @@ from include.registry.promotion import (
     promote,
 )
 from include.settings import settings
-from tests.unit.registry_services import Registry
+from tests.unit.registry_services import MlflowServer, Registry
 
 pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("services")
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_server: MlflowServer) -> str:
+    return mlflow_server.uri
 
 
 def test_there_is_nothing_where_nothing_is_registered() -> None:

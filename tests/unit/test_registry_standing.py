@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,17 +20,6 @@ from tests.unit.registry_services import MlflowServer, Registry
 
 pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("services")
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri(mlflow_store: str) -> str:
-    return mlflow_store
-
-
-@pytest.fixture
-def storage(request: pytest.FixtureRequest) -> Any:
-    """A server takes models from S3 alone."""
-    return request.getfixturevalue("in_s3" if "server" in request.fixturenames else "in_folder")
 
 
 def delete(registry: Registry, version: str) -> None:

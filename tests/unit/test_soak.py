@@ -26,6 +26,11 @@ def test_who_may_answer_is_who_was_champion_or_could_not_be_followed_yet() -> No
     assert champions_at(moves, 81 + FOLLOWS_WITHIN, 95, [(100.0, 101.0)]) == {"2"}, "an outage later excuses nothing"
 
 
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_server: MlflowServer) -> str:
+    return mlflow_server.uri
+
+
 @pytest.mark.nightly
 def test_every_request_is_answered_and_every_answer_logged_once_whatever_dies(
     services: None,
