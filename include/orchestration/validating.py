@@ -84,6 +84,7 @@ class Validation:
             raise AirflowFailException(f"day: {self.day} has not come yet, today is {today} (UTC)")
         self.is_over = self.day < today
         self.now = now_of(dag_run, self.day)
+        self.acts = self.is_over and not deciding.is_long_ago(self.day, self.now)
         self.engine: Engine = warehouse()
         self.champion = traffic.champion_of(model, self.engine, self.now)
 
@@ -163,9 +164,9 @@ class Validation:
         self._keep_unsure()
         headline = {"retrain": "Drift: retrain", "label": "Drift: label", "wait": "Drift: wait"}.get(decided.verb, "")
         self._conclude(headline, decided.entry.reason, assessed, kept, difference)
-        if self.is_over:
+        if self.acts:
             self._tell(decided, difference, listed, starts=config.retrain_on_drift)
-        starts = decided.verb == "retrain" and config.retrain_on_drift and self.is_over
+        starts = decided.verb == "retrain" and config.retrain_on_drift and self.acts
         found = {"decision": decided.verb, "decision_id": decided.entry.decision_id, "reason": decided.entry.reason}
         return found | {"starts": starts}
 

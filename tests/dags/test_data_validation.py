@@ -220,6 +220,16 @@ def test_with_new_labels_a_drift_starts_one_retraining_that_knows_why(watch: Wat
     assert "there are 60 new labelled rows to learn from" in entry.reason
 
 
+def test_a_drift_of_long_ago_is_shown_and_trains_nothing(watch: Watch, month: dict[str, DagRun]) -> None:
+    before, day = (watch.decisions(), watch.alerts()), DRIFTS + timedelta(days=10)
+    found = Validation(month["retrain"], MODEL, day.isoformat()).decide()
+    assert (found["decision"], found["starts"]) == ("nothing", False)
+    assert "that was 9 days ago and may be over" in found["reason"]
+    assert (watch.decisions(), watch.alerts()) == before
+    held = Validation(month["retrain"], MODEL, (DRIFTS + timedelta(days=2)).isoformat()).decide()
+    assert (held["decision"], held["starts"]) == ("label", False), "what was decided then holds"
+
+
 def test_a_run_that_is_repeated_changes_nothing(watch: Watch, month: dict[str, DagRun]) -> None:
     before = (watch.rows(), watch.decisions(), watch.alerts(), [one.run_id for one in watch.retrainings()])
     sums = {uri: objects.etag(uri) for uri in objects.find(lake.monitoring(MODEL, "days/"))}
