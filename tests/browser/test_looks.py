@@ -342,16 +342,20 @@ def test_texts_are_labelled_with_the_keyboard_alone(pages: dict[str, str], visit
     assert draft.key.startswith("incoming/feedback/console/")
 
 
-def test_a_large_file_goes_from_the_browser_into_the_bucket(
+def test_a_large_file_goes_from_the_browser_into_the_bucket_and_the_console_is_asked_again_if_it_does_not_answer(
     pages: dict[str, str], visit: Visit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("BERT_CONSOLE_UPLOAD_MIB", "1")
     content = b"text,label\n" + b"a text,card\n" * 200_000
     (tmp_path / "large.csv").write_bytes(content)
     page = visit("trainer", pages["train"])
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.route("**/console/train/uploads/*", lambda route: route.abort("connectionreset"), times=1)
     with page.expect_request(lambda request: request.method == "PUT") as put:
         page.set_input_files("#file", tmp_path / "large.csv")
     page.wait_for_url("**/console/train/drafts/*")
+    assert any("/console/train/uploads/" in url for url in failed), "it is asked again"
     draft = drafts.read(page.url.rsplit("/", 1)[-1])
     assert draft is not None
     assert "/drafts/" in put.value.url
