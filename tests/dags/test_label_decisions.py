@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 from sqlalchemy.engine import Engine
 
 from include import lake, objects
@@ -24,14 +23,6 @@ from tests.unit.registry_services import as_connection
 pytest_plugins = ["tests.unit.registry_services"]
 
 NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store without a server: nothing here is about HTTP."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    MlflowClient(uri).create_experiment("labels")
-    return uri
 
 
 @pytest.fixture

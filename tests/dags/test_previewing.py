@@ -26,14 +26,6 @@ pytest_plugins = ["tests.unit.registry_services"]
 MODEL = "preview"
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store without a server: nothing here is about HTTP."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    MlflowClient(uri).create_experiment("preview")
-    return uri
-
-
 @pytest.fixture
 def bucket(services: None, engine: Engine, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     name = f"p{abs(hash(request.node.name))}"

@@ -19,12 +19,6 @@ def file_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     settings.cache_clear()
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri(mlflow_store: str) -> str:
-    """Without a server, where nothing is about HTTP."""
-    return mlflow_store
-
-
 @pytest.fixture
 def storage(request: pytest.FixtureRequest) -> Any:
     """In a folder, but where MLflow's server is asked: it takes models from S3 alone."""

@@ -90,11 +90,6 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
         server.stop()
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri(mlflow_server: MlflowServer) -> str:
-    return mlflow_server.uri
-
-
 class S3Server:
     """moto's S3 in a thread, and no other service of it: to find the one that is asked takes it half of each request.
 
@@ -135,6 +130,12 @@ def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"sqlite:///{folder}/mlflow.db"
     MlflowClient(uri).create_experiment("jobs", artifact_location=str(folder / "artifacts"))
     return uri
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_store: str) -> str:
+    """What ``services`` name. A module whose tests are about HTTP, or other programs, has ``mlflow_server``'s."""
+    return mlflow_store
 
 
 @pytest.fixture(scope="session")
