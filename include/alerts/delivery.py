@@ -188,11 +188,15 @@ def _serve(
             noted[one.alert.name] = outbox.note_delivery(model_name, one, name, now.isoformat())
     if refusal:
         standing = standing.failed(refusal, now)
-    for key, one in noted.items():
-        if name not in one.delivered and one.raised_at < now - GIVE_UP_AFTER:
-            logger.error("%s: given up after %s: %s", name, GIVE_UP_AFTER, one.alert.title)
-            noted[key] = outbox.note_delivery(model_name, one, name, f"given up: {standing.error}")
-    return standing, list(noted.values())
+    return standing, [_given_up(model_name, name, one, standing.error, now) for one in noted.values()]
+
+
+def _given_up(model_name: str, name: str, one: Pending, error: str, now: datetime) -> Pending:
+    """An alert as it is noted, if a channel has not taken it for so long; else as it was."""
+    if name in one.delivered or one.raised_at >= now - GIVE_UP_AFTER:
+        return one
+    logger.error("%s: given up after %s: %s", name, GIVE_UP_AFTER, one.alert.title)
+    return outbox.note_delivery(model_name, one, name, f"given up: {error}")
 
 
 def _send(channel: Channel, alerts: Sequence[Alert]) -> None:

@@ -152,11 +152,7 @@ def validate_files(plan: Plan, *, isolated: bool = False) -> Intake:
     rows, a label is not rare. ``isolated`` reads each file in a process of its own, and a file that kills it counts as
     one that cannot be read.
     """
-    golden_set = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
-    parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
-    told = _renamed(golden_set, parent, plan.label_mapping)
-    golden_set = golden_set.renamed(plan.label_mapping)
-    parent = None if parent is None else golden.rename(parent, plan.label_mapping)
+    golden_set, parent, told = _known(plan)
     accepted_uri = lake.staging(plan.run_id, "accepted.parquet")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -196,6 +192,16 @@ def validate_files(plan: Plan, *, isolated: bool = False) -> Intake:
         missing=missing,
         warnings=[*told, *_corrections(rows, golden_set), *_label_warnings(counts, golden_set, parent)],
     )
+
+
+def _known(plan: Plan) -> tuple[golden.GoldenSet, pd.DataFrame | None, list[str]]:
+    """The golden set and the champion's rows with the labels that count in this run, and what changes by that, told."""
+    golden_set = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
+    parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
+    told = _renamed(golden_set, parent, plan.label_mapping)
+    if parent is not None:
+        parent = golden.rename(parent, plan.label_mapping)
+    return golden_set.renamed(plan.label_mapping), parent, told
 
 
 def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readable], dict[int, FileAccount]]:

@@ -280,15 +280,19 @@ def _drop_table(plan: Plan) -> None:
         logger.exception("could not drop the table of run %s", plan.run_id)
 
 
+def _end_of_batches(evaluation: Evaluation, outcome: str) -> tuple[State, Because]:
+    """What becomes of a run's uploads by its outcome."""
+    if _waits(evaluation, outcome):
+        return State.RELEASED, Because.WAITS
+    return {"rejected": State.SET_ASIDE, "awaiting_approval": State.AWAITING}.get(outcome, State.USED), Because.NONE
+
+
 def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Result, version: str, outcome: str) -> None:
     if outcome == "promoted":
         golden_rows.follow_champion(plan.model_name, f"version {version} was promoted", promoted=True)
         canaries.begin(plan.model_name, version)
         watching.begin(plan.model_name, version, warehouse(), dag_id=dag_run.dag_id)
-    state = {"rejected": State.SET_ASIDE, "awaiting_approval": State.AWAITING}.get(outcome, State.USED)
-    because = Because.NONE
-    if _waits(evaluation, outcome):
-        state, because = State.RELEASED, Because.WAITS
+    state, because = _end_of_batches(evaluation, outcome)
     unchanged = f"version {version} is the champion already; these rows and parameters make the same model again"
     settled = unchanged if outcome == "unchanged" else evaluation.reason
     mine = settling.settle(plan, _intake(plan), state, because, settled)
@@ -297,11 +301,11 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
     _drop_table(plan)
     champion = version if outcome == "promoted" else evaluation.context.champion_version
     metrics = evaluation.challenger.metrics
-    reason = f"version {version}: {evaluation.reason}"
-    if outcome == "awaiting_approval":
-        reason = f"{awaiting.how_to_answer(plan.run_id, version)}. {evaluation.reason}"
-    if outcome == "unchanged":
-        reason = unchanged
+    reasons = {
+        "awaiting_approval": f"{awaiting.how_to_answer(plan.run_id, version)}. {evaluation.reason}",
+        "unchanged": unchanged,
+    }
+    reason = reasons.get(outcome, f"version {version}: {evaluation.reason}")
     asked = {name: told for name in ("reason", "decision_id") if (told := (dag_run.conf or {}).get(name))}
     conclude(
         dag_run.dag_id,

@@ -69,14 +69,20 @@ def roll_back(
     except promotion.AlreadyReplaced as error:
         return f"nothing to do: {error}"
     reconciling.settle_batches_of_last_move(model_name, engine)
+    superseded = _follow(model_name, done, engine)
+    told = f"{model_name}: version {done.champion.version} is the champion again. {_told(done, hindrance)}".strip()
+    return " ".join([told, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in superseded)])
+
+
+def _follow(model_name: str, done: RolledBack, engine: Engine) -> list[str]:
+    """Lets the golden rows and what waits follow the champion; a sentence on each challenger that this supersedes."""
     superseded: list[str] = []
     try:
         superseded = awaiting.catch_up(model_name, engine)
         golden_rows.follow_champion(model_name, f"rolled back to version {done.champion.version}")
     except (golden.GoldenSetError, FileNotFoundError) as error:  # the next run makes up for it, once it can be read
         logger.warning("the golden rows and what waits do not follow the champion yet: %s", error)
-    told = f"{model_name}: version {done.champion.version} is the champion again. {_told(done, hindrance)}".strip()
-    return " ".join([told, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in superseded)])
+    return superseded
 
 
 def smoke_test(model_name: str, engine: Engine) -> tuple[smoke.SmokeTest, str]:
