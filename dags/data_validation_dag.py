@@ -34,7 +34,8 @@ def validation(dag_run: Any, params: Any) -> Any:
             type=["null", "string"],
             format="date",
             title="Day",
-            description="YYYY-MM-DD (UTC), today's will do. Empty: the last whole day.",
+            description="YYYY-MM-DD (UTC), today's will do. Empty: the last whole day. Of one more than a week ago "
+            "nothing follows: its checks and its page are made.",
         ),
     },
     tags=["bert", "monitoring"],

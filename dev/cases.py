@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dev.state import REPOSITORY
-from include import lake
+from include import lake, objects
 from include.datasets import golden
 from include.datasets.building import build_dataset
 from include.datasets.intake import Intake, Plan, Source, validate_files
@@ -106,7 +106,7 @@ def _plan(folder: Path, path: str, run_id: str, parent: str | None) -> Plan:
     for number, file in enumerate(files):
         key = f"incoming/{file.relative_to(folder).as_posix()}"
         if not is_debris(key):
-            uri = lake.upload_file(file, lake.claims(run_id, f"files/{number}"))
+            uri = objects.upload_file(file, lake.claims(run_id, f"files/{number}"))
             sources.append(Source(batch_id=run_id, key=key, uri=uri))
     config = settings()
     return Plan(
@@ -126,7 +126,7 @@ def _accept(plan: Plan) -> str:
 
 
 def _accepted(intake: Intake) -> pd.DataFrame:
-    with lake.filesystem(intake.accepted_uri).open(intake.accepted_uri, "rb") as file:
+    with objects.filesystem(intake.accepted_uri).open(intake.accepted_uri, "rb") as file:
         return pd.read_parquet(file)
 
 

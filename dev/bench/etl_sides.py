@@ -42,13 +42,13 @@ class Steps(dict[str, float]):
 
 def copy(uri: str) -> Work:
     """PostgreSQL's own COPY of the same rows, as the file is."""
-    from include import lake
+    from include import objects
 
     connection = warehouse().raw_connection()
 
     def work() -> dict[str, float]:
         steps = Steps()
-        with lake.filesystem(uri).open(uri, "rb") as file, connection.cursor() as cursor:
+        with objects.filesystem(uri).open(uri, "rb") as file, connection.cursor() as cursor:
             cursor.execute("DROP TABLE IF EXISTS plain_copy; CREATE TABLE plain_copy (text text, label text)")
             steps.do("COPY", lambda: cursor.copy_expert("COPY plain_copy FROM STDIN WITH (FORMAT csv, HEADER)", file))
         steps.do("commit", connection.commit)
@@ -132,7 +132,7 @@ def writing(uri: str) -> Work:
     import pyarrow.parquet as pq
     from pyarrow import csv
 
-    from include import lake
+    from include import objects
     from include.orchestration import copying, handover
 
     engine, staged, names = warehouse(), f"{uri}.parquet", ("text", "label")
@@ -141,11 +141,11 @@ def writing(uri: str) -> Work:
     def stage() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path, target = Path(folder) / "rows.csv", Path(folder) / "rows.parquet"
-            rows = csv.open_csv(lake.download_file(uri, path))
+            rows = csv.open_csv(objects.download_file(uri, path))
             with pq.ParquetWriter(target, rows.schema, compression="zstd") as writer:
                 for part in rows:
                     writer.write_batch(part)
-            lake.upload_file(target, staged)
+            objects.upload_file(target, staged)
 
     def run(*statements: str) -> None:
         with engine.begin() as connection:

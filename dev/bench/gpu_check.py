@@ -36,7 +36,7 @@ from dev.bench.runs import Launch, RunError, run
 from dev.bench.scoring import accuracy
 from dev.bench.sides import Arguments, Baseline, Ours, without_mean_pooling
 from dev.state import REPOSITORY
-from include import lake
+from include import objects
 from include.settings import settings
 
 LIMIT_SECONDS = 9 * 60
@@ -265,7 +265,9 @@ def resume(check: Check) -> None:
     process = subprocess.Popen(
         launch.command, env=environment, cwd=REPOSITORY, start_new_session=True, stdout=quiet, stderr=quiet
     )
-    while process.poll() is None and not any(one.endswith("complete.json") for one in lake.find(f"{job}/checkpoints/")):
+    while process.poll() is None and not any(
+        one.endswith("complete.json") for one in objects.find(f"{job}/checkpoints/")
+    ):
         time.sleep(0.05)
     killed = process.poll() is None
     if killed:
@@ -339,7 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
         def tell(row: Row) -> None:
             seconds = time.monotonic() - began
             found = {"facts": facts(check, seconds, f"python -m dev.bench.gpu_check {' '.join(words)}")}
-            lake.write_bytes(
+            objects.write_bytes(
                 options.out.absolute().as_uri(), (json.dumps(found | {"rows": check.rows}, indent=2) + "\n").encode()
             )
             print(f"{seconds:4.0f} s: {', '.join(f'{name} {value}' for name, value in row.items())}", flush=True)

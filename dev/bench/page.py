@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-import jinja2
 import psutil
 
 from dev.bench.runs import OTHERS_BUSY
+from dev.pages import templates
 from dev.state import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -47,13 +47,7 @@ def render(
         pieces: ``rows`` and ``facts`` as in `gpu`: what each piece of the speed code gains.
         etl: ``rows``, ``samples`` and ``ratios``: what `make bench-etl` found.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters |= {"median": median, "listed": listed}
     template = environment.get_template("benchmarks.md.jinja")
     return template.render(

@@ -29,7 +29,7 @@ from rich.console import Console
 from dev import sample_data
 from dev.bench import page, serving_page
 from dev.bench.callers import Load
-from dev.bench.engines import export_onnx
+from dev.bench.engines import SERVERS, engines, export_onnx, paces
 from dev.bench.runs import OTHERS_BUSY
 from dev.state import REPOSITORY, Ports
 
@@ -105,7 +105,7 @@ def prepare(folder: Path) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     os.environ.update(environment)
-    from include import lake
+    from include import lake, objects
     from include.registry import models
     from include.training.model import build_classifier
 
@@ -115,7 +115,7 @@ def prepare(folder: Path) -> dict[str, str]:
     for part in (model, tokenizer):
         part.save_pretrained(folder / "model")
     version = models.register(
-        "bert-classifier", lake.upload(folder / "model", lake.job("j", "model")), "", {"job_id": "j"}
+        "bert-classifier", objects.upload(folder / "model", lake.job("j", "model")), "", {"job_id": "j"}
     )
     models.point("bert-classifier", models.CHAMPION, version)
     return environment
@@ -217,25 +217,6 @@ def _p99(took: list[float]) -> float:
     return round(took[min(len(took) - 1, int(0.99 * len(took)))], 1)
 
 
-def engines(folder: Path, texts: list[str], turns: int = 3) -> dict[str, dict[str, float]]:
-    """Texts a second, tokenising included, of the scorer alone and of what it may choose from, by batch size."""
-    from dev.bench import engines as others
-
-    answers = others.engines(folder / "model")
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in answers}
-    for turn in range(turns + 1):  # the first to warm up
-        for batch, count in ((1, 20), (4, 40), (16, 96), (32, 128)):
-            pieces = [texts[start : start + batch] for start in range(0, count, batch)]
-            for name, answer in answers.items():
-                begun = time.perf_counter()
-                for piece in pieces:
-                    answer(piece)
-                pace = count / (time.perf_counter() - begun)
-                if turn:
-                    found[name].setdefault(str(batch), []).append(pace)
-    return {name: {size: round(median(paces), 1) for size, paces in sizes.items()} for name, sizes in found.items()}
-
-
 @dataclass
 class Formed:
     """What batches the server made of requests of so many texts."""
@@ -285,16 +266,15 @@ def measure(rounds: int, requests: int) -> dict[str, Any]:
                             _tell(turn, samples[-1])
         with started(commands["ours"], environment, folder / "log") as port:
             swapped = swaps(port, short)
-        alone = engines(folder, short)
-        raw = {size: _raw(folder, short, round(one.texts / one.batches)) for size, one in formed.items()}
+        answers = engines(folder / "model")
+        alone = paces(answers, short, (1, 4, 16, 32))
+        batches = {per_request: round(one.texts / one.batches) for per_request, one in formed.items()}
+        servers = paces({SERVERS: answers[SERVERS]}, short, batches.values())[SERVERS]
+        raw = {
+            per_request: {"texts_a_batch": size, "texts_per_second": servers[size]}
+            for per_request, size in batches.items()
+        }
     return summary(samples, alone, raw, rounds, requests) | {"p99_ms_by_swap": swapped}
-
-
-def _raw(folder: Path, texts: list[str], batch: int) -> dict[str, float]:
-    """The scorer without a server, with batches as the server made them."""
-    from dev.bench.engines import pace
-
-    return {"texts_a_batch": batch, "texts_per_second": round(pace(folder / "model", texts, batch), 1)}
 
 
 def _sample(load: Load, side: str, kind: str, callers: int, per_request: int, requests: int) -> Sample:
@@ -305,7 +285,7 @@ def _sample(load: Load, side: str, kind: str, callers: int, per_request: int, re
 
 def summary(
     samples: list[Sample],
-    alone: Mapping[str, Mapping[str, float]],
+    alone: Mapping[str, Mapping[int, float]],
     raw: Mapping[int, Mapping[str, float]],
     rounds: int,
     requests: int,

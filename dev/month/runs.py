@@ -111,7 +111,7 @@ def _bag(dag_id: str) -> Any:
 
 
 def _run_dag(dag_id: str, at: datetime, conf: dict[str, Any]) -> dict[str, Any]:
-    from include import lake
+    from include import lake, objects
 
     dag = _bag(dag_id).dags[dag_id]
     for task in dag.tasks:
@@ -123,7 +123,7 @@ def _run_dag(dag_id: str, at: datetime, conf: dict[str, Any]) -> dict[str, Any]:
         "run_id": done.run_id,
         "state": str(done.state),
         "tasks": {task.task_id: str(task.state) for task in done.get_task_instances()},
-        "report": lake.read_json(uri) if lake.exists(uri) else {},
+        "report": objects.read_json(uri) if objects.exists(uri) else {},
     }
 
 
@@ -147,7 +147,7 @@ def _force_bad_champion() -> dict[str, Any]:
     import numpy as np
     from safetensors.numpy import load_file, save_file
 
-    from include import lake
+    from include import lake, objects
     from include.orchestration import watching
     from include.orchestration.warehouse import warehouse
     from include.registry import models, promotion
@@ -157,13 +157,13 @@ def _force_bad_champion() -> dict[str, Any]:
     engine, name = warehouse(), settings().model_name
     champion = models.by_alias(name, models.CHAMPION)
     assert champion is not None
-    with lake.local(champion.uri) as files, tempfile.TemporaryDirectory() as folder:
+    with objects.local(champion.uri) as files, tempfile.TemporaryDirectory() as folder:
         made = Path(shutil.copytree(files, Path(folder) / "model"))
         weights = load_file(made / "model.safetensors")
         mixed = {key: np.roll(value, 1, axis=0) if key.startswith("classifier.") else value
                  for key, value in weights.items()}  # fmt: skip
         save_file(mixed, made / "model.safetensors", metadata={"format": "pt"})
-        uri = lake.upload(made, lake.job("0" * 16, "model"))
+        uri = objects.upload(made, lake.job("0" * 16, "model"))
     tags = {"job_id": "0" * 16, "dataset_id": champion.tags["dataset_id"]}
     version = models.register(name, uri, "", tags)
     entry = Entry(

@@ -3,17 +3,16 @@
 The exit status is 1 if a bound is missed.
 """
 
-import json
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from rich.console import Console
 
+from dev.pages import keep
 from dev.simulate import page, runs
 from dev.state import REPOSITORY
 from include.evaluation.gates import Thresholds
-from include.registry.code import code_hash
 from include.settings import Settings
 
 JSON = REPOSITORY / ".local" / "promotion.json"
@@ -26,15 +25,7 @@ def main() -> int:
     thresholds, size = Thresholds(**defaults), runs.Size()
     begun = datetime.now(UTC)
     found = runs.everything(thresholds, size, lambda line: console.print(f"  {line}", markup=False))
-    found |= {
-        "thresholds": thresholds.model_dump(),
-        "size": asdict(size),
-        "when": begun.isoformat(timespec="minutes"),
-        "minutes": round((datetime.now(UTC) - begun).total_seconds() / 60, 1),
-        "code": code_hash(),
-    }
-    JSON.parent.mkdir(parents=True, exist_ok=True)
-    JSON.write_text(json.dumps(found, indent=1) + "\n")
+    found = keep(found | {"thresholds": thresholds.model_dump(), "size": asdict(size)}, begun, JSON)
     console.print(f"{page.write(found)} and {JSON}, after {found['minutes']} minutes", markup=False, soft_wrap=True)
     missed = [bound for bound in runs.bounds(found) if not bound.holds]
     for bound in runs.bounds(found):

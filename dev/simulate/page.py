@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dev.pages import templates
 from dev.simulate import runs
 from dev.state import REPOSITORY
 from include.evaluation.comparison import rows_for, smallest_visible_drop
@@ -30,32 +30,28 @@ def write(found: dict[str, Any], folder: Path = DOCS) -> Path:
 def render(found: dict[str, Any]) -> str:
     """The page in Markdown."""
     thresholds = Thresholds(**found["thresholds"])
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    return templates.get_template("promotion.md.jinja").render(
-        found=found,
-        thresholds=thresholds,
-        bounds=list(runs.bounds(found)),
-        new_anchor=NEW_ANCHOR,
-        shown_rows=SHOWN_ROWS,
-        shown_differences=SHOWN_DIFFERENCES,
-        first=_shares(found["cells"], 0, 5),
-        later=_shares(found["cells"], runs.WEEKS, 5),
-        keep=_shares(found["kept_when_unsure"]["cells"], 0, 5),
-        by_classes=_by_classes(found),
-        visible=list(_visible(thresholds)),
-        needed=rows_for(thresholds.max_accuracy_drop, runs.USUAL, thresholds.gate_confidence),
-        zipped=list(zip(*found["years_by_golden_rows"].values(), strict=True)),
-        kept_later=found["kept_when_unsure"]["equal_ones_after_a_year"],
-        classes=runs.CLASSES,
-        example=_example(thresholds).reason,
-        decisions=sum(cell["decisions"] for cell in found["cells"]),
+    return (
+        templates(Path(__file__).parent)
+        .get_template("promotion.md.jinja")
+        .render(
+            found=found,
+            thresholds=thresholds,
+            bounds=list(runs.bounds(found)),
+            new_anchor=NEW_ANCHOR,
+            shown_rows=SHOWN_ROWS,
+            shown_differences=SHOWN_DIFFERENCES,
+            first=_shares(found["cells"], 0, 5),
+            later=_shares(found["cells"], runs.WEEKS, 5),
+            keep=_shares(found["kept_when_unsure"]["cells"], 0, 5),
+            by_classes=_by_classes(found),
+            visible=list(_visible(thresholds)),
+            needed=rows_for(thresholds.max_accuracy_drop, runs.USUAL, thresholds.gate_confidence),
+            zipped=list(zip(*found["years_by_golden_rows"].values(), strict=True)),
+            kept_later=found["kept_when_unsure"]["equal_ones_after_a_year"],
+            classes=runs.CLASSES,
+            example=_example(thresholds).reason,
+            decisions=sum(cell["decisions"] for cell in found["cells"]),
+        )
     )
 
 

@@ -6,13 +6,15 @@ of the last messages lie beside the outbox (``channels.json``), which one sender
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from pydantic import TypeAdapter
 
-from include import lake
+from include import lake, objects
 from include.alerts import outbox
 from include.alerts.outbox import Alert, Pending
 from include.settings.quiet import QuietHours
@@ -28,6 +30,8 @@ MOST_MESSAGES, WITHIN = 6, timedelta(minutes=10)
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 LONGEST_ASKED_PAUSE = timedelta(hours=6)  # by a server, in Retry-After
 GIVE_UP_AFTER = timedelta(days=7)
+LONGEST_SECONDS = 60.0
+"""For one message, however often its server says a little: a channel's own limit may be for each step."""
 
 Channel = Callable[[Sequence[Alert]], None]
 """Sends alerts as one message. Raises NotDelivered."""
@@ -46,29 +50,38 @@ class NotDelivered(Exception):
 
 @dataclass(frozen=True)
 class Standing:
-    """How a channel stands: failures in a row, when it is tried again, and why it failed last."""
+    """How a channel stands: failures in a row, when and why it failed last, and when it is tried again.
+
+    Times that have not come yet are of a clock that was set back since: they count for nothing.
+    """
 
     failures: int = 0
     not_before: datetime | None = None
     error: str = ""
     messages: tuple[datetime, ...] = ()
+    failed_at: datetime | None = None
 
     def failed(self, error: NotDelivered, now: datetime) -> "Standing":
         """After a message that was not delivered."""
         pause = min(FIRST_PAUSE * 2 ** min(self.failures, 10), LONGEST_PAUSE)
         if error.retry_after is not None:
             pause = timedelta(seconds=min(max(error.retry_after, 0), LONGEST_ASKED_PAUSE.total_seconds()))
-        return replace(self, failures=self.failures + 1, not_before=now + pause, error=str(error)[:300])
+        told = str(error)[:300]
+        return replace(self, failures=self.failures + 1, not_before=now + pause, error=told, failed_at=now)
 
     def sent(self, now: datetime) -> "Standing":
         """After one that was."""
-        recent = [at for at in self.messages if at > now - WITHIN]
-        return Standing(messages=(*recent, now)[-MOST_MESSAGES:])
+        return Standing(messages=(*self._recent(now), now)[-MOST_MESSAGES:])
 
     def ready_at(self, now: datetime) -> datetime:
         """When the next message may be sent."""
-        paced = self.messages[-MOST_MESSAGES] + WITHIN if len(self.messages) >= MOST_MESSAGES else now
-        return max(now, paced, self.not_before or now)
+        recent = self._recent(now)
+        paced = recent[-MOST_MESSAGES] + WITHIN if len(recent) >= MOST_MESSAGES else now
+        set_back = self.failed_at is not None and self.failed_at > now
+        return max(now, paced, now if set_back else self.not_before or now)
+
+    def _recent(self, now: datetime) -> list[datetime]:
+        return [at for at in self.messages if now - WITHIN < at <= now]
 
 
 _STANDINGS = TypeAdapter(dict[str, Standing])
@@ -108,7 +121,7 @@ def deliver(
         standing, pending = _serve(model_name, name, channel, before.get(name, Standing()), pending, now, quiet)
         after[name] = standing
     if after != {name: before.get(name, Standing()) for name in channels}:
-        lake.write_bytes(_uri(model_name), _STANDINGS.dump_json(before | after, indent=2))
+        objects.write_bytes(_uri(model_name), _STANDINGS.dump_json(before | after, indent=2))
     left = []
     for one in pending:
         if all(name in one.delivered for name in channels):
@@ -134,7 +147,7 @@ def outlook(
 def standings(model_name: str) -> dict[str, Standing]:
     """How each channel stands."""
     try:
-        return _STANDINGS.validate_json(lake.read_bytes(_uri(model_name)))
+        return _STANDINGS.validate_json(objects.read_bytes(_uri(model_name)))
     except FileNotFoundError:
         return {}
     except ValueError as error:  # nothing of it is worth a failure
@@ -157,7 +170,7 @@ def _serve(
     refusal: NotDelivered | None = None
     for group in _grouped(due):
         try:
-            channel([one.alert for one in group])
+            _send(channel, [one.alert for one in group])
         except NotDelivered as error:
             if error.refused:  # the others are not held up by it
                 refusal = error
@@ -175,11 +188,35 @@ def _serve(
             noted[one.alert.name] = outbox.note_delivery(model_name, one, name, now.isoformat())
     if refusal:
         standing = standing.failed(refusal, now)
-    for key, one in noted.items():
-        if name not in one.delivered and one.raised_at < now - GIVE_UP_AFTER:
-            logger.error("%s: given up after %s: %s", name, GIVE_UP_AFTER, one.alert.title)
-            noted[key] = outbox.note_delivery(model_name, one, name, f"given up: {standing.error}")
-    return standing, list(noted.values())
+    return standing, [_given_up(model_name, name, one, standing.error, now) for one in noted.values()]
+
+
+def _given_up(model_name: str, name: str, one: Pending, error: str, now: datetime) -> Pending:
+    """An alert as it is noted, if a channel has not taken it for so long; else as it was."""
+    if name in one.delivered or one.raised_at >= now - GIVE_UP_AFTER:
+        return one
+    logger.error("%s: given up after %s: %s", name, GIVE_UP_AFTER, one.alert.title)
+    return outbox.note_delivery(model_name, one, name, f"given up: {error}")
+
+
+def _send(channel: Channel, alerts: Sequence[Alert]) -> None:
+    """Sends a message, in a thread that is left to itself if it takes too long: no library ends all that may hang."""
+    sent: Future[None] = Future()
+
+    def send() -> None:
+        try:
+            channel(alerts)
+        except BaseException as error:
+            sent.set_exception(error)
+        else:
+            sent.set_result(None)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    thread.join(LONGEST_SECONDS)
+    if not sent.done():
+        raise NotDelivered(f"it had not taken the message after {LONGEST_SECONDS:g} seconds")
+    sent.result()
 
 
 def _ready_at(one: Pending, standing: Standing, now: datetime, quiet: QuietHours | None) -> datetime:

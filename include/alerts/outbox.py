@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from pydantic import TypeAdapter
 
-from include import lake
+from include import lake, objects
 from include.settings import settings
 
 logger = logging.getLogger(__name__)
@@ -105,10 +105,10 @@ def raise_alert(alert: Alert, model_name: str = "") -> bool:
     model_name = model_name or settings().model_name
     shortened = _writable(alert)
     try:
-        if lake.exists(_sent(model_name, shortened.name)):
+        if objects.exists(_sent(model_name, shortened.name)):
             return False
         pending = Pending(shortened, datetime.now(UTC), uuid4().hex)
-        raised = lake.create_bytes(_outbox(model_name, shortened.name), _json(pending))
+        raised = objects.create_bytes(_outbox(model_name, shortened.name), _json(pending))
     except Exception:
         logger.exception("could not raise the alert %r (%s)", alert.title, alert.kind)
         return False
@@ -119,7 +119,7 @@ def raise_alert(alert: Alert, model_name: str = "") -> bool:
 
 def names(model_name: str) -> list[str]:
     """The names of what lies in the outbox, sorted: one request."""
-    return [uri.rsplit("/", 1)[-1] for uri in lake.find(_outbox(model_name, ""))]
+    return [uri.rsplit("/", 1)[-1] for uri in objects.find(_outbox(model_name, ""))]
 
 
 def unsent(model_name: str) -> list[Pending]:
@@ -132,24 +132,24 @@ def unsent(model_name: str) -> list[Pending]:
 def note_delivery(model_name: str, pending: Pending, channel: str, said: str) -> Pending:
     """Notes that a channel has had an alert, and when, or why it never will; returns it with that."""
     noted = replace(pending, delivered=pending.delivered | {channel: said})
-    lake.write_bytes(_outbox(model_name, pending.alert.name), _json(noted))
+    objects.write_bytes(_outbox(model_name, pending.alert.name), _json(noted))
     return noted
 
 
 def close(model_name: str, pending: Pending) -> None:
     """Moves an alert to what was sent."""
     name = pending.alert.name
-    lake.write_bytes(_sent(model_name, name), _json(pending))  # first: until then it is still to be sent
+    objects.write_bytes(_sent(model_name, name), _json(pending))  # first: until then it is still to be sent
     _take_away(model_name, name)
 
 
 def _read(model_name: str, name: str) -> Pending | None:
     """An alert of the outbox. One that was sent, and raised again in that moment, is taken away."""
-    if lake.exists(_sent(model_name, name)):
+    if objects.exists(_sent(model_name, name)):
         _take_away(model_name, name)
         return None
     try:
-        return _PENDING.validate_json(lake.read_bytes(_outbox(model_name, name)))
+        return _PENDING.validate_json(objects.read_bytes(_outbox(model_name, name)))
     except FileNotFoundError:
         return None
     except ValueError as error:  # a newer version's, or somebody's own file
@@ -159,7 +159,7 @@ def _read(model_name: str, name: str) -> Pending | None:
 
 def _take_away(model_name: str, name: str) -> None:
     try:
-        lake.delete(_outbox(model_name, name))
+        objects.delete(_outbox(model_name, name))
     except PermissionError as error:  # it costs a request at each look, and is not sent again
         logger.warning("Airflow may not delete %s (s3:DeleteObject on alerts/): %s", _outbox(model_name, name), error)
 

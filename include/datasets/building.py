@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden, snapshots
 from include.datasets.checks import normalise
 from include.datasets.intake import Plan
@@ -24,12 +24,7 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
     GoldenSetError if golden texts got into the snapshot.
     """
     config = settings()
-    written = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
-    before = golden.read(plan.model_name) or golden.nothing()
-    if len(before.rows) and not before.number:
-        before = golden.adopt(plan.model_name, [] if written is None else [written])
-    before = before.renamed(plan.label_mapping)
-    parent = None if written is None else golden.rename(written, plan.label_mapping)
+    before, written, parent = _before(plan)
     known = before.sides if parent is None else before.sides.decided(list(parent["text"]), golden.sides_of(parent))
     by_label = thresholds(
         accepted,
@@ -43,7 +38,7 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
     corrections = before.corrections(accepted[~feedback])
     _check_approved(plan, before, len(corrections))
     if len(corrections):  # kept before they hold: whoever repeats this finds none
-        lake.create_json(lake.staging(plan.run_id, "corrections.json"), {"rows": corrections.to_dict("records")})
+        objects.create_json(lake.staging(plan.run_id, "corrections.json"), {"rows": corrections.to_dict("records")})
     judging, learnt = accepted[(side == Side.GOLDEN) & ~feedback], accepted[side != Side.GOLDEN]
     learnt = learnt.assign(split=[lake.SPLITS[one] for one in side[side != Side.GOLDEN]])
     rows, relabelled = snapshots.combine(parent, pd.concat([learnt, _moved(before, parent, learnt)]))
@@ -58,21 +53,34 @@ def build_dataset(plan: Plan, accepted: pd.DataFrame) -> dict[str, Any]:
         of=before.number,
     )
     golden.check_no_leak(ordered["text"], state, f"the dataset of run {plan.run_id}")
-    facts = {
+    if is_parent:
+        manifest = objects.read_json(lake.dataset(dataset_id, "manifest.json"))
+    else:
+        manifest = snapshots.write(ordered, _facts(plan, len(learnt), relabelled, state), upon)
+    golden.check_no_leak(snapshots.read(dataset_id)["text"], state, manifest["dataset_uri"])
+    return {**manifest, "golden_origin": origin}
+
+
+def _before(plan: Plan) -> tuple[golden.GoldenSet, pd.DataFrame | None, pd.DataFrame | None]:
+    """The golden set, the champion's rows as they were written, and those with the labels that count in this run."""
+    written = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
+    before = golden.read(plan.model_name) or golden.nothing()
+    if len(before.rows) and not before.number:
+        before = golden.adopt(plan.model_name, [] if written is None else [written])
+    parent = None if written is None else golden.rename(written, plan.label_mapping)
+    return before.renamed(plan.label_mapping), written, parent
+
+
+def _facts(plan: Plan, new: int, relabelled: int, state: golden.GoldenSet) -> dict[str, Any]:
+    """What a dataset's manifest says beside its content."""
+    return {
         "parent_dataset_id": plan.parent_dataset_id,
-        "new_rows": len(learnt),
+        "new_rows": new,
         "relabelled_rows": relabelled,
         "sources": sorted({source.key for source in plan.sources}),
         "golden_sha256": state.sha256,
         "label_mapping": plan.label_mapping,
     }
-    manifest = (
-        lake.read_json(lake.dataset(dataset_id, "manifest.json"))
-        if is_parent
-        else snapshots.write(ordered, facts, upon)
-    )
-    golden.check_no_leak(snapshots.read(dataset_id)["text"], state, manifest["dataset_uri"])
-    return {**manifest, "golden_origin": origin}
 
 
 def _check_approved(plan: Plan, before: golden.GoldenSet, corrections: int) -> None:

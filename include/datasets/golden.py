@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from include import lake
+from include import lake, objects
 from include.datasets.checks import normalise
 from include.datasets.sides import FEWEST_GOLDEN, Side, Sides, Threshold, places
 from include.renaming import combine
@@ -196,12 +196,12 @@ def read(model_name: str, number: int | None = None) -> GoldenSet | None:
 
     Raises GoldenSetError if a file is not what was written.
     """
-    newest = max(lake.find(lake.golden(model_name, "states/")), default=None)
+    newest = max(objects.find(lake.golden(model_name, "states/")), default=None)
     if number:
         newest = _state_uri(model_name, number)
     if newest is None or number == 0:
         return _frozen(model_name)
-    state = lake.read_json(newest)
+    state = objects.read_json(newest)
     contents = {
         name: _written(_content_uri(model_name, sha256), sha256)
         for name, sha256 in state["sha256"].items()
@@ -239,7 +239,7 @@ def change(
         if last.number and _decisive(new) == _decisive(last):
             return last
         for content in _contents(new).values():
-            lake.write_bytes(_content_uri(model_name, _sha256(content)), content)
+            objects.write_bytes(_content_uri(model_name, _sha256(content)), content)
         facts = {
             "number": new.number,
             "because": because,
@@ -249,7 +249,7 @@ def change(
             "labels": new.labels,
             **_decisive(new),
         }
-        if lake.create_json(_state_uri(model_name, new.number), facts):
+        if objects.create_json(_state_uri(model_name, new.number), facts):
             _forget_sides(model_name, new.number - KEPT_SIDES)
             return new
     raise GoldenSetError(f"the golden set of {model_name} was changed {MOST_TRIES} times meanwhile; try again")
@@ -313,16 +313,16 @@ def check_no_leak(texts: pd.Series, golden: GoldenSet, where: str) -> None:
 
 def _frozen(model_name: str) -> GoldenSet | None:
     lock_uri = lake.golden(model_name, "golden.json")
-    if not lake.exists(lock_uri):
+    if not objects.exists(lock_uri):
         return None
-    lock = lake.read_json(lock_uri)
+    lock = objects.read_json(lock_uri)
     rows = pd.read_parquet(io.BytesIO(_written(lock["uri"], lock["sha256"])))
     rows = rows.reindex(columns=COLUMNS, fill_value="").assign(origin=FROZEN, established=True)
     return GoldenSet(_ordered(rows))
 
 
 def _written(uri: str, sha256: str) -> bytes:
-    content = lake.read_bytes(uri)
+    content = objects.read_bytes(uri)
     found = _sha256(content)
     if found != sha256:
         raise GoldenSetError(
@@ -335,10 +335,10 @@ def _written(uri: str, sha256: str) -> bytes:
 def _forget_sides(model_name: str, number: int) -> None:
     if number > 0:
         mine, *later = (
-            lake.read_json(_state_uri(model_name, at))["sha256"]["sides"] for at in range(number, number + 3)
+            objects.read_json(_state_uri(model_name, at))["sha256"]["sides"] for at in range(number, number + 3)
         )
         if mine not in later:
-            lake.delete(_content_uri(model_name, mine))
+            objects.delete(_content_uri(model_name, mine))
 
 
 def _contents(state: GoldenSet) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden, newcomers, snapshots, warnings
 from include.datasets.checks import IN_LABEL, rows_hash, text_keys
 from include.datasets.judging import NEW_LABEL, UNAPPROVED, Known, Labels, Numbers, Rows, judge
@@ -57,8 +57,8 @@ class Plan(BaseModel):
     def pin(self) -> "Plan":
         """Writes the plan unless this run has one already; returns the one that counts."""
         uri = lake.staging(self.run_id, "plan.json")
-        lake.create_bytes(uri, self.model_dump_json(indent=2).encode())
-        return Plan.model_validate_json(lake.read_bytes(uri))
+        objects.create_bytes(uri, self.model_dump_json(indent=2).encode())
+        return Plan.model_validate_json(objects.read_bytes(uri))
 
 
 class FileAccount(BaseModel):
@@ -112,7 +112,7 @@ def sources_at(uri: str) -> list[Source]:
 
     Raises FileNotFoundError if there are none.
     """
-    files = lake.filesystem(uri)
+    files = objects.filesystem(uri)
     if files.isfile(uri):
         paths = [uri]
     elif "*" in uri:
@@ -139,7 +139,7 @@ def copy_to_staging(sources: list[Source], run_id: str) -> list[Source]:
     staged = []
     for at, source in enumerate(sources):
         target = lake.staging(run_id, f"sources/{at}/{lake.plain(source.uri.rsplit('/', 1)[-1])}")
-        lake.filesystem(source.uri).cp_file(source.uri, target)
+        objects.filesystem(source.uri).cp_file(source.uri, target)
         staged.append(source.model_copy(update={"uri": target}))
     return staged
 
@@ -152,11 +152,7 @@ def validate_files(plan: Plan, *, isolated: bool = False) -> Intake:
     rows, a label is not rare. ``isolated`` reads each file in a process of its own, and a file that kills it counts as
     one that cannot be read.
     """
-    golden_set = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
-    parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
-    told = _renamed(golden_set, parent, plan.label_mapping)
-    golden_set = golden_set.renamed(plan.label_mapping)
-    parent = None if parent is None else golden.rename(parent, plan.label_mapping)
+    golden_set, parent, told = _known(plan)
     accepted_uri = lake.staging(plan.run_id, "accepted.parquet")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -175,9 +171,9 @@ def validate_files(plan: Plan, *, isolated: bool = False) -> Intake:
         if not size and not plan.sources and parent is not None:
             size = accepted_again(parent, folder / "accepted.parquet")
             accepted_hash = rows_hash(text_keys(parent["text"]), parent["label"].value_counts().to_dict())
-        lake.upload_file(folder / "accepted.parquet", accepted_uri)
+        objects.upload_file(folder / "accepted.parquet", accepted_uri)
         for uri, path in rejected.items():
-            lake.upload_file(path, uri)
+            objects.upload_file(path, uri)
     found = _rejections(rows, waiting)
     for file in readable:
         by_rule = found.get(file.number, {})
@@ -198,13 +194,23 @@ def validate_files(plan: Plan, *, isolated: bool = False) -> Intake:
     )
 
 
+def _known(plan: Plan) -> tuple[golden.GoldenSet, pd.DataFrame | None, list[str]]:
+    """The golden set and the champion's rows with the labels that count in this run, and what changes by that, told."""
+    golden_set = golden.read(plan.model_name, plan.golden_number) or golden.nothing()
+    parent = snapshots.read(plan.parent_dataset_id) if plan.parent_dataset_id else None
+    told = _renamed(golden_set, parent, plan.label_mapping)
+    if parent is not None:
+        parent = golden.rename(parent, plan.label_mapping)
+    return golden_set.renamed(plan.label_mapping), parent, told
+
+
 def _read_all(plan: Plan, folder: Path, *, isolated: bool) -> tuple[list[_Readable], dict[int, FileAccount]]:
     """The files that can be read, and the accounts of the others by their number."""
     config = settings()
     readable, unreadable = [], {}
     for number, source in enumerate(plan.sources):
         try:
-            path = lake.download_file(source.uri, folder / f"{number}.upload")
+            path = objects.download_file(source.uri, folder / f"{number}.upload")
         except FileNotFoundError:  # deleted by hand, or expired: no later try finds it either
             unreadable[number] = _lost(source)
             continue
@@ -371,8 +377,8 @@ def _lost(source: Source) -> FileAccount:
 def _quarantine_file(source: Source, path: Path, reason: str) -> FileAccount:
     """Keeps a file that is no table, whole, with the reason beside it."""
     name = lake.plain(source.key.removeprefix("incoming/"))
-    uri = lake.upload_file(path, lake.quarantine(source.batch_id, f"files/{name}"))
-    lake.write_json(f"{uri}.reason.json", {"file": source.key, "rule": "unreadable_file", "reason": reason})
+    uri = objects.upload_file(path, lake.quarantine(source.batch_id, f"files/{name}"))
+    objects.write_json(f"{uri}.reason.json", {"file": source.key, "rule": "unreadable_file", "reason": reason})
     logger.warning("%s is quarantined whole: %s", source.key, reason)
     return _unreadable(source, reason, uri)
 

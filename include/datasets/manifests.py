@@ -1,18 +1,18 @@
 """What a dataset's manifest says of where it came from: read without its rows, and long after those were deleted."""
 
-from include import lake
+from include import lake, objects
 
 
 def parent_of(dataset_id: str) -> str | None:
     """The dataset that one was made from; None if it is the first, or nothing is known of it any more."""
     manifest = lake.dataset(dataset_id, "manifest.json")
-    return lake.read_json(manifest).get("parent_dataset_id") if lake.exists(manifest) else None
+    return objects.read_json(manifest).get("parent_dataset_id") if objects.exists(manifest) else None
 
 
 def label_mapping_of(dataset_id: str) -> dict[str, str]:
     """The old names of labels, and what they are called in a dataset; empty if nothing is known of it any more."""
     manifest = lake.dataset(dataset_id, "manifest.json")
-    mapping: dict[str, str] = lake.read_json(manifest).get("label_mapping", {}) if lake.exists(manifest) else {}
+    mapping: dict[str, str] = objects.read_json(manifest).get("label_mapping", {}) if objects.exists(manifest) else {}
     return mapping
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from include import lake
+from include import lake, objects
 from include.datasets.checks import CHECKED
 from include.datasets.judging import Numbers, Rows
 from include.datasets.spool import Spooled, judged_batches
@@ -31,7 +31,7 @@ def keep(rows: Rows, files: Mapping[int, tuple[str, str, Spooled]], chosen: Numb
                 some = batch.filter(pa.array(mine[start : start + batch.num_rows]))
                 start += batch.num_rows
                 writer.write_batch(some.replace_schema_metadata(schema.metadata))
-        lake.upload_file(path, lake.staging(run_id, f"waits/{number}.arrow"))
+        objects.upload_file(path, lake.staging(run_id, f"waits/{number}.arrow"))
 
 
 def publish(model_name: str, run_id: str, before: Iterable[str], joined: Iterable[str] = ()) -> None:
@@ -39,13 +39,13 @@ def publish(model_name: str, run_id: str, before: Iterable[str], joined: Iterabl
 
     Those of which rows have ``joined`` are set aside: a rollback may leave these rows. Repeated, it changes nothing.
     """
-    for uri in lake.find(lake.staging(run_id, "waits/")):
+    for uri in objects.find(lake.staging(run_id, "waits/")):
         name = f"{lake.slug(run_id)}-{uri.rsplit('/', 1)[-1]}"
-        lake.write_bytes(lake.waiting(model_name, name), lake.read_bytes(uri))
+        objects.write_bytes(lake.waiting(model_name, name), objects.read_bytes(uri))
     joined = set(joined)
     set_aside(model_name, run_id, joined)
     for uri in set(before) - joined:
-        lake.delete(uri)
+        objects.delete(uri)
 
 
 def set_aside(model_name: str, run_id: str, uris: Iterable[str]) -> None:
@@ -56,30 +56,30 @@ def set_aside(model_name: str, run_id: str, uris: Iterable[str]) -> None:
 
 def take_back(model_name: str, run_id: str) -> list[str]:
     """Lets the rows wait again that a run has set aside; returns their new URIs."""
-    found = lake.find(lake.waiting(model_name, f"{lake.ASIDE}{lake.slug(run_id)}/"))
+    found = objects.find(lake.waiting(model_name, f"{lake.ASIDE}{lake.slug(run_id)}/"))
     return [_move(uri, lake.waiting(model_name, uri.rsplit("/", 1)[-1])) for uri in found]
 
 
 def _move(uri: str, target: str) -> str:
-    if lake.exists(uri):
-        lake.write_bytes(target, lake.read_bytes(uri))
-        lake.delete(uri)
+    if objects.exists(uri):
+        objects.write_bytes(target, objects.read_bytes(uri))
+        objects.delete(uri)
     return target
 
 
 def waiting(model_name: str) -> list[tuple[str, str, str]]:
     """The URIs of the files that wait, with the key and the batch that each comes from."""
     found = []
-    for uri in lake.find(lake.waiting(model_name)):
+    for uri in objects.find(lake.waiting(model_name)):
         if not uri.startswith(lake.waiting(model_name, lake.ASIDE)):
-            metadata = pa.ipc.open_file(lake.read_bytes(uri)).schema.metadata
+            metadata = pa.ipc.open_file(objects.read_bytes(uri)).schema.metadata
             found.append((uri, metadata[_KEY].decode(), metadata[_BATCH].decode()))
     return found
 
 
 def spooled(uri: str, path: Path) -> Spooled:
     """A file that waits, as if it had just been read. Raises FileNotFoundError if it waits no longer."""
-    lake.download_file(uri, path)
+    objects.download_file(uri, path)
     with pa.OSFile(str(path)) as source:
         reader = pa.ipc.open_file(source)
         rows = sum(reader.get_batch(at).num_rows for at in range(reader.num_record_batches))

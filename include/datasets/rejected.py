@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from include import lake
+from include import objects
 from include.datasets.intake import FileAccount
 
 PER_RULE = 5
@@ -30,5 +30,5 @@ def rejected_rows(files: Sequence[FileAccount]) -> Iterator[dict[str, Any]]:
 
     keys = {file.key for file in files}
     for uri in dict.fromkeys(file.quarantine for file in files if file.quarantine and not file.reason):
-        if lake.exists(uri):
+        if objects.exists(uri):
             yield from (row for row in rows_of(uri) if row["file"] in keys)

@@ -30,11 +30,11 @@ def rows_of(uri: str) -> Iterator[dict[str, Any]]:
 def _open(uri: str) -> Any:
     if "://" not in uri:
         return Path(uri).open("rb")  # the caller closes it
-    from include import lake  # takes longer to import than all the rest
+    from include import objects  # takes longer to import than all the rest
 
-    if not lake.exists(uri):
+    if not objects.exists(uri):
         raise FileNotFoundError(uri)
-    return lake.filesystem(uri).open(uri, "rb")
+    return objects.filesystem(uri).open(uri, "rb")
 
 
 def write_csv(rows: Iterable[dict[str, Any]], target: TextIO) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from include import lake
+from include import lake, objects
 from include.datasets.checks import normalise
 
 ROWS = ["text", "label", "source", "extra"]
@@ -51,7 +51,7 @@ def write(rows: pd.DataFrame, facts: dict[str, Any], upon: str = "") -> dict[str
     """
     ordered, dataset_id = order(rows, upon)
     manifest_uri = lake.dataset(dataset_id, "manifest.json")
-    if not lake.exists(manifest_uri):
+    if not objects.exists(manifest_uri):
         for split in lake.SPLITS:
             _write_parquet(ordered.loc[ordered["split"] == split, ROWS], dataset_id, split)
         manifest = {
@@ -61,14 +61,16 @@ def write(rows: pd.DataFrame, facts: dict[str, Any], upon: str = "") -> dict[str
             "label_counts": ordered["label"].value_counts().sort_index().to_dict(),
             **facts,
         }
-        lake.create_json(manifest_uri, manifest)
-    return lake.read_json(manifest_uri)
+        objects.create_json(manifest_uri, manifest)
+    return objects.read_json(manifest_uri)
 
 
 def read(dataset_id: str) -> pd.DataFrame:
     """All rows of a snapshot: columns ``ROWS`` and split."""
     frames = [
-        pd.read_parquet(io.BytesIO(lake.read_bytes(lake.dataset(dataset_id, f"{split}.parquet")))).assign(split=split)
+        pd.read_parquet(io.BytesIO(objects.read_bytes(lake.dataset(dataset_id, f"{split}.parquet")))).assign(
+            split=split
+        )
         for split in lake.SPLITS
     ]
     return pd.concat(frames, ignore_index=True).reindex(columns=[*ROWS, "split"], fill_value="")
@@ -93,4 +95,4 @@ def _content_hash(ordered: pd.DataFrame, upon: str = "") -> str:
 def _write_parquet(rows: pd.DataFrame, dataset_id: str, split: str) -> None:
     buffer = io.BytesIO()
     rows.reset_index(drop=True).to_parquet(buffer, index=False)
-    lake.write_bytes(lake.dataset(dataset_id, f"{split}.parquet"), buffer.getvalue())
+    objects.write_bytes(lake.dataset(dataset_id, f"{split}.parquet"), buffer.getvalue())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden
 from include.datasets.building import build_dataset
 from include.datasets.intake import Plan
@@ -43,7 +43,7 @@ def build(folder: Path) -> dict[str, Any]:
     target = folder / DATASET
     target.mkdir(exist_ok=True)
     for split in lake.SPLITS:
-        lake.download_file(lake.dataset(manifest["dataset_id"], f"{split}.parquet"), target / f"{split}.parquet")
+        objects.download_file(lake.dataset(manifest["dataset_id"], f"{split}.parquet"), target / f"{split}.parquet")
     (target / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False, default=str))
     return manifest
 
@@ -52,11 +52,11 @@ def publish(folder: Path) -> dict[str, Any]:
     """Puts a dataset that was made before back into the lake, if it is gone from there; returns its manifest."""
     found: dict[str, Any] = json.loads((folder / DATASET / MANIFEST).read_bytes())
     uri = lake.dataset(found["dataset_id"], MANIFEST)
-    if not lake.exists(uri):
+    if not objects.exists(uri):
         for split in lake.SPLITS:
             name = f"{split}.parquet"
-            lake.upload_file(folder / DATASET / name, lake.dataset(found["dataset_id"], name))
-        lake.create_json(uri, {name: value for name, value in found.items() if name != "golden_origin"})
+            objects.upload_file(folder / DATASET / name, lake.dataset(found["dataset_id"], name))
+        objects.create_json(uri, {name: value for name, value in found.items() if name != "golden_origin"})
     return found
 
 

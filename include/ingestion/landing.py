@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from include import lake
+from include import lake, objects
 
 RECORDS = "_landed"
 
@@ -73,7 +73,7 @@ def seen_marks(source: str) -> set[str]:
 
 def landed(source: str, week: str) -> list[Landed]:
     """What a week has of a source, in order of name and time."""
-    found = [Landed.model_validate_json(lake.read_bytes(uri)) for uri in _records(lake.raw(source, week))]
+    found = [Landed.model_validate_json(objects.read_bytes(uri)) for uri in _records(lake.raw(source, week))]
     return sorted(found, key=lambda one: (one.name, one.seen_at, one.mark))
 
 
@@ -119,18 +119,18 @@ def land(
         return None
     name = remote.name if not ending or remote.name.endswith(f".{ending}") else f"{remote.name}.{ending}"
     uri = lake.raw(source, week, lake.plain(_safe(name)))
-    if lake.exists(uri) and (taken := _taken_by(source, week, uri)) and taken != mark:
+    if objects.exists(uri) and (taken := _taken_by(source, week, uri)) and taken != mark:
         stem, dot, end = posixpath.basename(name).partition(".")
         folder = posixpath.dirname(name)
         uri = lake.raw(source, week, lake.plain(_safe(posixpath.join(folder, f"{stem}-{mark[:8]}{dot}{end}"))))
-    lake.upload_file(path, uri)
+    objects.upload_file(path, uri)
     record = Landed(
         source=source, week=week, name=name, uri=uri, where=remote.where, size=path.stat().st_size, sha256=sha256,
         mark=mark, modified=remote.modified, etag=remote.etag, landed_at=datetime.now(UTC),
         seen_at=remote.modified or until, attempts=attempts, cursor=cursor,
     )  # fmt: skip
     content = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    lake.write_bytes(lake.raw(source, week, f"{RECORDS}/{mark}.json"), content.encode())
+    objects.write_bytes(lake.raw(source, week, f"{RECORDS}/{mark}.json"), content.encode())
     marks.add(mark)
     return record
 
@@ -140,7 +140,7 @@ def _taken_by(source: str, week: str, uri: str) -> str:
 
 
 def _records(folder: str) -> list[str]:
-    return [uri for uri in lake.find(folder) if f"/{RECORDS}/" in uri]
+    return [uri for uri in objects.find(folder) if f"/{RECORDS}/" in uri]
 
 
 def _safe(name: str) -> str:

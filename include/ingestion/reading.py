@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from include import lake
+from include import lake, objects
 from include.datasets.labels import PLACEHOLDERS
 from include.datasets.sorting import REJECTED
 from include.datasets.spool import Spooled, SpoolJob, judged_batches, spool
@@ -81,14 +81,14 @@ def read_files(landed: Iterable[tuple[Source, Landed]], run_id: str, quarantine_
         uris["rejected"] = lake.quarantine(quarantine_id, "rejected.parquet")
         for part, path in paths.items():
             if part != "rejected" or any(file.by_rule for file in files):
-                lake.upload_file(path, uris[part])
+                objects.upload_file(path, uris[part])
     return Readings(files, uris["raw"], uris["unlabelled"], uris["rejected"])
 
 
 def _read(source: Source, file: Landed, path: Path, writers: dict[str, Any], quarantine_id: str) -> FileRead:
     config = settings()
     read = FileRead(source=source.name, name=file.name, uri=file.uri, labelled=source.labelled)
-    lake.download_file(file.uri, path)
+    objects.download_file(file.uri, path)
     text = source.columns.text or config.text_column
     job = SpoolJob(
         path=path,
@@ -103,7 +103,7 @@ def _read(source: Source, file: Landed, path: Path, writers: dict[str, Any], qua
     path.unlink()
     if spooled.reason:
         target = lake.quarantine(quarantine_id, f"files/{file.source}/{lake.plain(file.name)}")
-        lake.filesystem(file.uri).cp_file(file.uri, target)
+        objects.filesystem(file.uri).cp_file(file.uri, target)
         return read.model_copy(update={"reason": spooled.reason, "rows_in": 1, "by_rule": {"unreadable_file": 1}})
     rules: Counter[str] = Counter()
     good = 0

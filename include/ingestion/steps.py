@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from include import lake
+from include import objects
 
 ROWS_AT_ONCE = 20_000
 
@@ -27,7 +27,7 @@ def rewrite_texts(change: Callable[[str], str]) -> None:
     came = left_out = changed = 0
     with tempfile.TemporaryDirectory() as folder:
         path, target = Path(folder) / "before.parquet", Path(folder) / "after.parquet"
-        rows = pq.ParquetFile(lake.download_file(before, path))
+        rows = pq.ParquetFile(objects.download_file(before, path))
         with pq.ParquetWriter(target, rows.schema_arrow) as writer:
             for part in rows.iter_batches(ROWS_AT_ONCE):
                 old = part["text"].to_pylist()
@@ -40,5 +40,5 @@ def rewrite_texts(change: Callable[[str], str]) -> None:
                 came += len(new)
                 left_out += sum(not text for text in new)
                 changed += sum(bool(one) and one != text for one, text in zip(new, old, strict=True))
-        lake.upload_file(target, after)
+        objects.upload_file(target, after)
     print(f"{came} rows: {changed} changed, {left_out} left out")

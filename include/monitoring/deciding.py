@@ -18,6 +18,9 @@ DECISION, DAY, SINCE, BECAUSE, ACTED_ON = "decision", "day", "since", "because",
 MOST_DECISIONS = 2_000
 SHOWN = 8  # tests that an entry has
 
+ACTED_ON_WITHIN = timedelta(days=7)
+"""A drift of a day longer ago may be over when it is found: nothing follows from it."""
+
 
 @dataclass(frozen=True)
 class Decided:
@@ -66,6 +69,8 @@ def decide_day(
 ) -> Decided:
     """Decides on a day, or returns what was decided on it before about this champion: that holds.
 
+    Nothing is decided, and entered, on a day that is not over, or of which a drift may be over.
+
     Args:
         champion: whose traffic it is.
         engine: the warehouse's.
@@ -75,12 +80,30 @@ def decide_day(
         new_rows: labelled rows that the champion has not learnt from.
         rules: when a retraining is allowed.
         actor: who decides.
-        holds: whether it is entered; not on a day that is not over.
+        holds: whether the day is over.
     """
     known = _known(champion, engine, now, assessment.comparisons, new_rows)
     found = decide(known, rules) if assessment.comparisons else Decision("nothing", assessment.told)
+    if is_long_ago(day, now) and assessment.alarms:
+        found = Decision("nothing", _over(day, now, assessment.alarms[0]))
     entry = _entry(champion, found, _facts(day, found, assessment, new_rows), now, actor, f"drift-{day}")
-    return _entered(engine, entry) if holds else Decided(entry)
+    if holds and not is_long_ago(day, now):
+        return _entered(engine, entry)
+    return Decided(ledger.find(engine, entry.decision_id) or entry)
+
+
+def is_long_ago(day: date, now: datetime) -> bool:
+    """Whether a drift of a day may be over now."""
+    return now.astimezone(UTC).date() - day > ACTED_ON_WITHIN
+
+
+def _over(day: date, now: datetime, odd: Comparison) -> str:
+    ago = (now.astimezone(UTC).date() - day).days
+    return (
+        f"the traffic of the {odd.window} days until {day} had drifted ({odd.name}: {odd.told}), but that was {ago} "
+        f"days ago and may be over: nothing follows from a day that is more than {ACTED_ON_WITHIN.days} days ago. "
+        "Whether it lasts, the newest day says: start data_validation_dag without a day"
+    )
 
 
 def decide_again(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import objects
 from include.evaluation.answers import FILE, read_answers
 from include.monitoring.accuracy import Accuracy, Calibration, held_out_error
 from include.monitoring.answers import BINS, DaySums
@@ -76,7 +76,7 @@ def golden_answers(champion: Champion, engine: Engine) -> tuple[list[float], lis
     """Confidence, whether it was right, and the label, of a champion's answers to the golden rows; None if not kept."""
     for entry in ledger.moves_to(engine, champion.model, champion.version):
         if entry.verb == "promote" and (uri := ledger.left_by(entry.dag_run_id, FILE)):
-            rows = read_answers(io.BytesIO(lake.read_bytes(uri)), "challenger")
+            rows = read_answers(io.BytesIO(objects.read_bytes(uri)), "challenger")
             return list(rows["confidence"]), list(rows["label"] == rows["predicted"]), list(rows["label"])
     return None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from include import lake
+from include import lake, objects
 from include.monitoring import accuracy
 from include.monitoring.accuracy import Accuracy
 from include.serving import feedback, prediction_log
@@ -74,7 +74,7 @@ def error_rate(model_name: str, version: str, since: datetime, until: datetime) 
 
 def _said(place: str, first: date) -> Iterator[dict[str, Any]]:
     """What came since a day, below ``date=YYYY-MM-DD/``."""
-    folders = {uri: uri.removeprefix(place).split("/", 1)[0] for uri in lake.find(place)}
+    folders = {uri: uri.removeprefix(place).split("/", 1)[0] for uri in objects.find(place)}
     return feedback.records(
         uri for uri, name in folders.items() if name.startswith("date=") and name >= f"date={first.isoformat()}"
     )

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel
 
-from include import lake
+from include import lake, objects
 
 Name = Literal["uploads", "training_examples", "predictions"]
 SOURCES: tuple[Name, ...] = ("uploads", "training_examples", "predictions")
@@ -102,11 +102,11 @@ class Tokenizer:
 def tokenizer_at(model_uri: str) -> Iterator[Tokenizer | None]:
     """The tokenizer of the model at a URI; None if it is not one file, ``tokenizer.json``."""
     uri = f"{model_uri.rstrip('/')}/tokenizer.json"
-    if not lake.exists(uri):
+    if not objects.exists(uri):
         yield None
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield Tokenizer(lake.download_file(uri, Path(folder) / "tokenizer.json"))
+        yield Tokenizer(objects.download_file(uri, Path(folder) / "tokenizer.json"))
 
 
 def profile(sample: Sample, tokenizer: Tokenizer | None) -> Profile:
@@ -146,7 +146,7 @@ def profile(sample: Sample, tokenizer: Tokenizer | None) -> Profile:
 
 def keep(model: str, day: date, profiles: Profiles) -> None:
     """Keeps a day's profiles, in place of what was kept of it."""
-    lake.write_json(
+    objects.write_json(
         lake.monitoring(model, f"facts/{day}.json"), {name: one.model_dump() for name, one in profiles.items()}
     )
 
@@ -154,14 +154,14 @@ def keep(model: str, day: date, profiles: Profiles) -> None:
 def kept(model: str, day: date) -> Profiles:
     """A day's profiles; empty ones if none were kept."""
     uri = lake.monitoring(model, f"facts/{day}.json")
-    found = lake.read_json(uri) if lake.exists(uri) else {}
+    found = objects.read_json(uri) if objects.exists(uri) else {}
     return {name: Profile.model_validate(found.get(name, {})) for name in SOURCES}
 
 
 def past(model: str, day: date) -> list[Profiles]:
     """The profiles of the four weeks before a day, as far as they were kept, the oldest first."""
     first = day - timedelta(days=PAST_DAYS)
-    names = [uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in lake.find(lake.monitoring(model, "facts/"))]
+    names = [uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in objects.find(lake.monitoring(model, "facts/"))]
     return [
         kept(model, date.fromisoformat(name)) for name in sorted(names) if first.isoformat() <= name < day.isoformat()
     ]

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.monitoring.answers import Adding, DaySums, Sampling, asked, some_files, whole_files, with_text
 from include.registry import ledger, models
 from include.serving import prediction_log
@@ -91,7 +91,7 @@ def scorer(champion: Champion) -> Iterator[Score]:
             from include.training.scoring import Scorer
 
             if not loaded:
-                loaded.append(Scorer(str(held.enter_context(lake.local(champion.uri)))))
+                loaded.append(Scorer(str(held.enter_context(objects.local(champion.uri)))))
             mine = loaded[0]
             assert isinstance(mine, Scorer)
             return mine.probabilities(mine.tokenize(texts))
@@ -101,7 +101,7 @@ def scorer(champion: Champion) -> Iterator[Score]:
 
 def look(model: str, day: date, champion: Champion | None) -> Look:
     """Reads a day of the log, file by file, and keeps the champion's sums if it answered most of the day."""
-    files = lake.find(folder(model, day.isoformat()))
+    files = objects.find(folder(model, day.isoformat()))
     sums = Adding(champion.labels if champion else ())
     sample, faults, news, of = Sampling(MOST_SAMPLED), list[str](), dict[str, None](), 0
     for uri, table in whole_files(files, faults):
@@ -128,7 +128,7 @@ def day_of(champion: Champion, day: date, now: datetime, score: Score) -> DaySum
     kept = _kept(champion, day)
     if kept and now.date() - day > timedelta(days=LATE_DAYS):
         return kept
-    if kept and kept.seen == _seen(lake.find(folder(champion.model, day.isoformat()))):
+    if kept and kept.seen == _seen(objects.find(folder(champion.model, day.isoformat()))):
         return kept
     if day >= champion.since.astimezone(UTC).date():
         found = look(champion.model, day, champion).sums
@@ -162,7 +162,7 @@ def days_until(champion: Champion, first: date, last: date, now: datetime, score
 
 def first_day(model: str) -> date | None:
     """The first day that the log has; None if it has none."""
-    files, place = lake.filesystem(lake.root()), lake.predictions(model)
+    files, place = objects.filesystem(lake.root()), lake.predictions(model)
     names = [
         path.rstrip("/").rsplit("/", 1)[-1] for path in (files.ls(place, detail=False) if files.exists(place) else [])
     ]
@@ -172,13 +172,13 @@ def first_day(model: str) -> date | None:
 def some_rows(model: str, day: date, most: int) -> pa.Table:
     """Rows of a day with a text, any as likely as another, of some of its files; without their probabilities."""
     sample = Sampling(most)
-    for rows in some_files(lake.find(folder(model, day.isoformat())), most):
+    for rows in some_files(objects.find(folder(model, day.isoformat())), most):
         sample.add(with_text(rows))
     return sample.table
 
 
 def _score_again(champion: Champion, day: date, score: Score) -> DaySums | None:
-    files = lake.find(folder(champion.model, day.isoformat()))
+    files = objects.find(folder(champion.model, day.isoformat()))
     sums, sample, looked_at = Adding(champion.labels), Sampling(MOST_RESCORED), 0
     for rows in some_files(files, MOST_RESCORED):
         looked_at += len(rows)
@@ -202,13 +202,13 @@ def sums_uri(model: str, version: str, day: date) -> str:
 def _kept(champion: Champion, day: date) -> DaySums | None:
     uri = sums_uri(champion.model, champion.version, day)
     try:
-        return DaySums.model_validate(lake.read_json(uri))
+        return DaySums.model_validate(objects.read_json(uri))
     except FileNotFoundError:
         return None
 
 
 def _keep(model: str, sums: DaySums) -> None:
-    lake.write_bytes(sums_uri(model, sums.version, sums.day), sums.model_dump_json().encode())
+    objects.write_bytes(sums_uri(model, sums.version, sums.day), sums.model_dump_json().encode())
 
 
 def _seen(files: Sequence[str]) -> str:

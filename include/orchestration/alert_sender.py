@@ -77,9 +77,10 @@ class AlertTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event, without a message. A bucket that is away, or a database, is asked again."""
-        looked = 0.0
-        while datetime.now(UTC) < datetime.fromisoformat(self.until):
-            now = asyncio.get_running_loop().time()
+        loop, until, looked = asyncio.get_running_loop(), datetime.fromisoformat(self.until), 0.0
+        # By a clock that nobody sets, too: one that was set back would hold up what is due.
+        latest = loop.time() + (until - datetime.now(UTC)).total_seconds()
+        while datetime.now(UTC) < until and (now := loop.time()) < latest:
             if now - looked >= LOOK_SECONDS:
                 looked = now
                 await asyncio.to_thread(self._look)

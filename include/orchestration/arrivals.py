@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from pyarrow import parquet
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets.intake import FileAccount, Intake
 from include.monitoring import profiles, traffic
 from include.monitoring.checks import Check, at_most, not_checked
@@ -61,7 +61,7 @@ def gather(model: str, day: date, champion: Champion | None, engine: Engine, run
     for one in samples:
         sink = io.BytesIO()
         one.frame.to_parquet(sink, index=False)
-        lake.write_bytes(_staged(run_id, one.source), sink.getvalue())
+        objects.write_bytes(_staged(run_id, one.source), sink.getvalue())
     new = f"; columns that are new to the log: {', '.join(seen.news)}" if seen.news else ""
     schema = [
         upload_schema,
@@ -78,7 +78,7 @@ def staged(model: str, day: date, run_id: str) -> tuple[list[Sample], Profiles]:
         Sample(
             source,
             found[source].rows,
-            pd.read_parquet(io.BytesIO(lake.read_bytes(_staged(run_id, source)))),
+            pd.read_parquet(io.BytesIO(objects.read_bytes(_staged(run_id, source)))),
             found[source].counts,
         )
         for source in profiles.SOURCES
@@ -111,16 +111,16 @@ def _uploads(day: date, engine: Engine) -> tuple[Sample, Check]:
     frames, faults, rows = [], [], 0
     for run_id in runs:
         uri = lake.staging(run_id, "intake.json")
-        if not lake.exists(uri):
+        if not objects.exists(uri):
             continue
-        intake = Intake.model_validate(lake.read_json(uri))
+        intake = Intake.model_validate(objects.read_json(uri))
         for file in intake.files:
             if file.batch_id in mine:
                 counts.update(
                     files=1, rows_in=file.rows_in, rejected=_lost(file), unreadable=bool(file.reason),
                     duplicates=file.by_rule.get("duplicate", 0), used=file.used + file.waiting,
                 )  # fmt: skip
-        if intake.accepted_uri and lake.exists(intake.accepted_uri):
+        if intake.accepted_uri and objects.exists(intake.accepted_uri):
             size, frame, wrong = _some_accepted(intake.accepted_uri)
             faults += [f"{intake.accepted_uri}: {fault}" for fault in wrong]
             frames.append(frame)
@@ -166,7 +166,7 @@ def _examples(day: date, engine: Engine) -> tuple[Sample, Check]:
 
 def _weeks_of(day: date) -> list[str]:
     """The weeks whose report was written on a day: then their rows were merged."""
-    files, reports = lake.filesystem(lake.root()), f"{lake.root()}/reports/"
+    files, reports = objects.filesystem(lake.root()), f"{lake.root()}/reports/"
     names = [
         path.rstrip("/").rsplit("/", 1)[-1]
         for path in (files.ls(reports, detail=False) if files.exists(reports) else [])
@@ -175,7 +175,7 @@ def _weeks_of(day: date) -> list[str]:
         one.uri.rsplit("/", 1)[-1].removesuffix(".json")
         for dag_id in names
         if dag_id.startswith(ETL)
-        for one in lake.listing(lake.week_facts(dag_id))
+        for one in objects.listing(lake.week_facts(dag_id))
         if one.modified.astimezone(UTC).date() == day
     ]
 
@@ -189,7 +189,7 @@ def _some_accepted(uri: str) -> tuple[int, pd.DataFrame, list[str]]:
     """How many rows were accepted, some of them, and what is wrong with their columns; a file may have millions."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        parquet.ParquetFile(lake.download_file(uri, Path(folder) / "accepted.parquet")) as file,
+        parquet.ParquetFile(objects.download_file(uri, Path(folder) / "accepted.parquet")) as file,
     ):
         rows, schema = file.metadata.num_rows, file.schema_arrow
         if missing := [name for name in OF_TEXT if name not in schema.names]:

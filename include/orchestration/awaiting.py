@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import manifests
 from include.datasets.intake import Intake, Plan
 from include.orchestration import golden_rows, settling
@@ -120,8 +120,8 @@ def _staged(asked: Entry) -> tuple[Plan, Intake]:
     """What a run worked on; if somebody has deleted that, what its report knows: no later run is to fail by it."""
     run_id = asked.dag_run_id
     plan, intake = (lake.staging(run_id, name) for name in ("plan.json", "intake.json"))
-    if lake.exists(plan) and lake.exists(intake):
-        return Plan.model_validate_json(lake.read_bytes(plan)), Intake.model_validate(lake.read_json(intake))
+    if objects.exists(plan) and objects.exists(intake):
+        return Plan.model_validate_json(objects.read_bytes(plan)), Intake.model_validate(objects.read_json(intake))
     report = of_run(dag_of(asked), run_id)
     logger.warning("what run %s worked on is gone from %s", run_id, lake.staging(run_id))
     parent = asked.facts.get(versions.PARENT)

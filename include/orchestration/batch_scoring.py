@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from airflow.models import DagRun
 
-from include import lake
+from include import lake, objects
 from include.markdown import plain
 from include.orchestration import notes
 from include.orchestration.warehouse import warehouse
@@ -42,7 +42,7 @@ def _table_as_file(name: str, uri: str) -> str:
     import pyarrow as pa
     from pyarrow import parquet
 
-    if lake.exists(uri):
+    if objects.exists(uri):
         return uri
     engine = warehouse()
     schema, _, table = name.rpartition(".")
@@ -58,4 +58,4 @@ def _table_as_file(name: str, uri: str) -> str:
             for rows in found.partitions(batch.PART):
                 cells = [[None if cell is None else str(cell) for cell in column] for column in zip(*rows, strict=True)]
                 writer.write_table(pa.Table.from_arrays([pa.array(one, pa.string()) for one in cells], schema=columns))
-        return lake.upload_file(path, uri)
+        return objects.upload_file(path, uri)

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from include import lake
+from include import lake, objects
 from include.orchestration.warehouse import warehouse
 from include.uploads import lifecycle, open_batches
 from include.uploads.lifecycle import ENDS
@@ -68,25 +68,25 @@ def rebuild() -> int:
 def reopen_old() -> None:
     """Marks the batches that an older version left open, once in a bucket's life."""
     done = lake.claims("layout", "2.json")
-    if not lake.exists(done):
+    if not objects.exists(done):
         in_parallel(_reopen, sealed_batches())
-        lake.write_json(done, {"marks": lake.open_batch()})
+        objects.write_json(done, {"marks": lake.open_batch()})
 
 
 def _reopen(batch_id: str) -> None:
     """Marks a batch that has not ended. An older version wrote no end, but a report of every run that had one."""
     life = lifecycle.read(batch_id)
     ended = life.state in ENDS or (
-        life.number == 0 and life.run_id and lake.exists(lake.report(PIPELINE, life.run_id, "run.json"))
+        life.number == 0 and life.run_id and objects.exists(lake.report(PIPELINE, life.run_id, "run.json"))
     )
-    if not ended and not lake.exists(lake.open_batch(batch_id)):
+    if not ended and not objects.exists(lake.open_batch(batch_id)):
         open_batches.mark(batch_id)
 
 
 def sealed_batches() -> list[str]:
     """All batches there are, oldest first. Lists all claims: for rebuilding only."""
     claimed = lake.claims()
-    parts = [uri.removeprefix(claimed).split("/") for uri in lake.find(claimed)]
+    parts = [uri.removeprefix(claimed).split("/") for uri in objects.find(claimed)]
     return [batch_id for batch_id, *rest in parts if rest == ["manifest.json"]]
 
 

@@ -186,14 +186,14 @@ class ExportExamples(ExportToFileOperator):
 
     def execute(self, context: Any) -> Any:
         """Exports and seals; returns the batch's id and number of rows. Skips what follows if there are none."""
-        from include import lake
+        from include import lake, objects
         from include.orchestration import batches, curating, etl_steps, fetching
         from include.uploads import claims, sealing
 
         run, table = context["dag_run"], self.input_data.name
         before = lake.staging(etl_steps.staging_of(run), "batch.json")
         count = curating.prepare_export(table)
-        if not count and not lake.exists(before):
+        if not count and not objects.exists(before):
             etl_steps.keep(run, export={"rows": 0})
             raise AirflowSkipException("nothing is new or changed since the last export: nothing to train on")
         if count:
@@ -204,9 +204,9 @@ class ExportExamples(ExportToFileOperator):
             owner = run.run_id if self.trains else ""
             sealing.seal(batch_id, key, self.output_file.path, origin=run.dag_id, run_id=owner)
             batches.record([batch_id])
-            lake.write_json(before, {"batch_id": batch_id, "rows": count})
+            objects.write_json(before, {"batch_id": batch_id, "rows": count})
             curating.enter_export(table)
-        found = lake.read_json(before)
+        found = objects.read_json(before)
         etl_steps.keep(run, export=found)
         return found
 
@@ -220,7 +220,7 @@ def _export(table: str, uri: str) -> str:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from include import lake
+    from include import objects
     from include.orchestration import curating
 
     names = ("text_hash", "text", "label", "source")
@@ -233,5 +233,5 @@ def _export(table: str, uri: str) -> str:
                 for line in pc.binary_join_element_wise(some["text_hash"], some["label"], " ").to_pylist():
                     digest.update(f"{line}\n".encode())
                 writer.write_batch(some.select(schema.names))
-        lake.upload_file(path, uri)
+        objects.upload_file(path, uri)
     return digest.hexdigest()

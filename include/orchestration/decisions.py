@@ -11,7 +11,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from include import lake
+from include import lake, objects
 from include.evaluation.evaluate import Evaluation, PersonsDecision, hash_rows
 from include.evaluation.words import without_outcome
 from include.orchestration import awaiting, canaries, listening, promotion_steps, watching
@@ -82,7 +82,7 @@ def _approve(wait: Wait, said: PersonsDecision, facts: dict[str, object], *, for
         _conclude(wait, given, evaluation, said)
         if others := awaiting.catch_up(model_name, engine):
             listening.announce(f"approve {wait.asked.dag_run_id}")
-        anew = lake.exists(_own_uri(wait, "evaluation.json"))
+        anew = objects.exists(_own_uri(wait, "evaluation.json"))
         how = ["It was compared anew, with the champion and the golden rows of now"] if anew else []
         also = [f"{sentence[0].upper()}{sentence[1:]}" for sentence in others]
         return ". ".join([f"{_called(wait)} is the champion now, {said}", *how, *also])
@@ -156,7 +156,9 @@ def _evaluation_of_today(wait: Wait) -> Evaluation:
 def _newest_evaluation(wait: Wait) -> Evaluation:
     """That of the challenger's run, or one that was made when a person was about to approve."""
     uri = _own_uri(wait, "evaluation.json")
-    return Evaluation.model_validate_json(lake.read_bytes(uri if lake.exists(uri) else _uri(wait, "evaluation.json")))
+    return Evaluation.model_validate_json(
+        objects.read_bytes(uri if objects.exists(uri) else _uri(wait, "evaluation.json"))
+    )
 
 
 def _approval(evaluation: Evaluation, wait: Wait, said: PersonsDecision, facts: dict[str, object]) -> Entry:
@@ -207,11 +209,11 @@ def _own_uri(wait: Wait, name: str) -> str:
 
 
 def _job(wait: Wait) -> Job:
-    return Job.model_validate(lake.read_json(lake.job(wait.asked.job_id, "job.json")))
+    return Job.model_validate(objects.read_json(lake.job(wait.asked.job_id, "job.json")))
 
 
 def _result(wait: Wait) -> Result:
-    return Result.model_validate(lake.read_json(lake.job(wait.asked.job_id, "result.json")))
+    return Result.model_validate(objects.read_json(lake.job(wait.asked.job_id, "result.json")))
 
 
 def main(arguments: list[str] | None = None) -> int:

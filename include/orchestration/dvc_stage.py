@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from airflow.exceptions import AirflowException
 from airflow.models import DagRun
 
-from include import lake
+from include import lake, objects
 from include.datasets import stage
 from include.datasets.intake import Plan
 from include.orchestration import golden_rows, settling, sweeping
@@ -59,9 +59,9 @@ def preprocess(dag_run: DagRun, validated: dict[str, Any]) -> dict[str, Any]:
         ran = reproduce(folder, plan.model_name)
         manifest = stage.publish(folder)
         facts = {name: manifest[name] for name in ("dataset_id", "golden_origin")}
-        lake.write_json(lake.staging(plan.run_id, "dataset.json"), facts)
+        objects.write_json(lake.staging(plan.run_id, "dataset.json"), facts)
         seen = {"datasets": [plan.parent_dataset_id, manifest["dataset_id"]], "run_id": plan.run_id}
-        lake.write_json(lake.dvc(plan.model_name, LAST), seen)
+        objects.write_json(lake.dvc(plan.model_name, LAST), seen)
     golden_rows.enter_corrections(plan)
     return {name: manifest[name] for name in ("dataset_id", "dataset_uri", "rows")} | {"ran": ran}
 
@@ -69,9 +69,9 @@ def preprocess(dag_run: DagRun, validated: dict[str, Any]) -> dict[str, Any]:
 def _prepare(folder: Path, plan: Plan, validated: dict[str, Any]) -> None:
     """What the stage reads; the facts are pinned, so that a task that is cleared finds its own stage done."""
     pinned = lake.staging(plan.run_id, stage.FACTS)
-    lake.create_json(pinned, stage.facts_of(plan, validated["accepted_hash"], code_hash()))
-    lake.download_file(pinned, folder / stage.FACTS)
-    lake.download_file(validated["accepted_uri"], folder / stage.ACCEPTED)
+    objects.create_json(pinned, stage.facts_of(plan, validated["accepted_hash"], code_hash()))
+    objects.download_file(pinned, folder / stage.FACTS)
+    objects.download_file(validated["accepted_uri"], folder / stage.ACCEPTED)
     (folder / stage.PLAN).write_text(plan.model_dump_json())
 
 
@@ -84,8 +84,8 @@ def reproduce(folder: Path, model_name: str) -> bool:
     (folder / ".dvc").mkdir()
     (folder / ".dvc" / "config").write_text(CONFIG.format(url=remote))
     shutil.copy(stage.DVC_YAML, folder / "dvc.yaml")
-    if lake.exists(lock):
-        lake.download_file(lock, folder / LOCK)
+    if objects.exists(lock):
+        objects.download_file(lock, folder / LOCK)
         try:
             _dvc(folder, "fetch", "--run-cache")
         except AirflowException as error:  # somebody has deleted some of it: made again, it is there again
@@ -93,9 +93,9 @@ def reproduce(folder: Path, model_name: str) -> bool:
             (folder / LOCK).unlink()
             shutil.rmtree(folder / ".dvc" / "cache", ignore_errors=True)
     ran = RAN in _dvc(folder, "repro", "--pull", NAME)
-    if ran or not lake.exists(lock) or lake.read_bytes(lock) != (folder / LOCK).read_bytes():
+    if ran or not objects.exists(lock) or objects.read_bytes(lock) != (folder / LOCK).read_bytes():
         _dvc(folder, "push", "--run-cache")
-        lake.upload_file(folder / LOCK, lock)
+        objects.upload_file(folder / LOCK, lock)
     return ran
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden
 from include.orchestration import settling
 from include.orchestration.warehouse import warehouse
@@ -79,8 +79,8 @@ def _said_before(engine: Engine, model_name: str, run_id: str) -> Entry | None:
 def _origin(run_id: str) -> str:
     """The dataset by which the golden rows that came with a run are known."""
     staged = lake.staging(run_id, "dataset.json")
-    if lake.exists(staged):
-        facts = lake.read_json(staged)
+    if objects.exists(staged):
+        facts = objects.read_json(staged)
         return str(facts.get("golden_origin", facts["dataset_id"]))
     report = settling.report_of(run_id)  # lasts longer
     dataset_id = report.get("dataset_id")

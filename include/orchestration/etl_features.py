@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include import lake
+from include import lake, objects
 from include.ingestion import features
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def encode(dag_id: str, week: str, raw_uri: str, mended: Mapping[str, str]) -> d
     if not profile.samples:
         return {"kinds": {}, "values": 0, "examples": [], "uri": ""}
     kept = lake.features(dag_id, "encoders.json")
-    known = lake.read_json(kept) if lake.exists(kept) else {}
+    known = objects.read_json(kept) if objects.exists(kept) else {}
     encoders = profile.encoders({name: features.Encoder(**one) for name, one in known.items()})
-    lake.write_json(kept, {name: encoder.model_dump() for name, encoder in encoders.items()})
+    objects.write_json(kept, {name: encoder.model_dump() for name, encoder in encoders.items()})
     uri = lake.features(dag_id, f"{week}.parquet")
     values = _write(uri, raw_uri, encoders, mended) if encoders else 0
     return {
@@ -65,14 +65,14 @@ def _write(uri: str, raw_uri: str, encoders: dict[str, features.Encoder], mended
                 columns["text_hash"] = [mended.get(one, one) for one in columns["text_hash"]]
                 columns |= {f"feature.{name}": column for name, column in numbers.items()}
                 writer.write_table(pa.table(columns, schema=schema))
-        lake.upload_file(path, uri)
+        objects.upload_file(path, uri)
     return values
 
 
 def _parts(uri: str, columns: tuple[str, ...]) -> Iterator["pa.RecordBatch"]:
     import pyarrow.parquet as pq
 
-    with lake.filesystem(uri).open(uri, "rb") as content:
+    with objects.filesystem(uri).open(uri, "rb") as content:
         file = pq.ParquetFile(content)
         if set(columns) <= set(file.schema_arrow.names):  # a team's own script may keep what it likes
             yield from file.iter_batches(ROWS_AT_ONCE, columns=list(columns))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from include import lake
+from include import lake, objects
 from include.orchestration.warehouse import warehouse
 from include.registry import models
 from include.settings import settings
@@ -70,17 +70,17 @@ def predict(unlabelled_uri: str, asked: Asked) -> dict[str, Any] | None:
     """
     model_name = settings().model_name
     champion = models.by_alias(model_name, models.CHAMPION)
-    if champion is None or not unlabelled_uri or not lake.exists(unlabelled_uri):
+    if champion is None or not unlabelled_uri or not objects.exists(unlabelled_uri):
         return None
     _move_older(model_name)
     uri = lake.predictions(model_name, f"date={_day(asked.at)}/{asked.name}")
     with tempfile.TemporaryDirectory() as folder:
-        came = lake.download_file(unlabelled_uri, Path(folder) / "came.parquet")
+        came = objects.download_file(unlabelled_uri, Path(folder) / "came.parquet")
         answers = Path(folder) / "answers.parquet"
         counts = _answer(came, answers, champion, asked)
         if not counts:
             return None
-        lake.upload_file(answers, uri)
+        objects.upload_file(answers, uri)
     _delete_others(model_name, asked, uri)
     logger.info("%d texts without a label were scored by version %s", sum(counts.values()), champion.version)
     return {
@@ -101,7 +101,7 @@ def _answer(came: Path, answers: Path, champion: models.ModelVersion, asked: Ask
         return counts
     PREDICTIONS.create(warehouse(), checkfirst=True)
     with (
-        lake.local(champion.uri) as folder,
+        objects.local(champion.uri) as folder,
         pq.ParquetWriter(answers, SCHEMA, compression="zstd") as writer,
         warehouse().begin() as connection,
     ):
@@ -178,22 +178,22 @@ def _delete_others(model_name: str, asked: Asked, uri: str) -> None:
     for day in _days_of(asked.week):
         other = lake.predictions(model_name, f"date={day}/{asked.name}")
         if other != uri:
-            lake.delete(other)
+            objects.delete(other)
 
 
 def _move_older(model_name: str) -> None:
     """Brings what older versions kept in ``week=`` folders into the data set, where no reader of it stumbles on it."""
     import pyarrow.parquet as pq
 
-    files = lake.filesystem(lake.root())
+    files = objects.filesystem(lake.root())
     known = lake.predictions(model_name)
     folders = files.ls(known, detail=False) if files.exists(known) else []
     for folder in folders:
         week = folder.rstrip("/").rsplit("/", 1)[-1].removeprefix("week=")
         if not re.fullmatch(r"\d{4}-W\d\d", week):
             continue
-        for uri in lake.find(files.unstrip_protocol(folder)):
-            with lake.filesystem(uri).open(uri, "rb") as content:
+        for uri in objects.find(files.unstrip_protocol(folder)):
+            with objects.filesystem(uri).open(uri, "rb") as content:
                 old = pq.ParquetFile(content).read()
             asked = Asked("weekly_etl", week, (), datetime.fromisoformat(f"{_days_of(week)[-2]}T00:00:00Z"))
             answers = {name: old[name] for name in ("label", "probability")}
@@ -201,8 +201,10 @@ def _move_older(model_name: str) -> None:
                 table = _table(asked, old.to_pylist(), old["version"][0].as_py(), answers)
                 sink = io.BytesIO()
                 pq.write_table(table, sink, compression="zstd")
-                lake.write_bytes(lake.predictions(model_name, f"date={_day(asked.at)}/{asked.name}"), sink.getvalue())
-            lake.delete(uri)
+                objects.write_bytes(
+                    lake.predictions(model_name, f"date={_day(asked.at)}/{asked.name}"), sink.getvalue()
+                )
+            objects.delete(uri)
 
 
 def _days_of(week: str) -> list[str]:

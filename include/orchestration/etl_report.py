@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.models import DagRun
 
-from include import lake
+from include import lake, objects
 from include.evaluation.week_report import write_week_report
 from include.ingestion import sources
 from include.ingestion.exploring import EDGES, Exploration, distance, explore
@@ -31,16 +31,16 @@ def generate(dag_run: DagRun, names: list[str]) -> dict[str, Any]:
     """
     found = facts(dag_run, names)
     known = lake.week_facts(dag_run.dag_id)
-    earlier = [uri for uri in lake.find(known) if uri.rsplit("/", 1)[-1] < f"{found['week']}.json"]
-    history = [lake.read_json(uri) for uri in earlier]
+    earlier = [uri for uri in objects.find(known) if uri.rsplit("/", 1)[-1] < f"{found['week']}.json"]
+    history = [objects.read_json(uri) for uri in earlier]
     before = history[-1]["explored"] if history else None
     found["label_drift"] = distance(before["labels"], found["explored"]["labels"]) if before else None
     found["length_drift"] = _length_drift(before, found["explored"]) if before else None
     uri = lake.report(dag_run.dag_id, dag_run.run_id, "week.html")
     with tempfile.TemporaryDirectory() as folder:
         write_week_report(found, history, Path(folder))
-        lake.upload(Path(folder), uri.rsplit("/", 1)[0])
-    lake.write_json(lake.week_facts(dag_run.dag_id, found["week"]), found)
+        objects.upload(Path(folder), uri.rsplit("/", 1)[0])
+    objects.write_json(lake.week_facts(dag_run.dag_id, found["week"]), found)
     if not found["model"]:
         notes.set_note(dag_run.dag_id, dag_run.run_id, f"**{found['week']}** — {plain(found['sentence'])} {plain(uri)}")
     curating.drop(dag_run.dag_id, dag_run.run_id)
@@ -86,7 +86,7 @@ def _explored(dag_run: DagRun) -> Exploration:
     curated = curating.table_name("curated", dag_run.dag_id, dag_run.run_id)
     if not curating.has_table(curated):
         known = lake.week_facts(dag_run.dag_id, etl_steps.week_of(dag_run))
-        return Exploration(**lake.read_json(known)["explored"]) if lake.exists(known) else Exploration()
+        return Exploration(**objects.read_json(known)["explored"]) if objects.exists(known) else Exploration()
     texts = curating.some_of(curated, ("text", "label", "source"), MOST_EXPLORED)
     return explore(texts, _extras(lake.staging(etl_steps.staging_of(dag_run), "raw.parquet")))
 
@@ -96,7 +96,7 @@ def _extras(uri: str) -> Iterator[str]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    with lake.filesystem(uri).open(uri, "rb") as content:
+    with objects.filesystem(uri).open(uri, "rb") as content:
         file = pq.ParquetFile(content)
         share = MOST_EXTRAS / max(file.metadata.num_rows, 1)
         last = f"{min(int(share * 2**64), 2**64 - 1):016x}"

@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from airflow.exceptions import AirflowFailException
 
-from include import lake, sql
+from include import lake, objects, sql
 from include.orchestration.defaults import SPARK
 from include.orchestration.warehouse import warehouse
 from include.settings import settings
@@ -62,7 +62,7 @@ def settle(staging: str, curated: str, changes: str, week: str, sources: list[st
     job = _settle_job(before, after, told, week, sources, rule)
     _submit(job)
     load(changes, f"{told}changes/")
-    lake.write_json(lake.sightings(CURRENT), {"uri": after, "by": staging, "before": before})
+    objects.write_json(lake.sightings(CURRENT), {"uri": after, "by": staging, "before": before})
     _forget({before, after})
     return sorted(_rows(f"{told}given/"), key=lambda row: str(row["seen_at"]))
 
@@ -107,8 +107,8 @@ def _before(staging: str) -> str:
     from include.orchestration import curating
 
     curating.create_tables()
-    if lake.exists(uri := lake.sightings(CURRENT)):
-        current = lake.read_json(uri)
+    if objects.exists(uri := lake.sightings(CURRENT)):
+        current = objects.read_json(uri)
         return str(current["before"] if current["by"] == staging else current["uri"])
     columns = (*curating.CURATED, "week")
     start = lake.sightings("warehouse/")
@@ -118,16 +118,16 @@ def _before(staging: str) -> str:
 
 def _forget(kept: set[str]) -> None:
     """Deletes the sightings of earlier runs."""
-    for uri in lake.find(lake.sightings()):
+    for uri in objects.find(lake.sightings()):
         if not uri.endswith(f"/{CURRENT}") and not uri.startswith(tuple(kept)):
-            lake.delete(uri)
+            objects.delete(uri)
 
 
 def check_warehouse_has_all() -> None:
     """Raises AirflowFailException if sightings lie in the bucket: the warehouse's table lacks some, or has none."""
-    if lake.exists(uri := lake.sightings(CURRENT)):
+    if objects.exists(uri := lake.sightings(CURRENT)):
         raise AirflowFailException(
-            f"BERT_ETL_ENGINE was spark, so what was said of texts lies in {lake.read_json(uri)['uri']} and not in "
+            f"BERT_ETL_ENGINE was spark, so what was said of texts lies in {objects.read_json(uri)['uri']} and not in "
             "example_sightings: set it to spark again, or take the way back in docs/etl.md"
         )
 
@@ -139,13 +139,13 @@ def take_back() -> int:
     curating.create_tables()
     columns = ", ".join((*curating.CURATED, "week"))
     uri = lake.sightings(CURRENT)
-    count = load("etl_sightings_back", str(lake.read_json(uri)["uri"]))
+    count = load("etl_sightings_back", str(objects.read_json(uri)["uri"]))
     with warehouse().begin() as connection:
         connection.execute(sa.delete(curating.SIGHTINGS))
         move = f"INSERT INTO example_sightings ({columns}) SELECT {columns} FROM etl_sightings_back ORDER BY text_hash"
         connection.execute(sa.text(move))
         connection.execute(sa.text("DROP TABLE etl_sightings_back"))
-    lake.delete(uri)
+    objects.delete(uri)
     return count
 
 
@@ -168,9 +168,9 @@ def _parts(uri: str) -> Iterator[Any]:
     """The rows of a folder, part by part; an empty part has the columns."""
     import pyarrow.parquet as pq
 
-    for one in sorted(lake.find(uri)):
+    for one in sorted(objects.find(uri)):
         if one.endswith(".parquet"):
-            with lake.filesystem(one).open(one, "rb") as content:
+            with objects.filesystem(one).open(one, "rb") as content:
                 file = pq.ParquetFile(content)
                 yield file.schema_arrow.empty_table()
                 yield from file.iter_batches(100_000)
@@ -191,7 +191,7 @@ def _write(uri: str, parts: Iterator[Any], columns: tuple[str, ...]) -> None:
         with pq.ParquetWriter(path, curating.schema_of(*columns), compression="zstd") as writer:
             for part in parts:
                 writer.write_batch(part)
-        lake.upload_file(path, uri)
+        objects.upload_file(path, uri)
 
 
 def _job(*steps: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from airflow.exceptions import AirflowSkipException
 from airflow.models import DagRun, Pool
 from airflow.operators.python import get_current_context
 
-from include import lake
+from include import lake, objects
 from include.datasets.sorting import REJECTED
 from include.ingestion import landing, sources
 from include.ingestion.quality import SAMPLE, Broken, Cleaner, Row
@@ -111,7 +111,7 @@ def clean(quality: sources.Quality, table: str, curated: str, uri: str, week: st
                 if broken:
                     writer.write_table(pa.Table.from_pylist([_left_out(one) for one in broken], REJECTED))
         if cleaner.left_out:
-            lake.upload_file(path, uri)
+            objects.upload_file(path, uri)
     return {
         "kept": count,
         "left_out": dict(cleaner.left_out),
@@ -183,7 +183,7 @@ def build_dataset(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
 def _accepted(uri: str) -> "pd.DataFrame":
     import pandas as pd
 
-    with lake.filesystem(uri).open(uri, "rb") as content:
+    with objects.filesystem(uri).open(uri, "rb") as content:
         return pd.read_parquet(content)
 
 
@@ -200,11 +200,11 @@ def quarantine_of(dag_run: DagRun) -> str:
 def facts_of(dag_run: DagRun) -> dict[str, Any]:
     """What the run's tasks have found out so far."""
     uri = lake.staging(staging_of(dag_run), FACTS)
-    return lake.read_json(uri) if lake.exists(uri) else {}
+    return objects.read_json(uri) if objects.exists(uri) else {}
 
 
 def _keep(dag_run: DagRun, facts: dict[str, Any]) -> None:
-    lake.write_json(lake.staging(staging_of(dag_run), FACTS), facts_of(dag_run) | facts)
+    objects.write_json(lake.staging(staging_of(dag_run), FACTS), facts_of(dag_run) | facts)
 
 
 def keep(dag_run: DagRun, **facts: Any) -> None:

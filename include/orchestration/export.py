@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from include import lake
+from include import lake, objects
 from include.orchestration.reproduction import NotReproducible, entries, origin
 from include.registry import ledger
 from include.settings import settings
@@ -33,15 +33,15 @@ def export(model_name: str, version: str, folder: Path) -> Path:
     with TemporaryDirectory(dir=folder.parent) as scratch:
         work = Path(scratch) / "export"
         try:
-            lake.download(found.model_uri, work / "model")
+            objects.download(found.model_uri, work / "model")
         except FileNotFoundError as error:
             raise NotReproducible(f"the files of version {version} are gone: {error}") from error
         card = work / "model" / "README.md"
         if card.exists():
             card.rename(work / "README.md")
         manifest = f"{found.job.dataset_uri.rstrip('/')}/manifest.json"
-        if lake.exists(manifest):
-            lake.download_file(manifest, work / "dataset.json")
+        if objects.exists(manifest):
+            objects.download_file(manifest, work / "dataset.json")
         (work / "job.json").write_text(found.job.model_dump_json(indent=2))
         (work / "result.json").write_text(found.result.model_dump_json(indent=2))
         (work / "decision.json").write_text(_decision(model_name, version))
@@ -63,7 +63,7 @@ def _evaluation(entry: ledger.Entry) -> object:
     """The evaluation of the run that decided, where its reports are still there."""
     kind, _, dag_id = entry.actor.partition(":")
     uri = lake.report(dag_id, entry.dag_run_id, "evaluation.json")
-    return lake.read_json(uri) if kind == "dag" and entry.verb != "rollback" and lake.exists(uri) else None
+    return objects.read_json(uri) if kind == "dag" and entry.verb != "rollback" and objects.exists(uri) else None
 
 
 def main(arguments: list[str] | None = None) -> int:

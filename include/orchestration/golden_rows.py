@@ -3,7 +3,7 @@
 
 from datetime import UTC, datetime
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden, manifests, snapshots
 from include.datasets.intake import Plan
 from include.orchestration.warehouse import warehouse
@@ -41,9 +41,9 @@ def follow_champion(model_name: str, because: str, *, promoted: bool = False) ->
 def enter_corrections(plan: Plan) -> None:
     """Enters the golden labels that a run's files have corrected in the ledger; repeated, it changes nothing."""
     uri = lake.staging(plan.run_id, "corrections.json")
-    if not lake.exists(uri):
+    if not objects.exists(uri):
         return
-    rows, champion = lake.read_json(uri)["rows"], models.by_alias(plan.model_name, models.CHAMPION)
+    rows, champion = objects.read_json(uri)["rows"], models.by_alias(plan.model_name, models.CHAMPION)
     version = champion.version if champion else ""
     shown = "; ".join(f"{row['text'][:60]!r} from {row['was']} to {row['label']}" for row in rows[:SHOWN])
     entry = ledger.Entry(
@@ -61,9 +61,9 @@ def enter_corrections(plan: Plan) -> None:
 
 def approve(batch_id: str, reason: str) -> None:
     """Lets a batch's files change as many golden labels as they want to; a person has looked at them."""
-    lake.create_json(lake.claims(batch_id, APPROVED), {"reason": reason, "at": datetime.now(UTC)})
+    objects.create_json(lake.claims(batch_id, APPROVED), {"reason": reason, "at": datetime.now(UTC)})
 
 
 def is_approved(batch_id: str) -> bool:
     """Whether a person has approved of a batch's changes of golden labels."""
-    return lake.exists(lake.claims(batch_id, APPROVED))
+    return objects.exists(lake.claims(batch_id, APPROVED))

@@ -18,7 +18,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import State
 from astro.sql.operators.load_file import LoadFileOperator
 
-from include import lake
+from include import objects
 from include.orchestration import curating
 from include.orchestration.defaults import WAREHOUSE
 from include.orchestration.warehouse import warehouse
@@ -110,7 +110,7 @@ def load(name: str, uri: str, columns: Sequence[str] = ()) -> int:
     connection = PostgresHook(WAREHOUSE).get_conn()
     try:
         with tempfile.TemporaryDirectory() as folder, connection.cursor() as cursor:
-            file = pq.ParquetFile(lake.download_file(uri, Path(folder) / "rows.parquet"))
+            file = pq.ParquetFile(objects.download_file(uri, Path(folder) / "rows.parquet"))
             schema = pa.schema([(column, pa.string()) for column in columns or file.schema_arrow.names])
             parts = file.iter_batches(ROWS_AT_ONCE, columns=schema.names)
             count = copying.make_table(cursor, name, schema, parts, bytewise=True)

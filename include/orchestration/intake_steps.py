@@ -12,7 +12,7 @@ from airflow.models import DagRun
 from airflow.stats import Stats
 from airflow.utils.types import DagRunType
 
-from include import lake, renaming
+from include import lake, objects, renaming
 from include.datasets import golden, newcomers
 from include.datasets.building import build_dataset
 from include.datasets.intake import Intake, Plan, Source, copy_to_staging, sources_at, validate_files
@@ -49,7 +49,7 @@ def validate(dag_run: DagRun, params: dict[str, Any]) -> dict[str, Any]:
     _take_batches(plan)
     intake = _validate_files(plan)
     intake.warnings = [*mended, *renaming.unheeded(plan.label_mapping, _mapping(params)), *intake.warnings]
-    lake.write_json(lake.staging(plan.run_id, "intake.json"), intake.model_dump())
+    objects.write_json(lake.staging(plan.run_id, "intake.json"), intake.model_dump())
     if intake.missing:
         _end_without_training(dag_run, plan, intake, "waiting_for_more_data", intake.missing)
     plan.pin()
@@ -81,7 +81,7 @@ def preprocess(rows: "pd.DataFrame", run_id: str, accepted_hash: str) -> dict[st
     with sweeping.no_datasets_deleted():
         manifest = build_dataset(plan, rows)
         facts = {name: manifest[name] for name in ("dataset_id", "golden_origin")}
-        lake.write_json(lake.staging(run_id, "dataset.json"), facts)
+        objects.write_json(lake.staging(run_id, "dataset.json"), facts)
     golden_rows.enter_corrections(plan)
     return {name: manifest[name] for name in ("dataset_id", "dataset_uri", "rows")}
 
@@ -104,32 +104,32 @@ def _validate_files(plan: Plan) -> Intake:
     leaves the first alone.
     """
     marks = lake.staging(plan.run_id, "tries/")
-    names = [uri.rsplit("/", 1)[-1].split(".") for uri in lake.find(marks)]
+    names = [uri.rsplit("/", 1)[-1].split(".") for uri in objects.find(marks)]
     killed = {name for name, kind, _ in names if kind == "begun"} - {name for name, kind, _ in names if kind == "ended"}
     isolated = len(killed) >= KILLED_TRIES
     if isolated:
         logger.warning("%d tries were killed while they read these files: now each in its own process", len(killed))
     mine = uuid4().hex
-    lake.write_json(f"{marks}{mine}.begun.json", {"at": datetime.now(UTC)})
+    objects.write_json(f"{marks}{mine}.begun.json", {"at": datetime.now(UTC)})
     try:
         intake = validate_files(plan, isolated=isolated)
     except MemoryError:
         raise
     except BaseException:
-        lake.write_json(f"{marks}{mine}.ended.json", {"at": datetime.now(UTC)})
+        objects.write_json(f"{marks}{mine}.ended.json", {"at": datetime.now(UTC)})
         raise
     for name in {mine} | killed:
-        lake.write_json(f"{marks}{name}.ended.json", {"at": datetime.now(UTC)})
+        objects.write_json(f"{marks}{name}.ended.json", {"at": datetime.now(UTC)})
     return intake
 
 
 def pinned_plan(run_id: str) -> Plan:
     """What the run works on."""
-    return Plan.model_validate_json(lake.read_bytes(lake.staging(run_id, "plan.json")))
+    return Plan.model_validate_json(objects.read_bytes(lake.staging(run_id, "plan.json")))
 
 
 def _is_pinned(run_id: str) -> bool:
-    return lake.exists(lake.staging(run_id, "plan.json"))
+    return objects.exists(lake.staging(run_id, "plan.json"))
 
 
 def _plan(dag_run: DagRun, params: dict[str, Any]) -> Plan:
@@ -189,7 +189,7 @@ def _labels_left(plan: Plan) -> set[str]:
     """What the labels of the champion's dataset are called by the plan's mapping; empty if it renames none."""
     if not plan.label_mapping or plan.parent_dataset_id is None:
         return set()
-    manifest = lake.read_json(lake.dataset(plan.parent_dataset_id, "manifest.json"))
+    manifest = objects.read_json(lake.dataset(plan.parent_dataset_id, "manifest.json"))
     return {plan.label_mapping.get(label, label) for label in manifest["label_counts"]}
 
 

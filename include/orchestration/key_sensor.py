@@ -13,7 +13,7 @@ from airflow.providers.amazon.aws.triggers.s3 import S3KeyTrigger
 from airflow.triggers.base import TriggerEvent
 from botocore.exceptions import ClientError, ParamValidationError
 
-from include import lake
+from include import lake, objects
 from include.datasets.names import is_debris
 from include.orchestration.waiting_sensor import TIMED_OUT
 from include.settings import settings
@@ -157,4 +157,4 @@ class TrainingDataSensor(DataKeySensor):
 
 def _has_golden_rows(model_name: str) -> bool:
     """Whether there was data before; ``include.datasets.golden`` would bring pandas along."""
-    return any(lake.exists(lake.golden(model_name, name)) for name in ("states/000001.json", "golden.json"))
+    return any(objects.exists(lake.golden(model_name, name)) for name in ("states/000001.json", "golden.json"))

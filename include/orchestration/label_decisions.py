@@ -14,7 +14,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from sqlalchemy.engine import Engine
 
-from include import lake, renaming
+from include import lake, objects, renaming
 from include.datasets import golden
 from include.datasets.labels import canonical
 from include.orchestration.batches import PIPELINE
@@ -139,7 +139,7 @@ def _known(model_name: str, engine: Engine) -> set[str]:
     """The labels of the dataset that the next model is built upon."""
     dataset_id = versions.parent_dataset_id(model_name, engine)
     manifest = lake.dataset(dataset_id, "manifest.json") if dataset_id else ""
-    return set(lake.read_json(manifest)["label_counts"]) if manifest and lake.exists(manifest) else set()
+    return set(objects.read_json(manifest)["label_counts"]) if manifest and objects.exists(manifest) else set()
 
 
 def _live(model_name: str) -> dict[str, str]:

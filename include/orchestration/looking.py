@@ -11,7 +11,7 @@ from airflow.utils.state import DagRunState
 
 from include import alerts, lake
 from include.alerts import Alert
-from include.orchestration import gauges
+from include.orchestration import canaries, gauges, watching
 from include.orchestration.warehouse import warehouse
 from include.registry import ledger
 from include.settings import settings
@@ -36,7 +36,6 @@ def look(model_name: str) -> None:
 def tell_of_late_runs(model_name: str, now: datetime | None = None) -> None:
     """An alert for each run of this project's that should have ended; DAGs that always run are left out."""
     now = now or datetime.now(UTC)
-    longest = timedelta(minutes=settings().late_minutes)
     with create_session() as session:
         found = (
             session.query(DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.queued_at, DagRun.start_date)
@@ -48,6 +47,7 @@ def tell_of_late_runs(model_name: str, now: datetime | None = None) -> None:
         )
     for dag_id, run_id, state, queued_at, start_date in found:
         since = start_date if state == DagRunState.RUNNING else queued_at
+        longest, told = _longest(dag_id)
         if since is None or now - since < longest:
             continue
         begun = "runs" if state == DagRunState.RUNNING else "waits to begin"
@@ -56,12 +56,24 @@ def tell_of_late_runs(model_name: str, now: datetime | None = None) -> None:
                 kind="late",
                 key=f"{dag_id} {run_id} {begun} {since}",
                 title=f"{dag_id} {begun} since {since:%F %R} UTC",
-                text=f"Run {run_id} {begun} for more than {settings().late_minutes:g} minutes (BERT_LATE_MINUTES). "
+                text=f"Run {run_id} {begun} for more than {told}. "
                 "Its grid shows which task it is at, and that task's log why.",
                 links={"run": f"airflow:{dag_id}/{run_id}"},
             ),
             model_name,
         )
+
+
+def _longest(dag_id: str) -> tuple[timedelta, str]:
+    """How long a run may take, or wait for the one before it; in words, too. One that watches takes longer by that."""
+    config = settings()
+    if dag_id in (watching.DAG_ID, *watching.WATCH_THEMSELVES):
+        minutes, told = config.late_minutes + config.watch_minutes, "BERT_LATE_MINUTES and BERT_WATCH_MINUTES"
+    elif dag_id == canaries.DAG_ID:
+        minutes, told = config.late_minutes + config.canary_minutes, "BERT_LATE_MINUTES and BERT_CANARY_MINUTES"
+    else:
+        minutes, told = config.late_minutes, "BERT_LATE_MINUTES"
+    return timedelta(minutes=minutes), f"{minutes:g} minutes ({told})"
 
 
 def tell_of_stuck_uploads(model_name: str, now: datetime | None = None) -> None:

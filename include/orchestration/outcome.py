@@ -9,7 +9,7 @@ from typing import Any
 from airflow.stats import Stats
 from sqlalchemy.exc import NoResultFound
 
-from include import alerts, lake
+from include import alerts, lake, objects
 from include.alerts import Alert
 from include.datasets.intake import FileAccount, Intake, Plan
 from include.evaluation.words import without_outcome
@@ -55,9 +55,9 @@ def conclude(
         **facts,
     }
     uri = lake.report(dag_id, plan.run_id, "run.json")
-    if not lake.exists(uri):  # else a task is repeated, or another outcome is written
+    if not objects.exists(uri):  # else a task is repeated, or another outcome is written
         _count(intake, facts)
-    lake.write_json(uri, report)
+    objects.write_json(uri, report)
     set_note(dag_id, plan.run_id, note(intake, outcome, reason, links or {}))
     Stats.incr(f"training_outcome.{outcome}")
     if outcome == "waiting_for_approval":
@@ -102,7 +102,7 @@ def conclude_again(dag_id: str, plan: Plan, intake: Intake, outcome: str, reason
 def of_run(dag_id: str, run_id: str) -> dict[str, Any]:
     """The content of a run's run.json; empty if the run has not ended."""
     uri = lake.report(dag_id, run_id, "run.json")
-    return lake.read_json(uri) if lake.exists(uri) else {}
+    return objects.read_json(uri) if objects.exists(uri) else {}
 
 
 def note(intake: Intake, outcome: str, reason: str, links: dict[str, str]) -> str:
@@ -195,7 +195,7 @@ def _report(dag_id: str, plan: Plan, intake: Intake, outcome: str, reason: str) 
             warnings=intake.warnings,
             examples=[Rejected(**row) for row in examples(intake.files)],
         )
-        lake.upload_file(page, uri)
+        objects.upload_file(page, uri)
         try:
             return {"report": mlflow_runs.log_page(plan.model_name, plan.run_id, outcome, page)}
         except Exception:  # whatever keeps MLflow from it, the data was looked at and the run is over

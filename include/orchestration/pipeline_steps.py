@@ -9,7 +9,7 @@ from airflow.exceptions import AirflowSkipException
 from airflow.models import DagRun
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.markdown import plain
 from include.monitoring import deciding, results, traffic
 from include.orchestration import dvc_stage, learnable, listening, notes, validating
@@ -42,7 +42,7 @@ def news(model_name: str, engine: Engine) -> str:
     if waiting := _left():
         return f"{waiting} {'upload waits' if waiting == 1 else 'uploads wait'} for a run"
     parent, last = versions.parent_dataset_id(model_name, engine), lake.dvc(model_name, dvc_stage.LAST)
-    seen = lake.read_json(last)["datasets"] if lake.exists(last) else []
+    seen = objects.read_json(last)["datasets"] if objects.exists(last) else []
     return "" if parent is None or parent in seen else f"the champion's dataset {parent} is not the last run's"
 
 

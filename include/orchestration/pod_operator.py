@@ -16,7 +16,7 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from kubernetes.client import ApiException, models
 from urllib3.exceptions import HTTPError
 
-from include import lake
+from include import lake, objects
 from include.orchestration import training_pod
 from include.orchestration.pod_trigger import TrainingPodTrigger
 from include.orchestration.submission import job_of
@@ -76,13 +76,13 @@ class PodTraining(KubernetesPodOperator):
         """Submits the job and defers until its pod is over, if it has no result yet."""
         tracking_uri = self.config.mlflow_tracking_uri or settings().mlflow_tracking_uri
         if self.job_uri:
-            job = Job.model_validate(lake.read_json(self.job_uri)).model_copy(
+            job = Job.model_validate(objects.read_json(self.job_uri)).model_copy(
                 update={"mlflow_tracking_uri": tracking_uri}
             )
         else:
             job = job_of(context, self.task_id, self.dataset_uri, tracking_uri, image=self.image, in_pod=True)
         context["ti"].xcom_push(key=JOB_ID, value=job.job_id)  # first: there is never a pod without a waiter
-        if not lake.exists(lake.job(job.job_id, "result.json")):
+        if not objects.exists(lake.job(job.job_id, "result.json")):
             job.submit()
         return self._train(context, job.job_id, disruptions=0)
 
@@ -101,7 +101,7 @@ class PodTraining(KubernetesPodOperator):
         replaced = self.pod is not None and self.pod.metadata.uid != event["uid"]
         if self.pod is not None and not replaced and not event["at_work"]:
             self.delete(self.pod)
-        if lake.exists(result_uri):
+        if objects.exists(result_uri):
             return self._done(context, result_uri)
         if replaced and training_pod.is_at_work(self.pod):
             self.log.info("another run has started the job's pod anew")
@@ -179,7 +179,7 @@ class PodTraining(KubernetesPodOperator):
         """
         name, namespace = request.metadata.name, request.metadata.namespace
         deadline = time.monotonic() + self.config.lost_seconds
-        while not lake.exists(result_uri):
+        while not objects.exists(result_uri):
             if (created := self._create(request)) is not None:
                 self.log.info("created pod %s/%s", namespace, name)
                 return created

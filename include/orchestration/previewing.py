@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden, snapshots
 from include.datasets.checks import normalise
 from include.datasets.intake import FileAccount, Intake, Plan, Source, sources_at, validate_files
@@ -61,7 +61,7 @@ def _sources(draft: Draft) -> tuple[list[Source], list[Source]]:
     """The draft's files, and those of uploads that the same run would take. Raises FileNotFoundError."""
     if draft.kind == "address":
         return sources_at(draft.uri), []
-    if not lake.exists(draft.uri):
+    if not objects.exists(draft.uri):
         raise FileNotFoundError(f"{draft.name} is no longer there: upload it again")
     waiting = [
         Source(batch_id=batch.batch_id, key=file.key, uri=file.uri)
@@ -132,7 +132,7 @@ def _outcome(intake: Intake, mine: list[FileAccount]) -> tuple[Any, str]:
 def _beside_champion(plan: Plan, intake: Intake, keys: set[str]) -> dict[str, Any]:
     """What the used rows are to the champion's data."""
     with tempfile.TemporaryDirectory() as folder:
-        path = lake.download_file(intake.accepted_uri, Path(folder) / "accepted.parquet")
+        path = objects.download_file(intake.accepted_uri, Path(folder) / "accepted.parquet")
         rows = pd.read_parquet(path, columns=["text", "label", "source"])
     rows = rows[rows["source"].str.rsplit(" row ", n=1).str[0].isin(keys)]
     rows = rows.assign(key=rows["text"].map(normalise))
@@ -170,4 +170,4 @@ def _write_rejected(draft: Draft, files: list[FileAccount]) -> None:
         path = Path(folder) / "rejected.csv"
         with path.open("w", newline="", encoding="utf-8") as target:
             write_csv(rejected_rows(files), target)
-        lake.upload_file(path, lake.draft(draft.draft_id, "rejected.csv"))
+        objects.upload_file(path, lake.draft(draft.draft_id, "rejected.csv"))

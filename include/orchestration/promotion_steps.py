@@ -14,7 +14,7 @@ from airflow.exceptions import AirflowException, DagRunAlreadyExists
 from airflow.models import DagRun
 from airflow.utils.types import DagRunType
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden, snapshots
 from include.datasets.checks import text_keys
 from include.datasets.intake import Intake, Plan
@@ -52,7 +52,7 @@ def evaluate_challenger(dag_run: DagRun, result_uri: str, *, anew: bool = False)
     GoldenSetError if golden texts are in the dataset that the challenger was trained on, ChampionLost if the champion
     has no files.
     """
-    result = Result.model_validate(lake.read_json(result_uri))
+    result = Result.model_validate(objects.read_json(result_uri))
     plan = pinned_plan(dag_run.run_id)
     settling.hold(plan)
     uri = lake.report(dag_run.dag_id, dag_run.run_id, "evaluation.json")
@@ -66,15 +66,15 @@ def evaluate_challenger(dag_run: DagRun, result_uri: str, *, anew: bool = False)
 
 def write(evaluation: Evaluation, uri: str, *, drawn: bool = False) -> None:
     """Writes an evaluation to its URI, with its report beside it and in MLflow; ``drawn`` if its pictures lie there."""
-    lake.write_bytes(uri, evaluation.model_dump_json(indent=2).encode())
+    objects.write_bytes(uri, evaluation.model_dump_json(indent=2).encode())
     with tempfile.TemporaryDirectory() as folder:
         for picture in (f"{name}.svg" for name in PICTURES if drawn):
             with suppress(FileNotFoundError):  # there was nothing to draw
-                lake.download_file(f"{uri.rsplit('/', 1)[0]}/{picture}", Path(folder) / picture)
+                objects.download_file(f"{uri.rsplit('/', 1)[0]}/{picture}", Path(folder) / picture)
         write_report(evaluation, Path(folder))
         if evaluation.answers:  # else they lie there since it was decided
             write_answers(evaluation.answers, Path(folder))
-        lake.upload(Path(folder), uri.rsplit("/", 1)[0])
+        objects.upload(Path(folder), uri.rsplit("/", 1)[0])
         context = evaluation.context
         url = _airflow_url(context.dag_id, context.dag_run_id)
         mlflow_runs.log_report(context.mlflow_run_id, Path(folder), url, evaluation)
@@ -83,12 +83,12 @@ def write(evaluation: Evaluation, uri: str, *, drawn: bool = False) -> None:
 def write_card(evaluation: Evaluation, version: str) -> None:
     """Writes a version's card."""
     job_id = evaluation.context.job_id
-    job = Job.model_validate(lake.read_json(lake.job(job_id, "job.json")))
-    result = Result.model_validate(lake.read_json(lake.job(job_id, "result.json")))
-    config = lake.read_json(f"{result.model_uri.rstrip('/')}/config.json")
+    job = Job.model_validate(objects.read_json(lake.job(job_id, "job.json")))
+    result = Result.model_validate(objects.read_json(lake.job(job_id, "result.json")))
+    config = objects.read_json(f"{result.model_uri.rstrip('/')}/config.json")
     mean_pooled = config.get("model_type") == "mean-pooled-classifier"
     card = model_card(job, result, evaluation, version, mean_pooled=mean_pooled)
-    lake.write_bytes(lake.model(job.model_name, version, "README.md"), card.encode())
+    objects.write_bytes(lake.model(job.model_name, version, "README.md"), card.encode())
 
 
 def _promotion(dag_run: DagRun) -> Literal["automatic", "manual"]:
@@ -119,8 +119,8 @@ def settle_challenger(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, A
 
 def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     """``settle_challenger`` against the champion that the challenger was evaluated with. Raises ChampionChanged."""
-    evaluation = Evaluation.model_validate_json(lake.read_bytes(evaluated["evaluation_uri"]))
-    result = Result.model_validate(lake.read_json(evaluated["result_uri"]))
+    evaluation = Evaluation.model_validate_json(objects.read_bytes(evaluated["evaluation_uri"]))
+    result = Result.model_validate(objects.read_json(evaluated["result_uri"]))
     plan, context = pinned_plan(dag_run.run_id), evaluation.context
     engine, actor = warehouse(), f"dag:{dag_run.dag_id}"
     asked = approvals.of_run(engine, plan.model_name, dag_run.run_id)
@@ -168,9 +168,9 @@ def _naming(evaluation: Evaluation, version: str, uri: str) -> Evaluation:
 
 def _decided(uri: str, job_id: str) -> Evaluation | None:
     """What this run found before, if the job has been decided on since: a repeated run must not decide anew."""
-    if not lake.exists(uri):
+    if not objects.exists(uri):
         return None
-    evaluation = Evaluation.model_validate_json(lake.read_bytes(uri))
+    evaluation = Evaluation.model_validate_json(objects.read_bytes(uri))
     same_job = evaluation.context.job_id == job_id
     return evaluation if same_job and versions.is_decided(evaluation.context.model_name, job_id) else None
 
@@ -185,13 +185,13 @@ def judging_rows(plan: Plan, dataset_uri: str) -> "pd.DataFrame":
     if golden_set is None:
         raise golden.GoldenSetError(f"there is no golden set at {lake.golden(plan.model_name)}; was it deleted?")
     golden.check_no_leak(snapshots.read(dataset_id)["text"], golden_set, dataset_uri)
-    origin = lake.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id)
+    origin = objects.read_json(lake.staging(plan.run_id, "dataset.json")).get("golden_origin", dataset_id)
     return golden_set.renamed(plan.label_mapping).judging(origin)
 
 
 def measure(plan: Plan, result: Result, dag_id: str, how: Literal["automatic", "manual"]) -> Evaluation:
     """Scores a run's challenger, the champion and the anchor on the golden rows of now, tries it, and judges it."""
-    job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
+    job = Job.model_validate(objects.read_json(lake.job(result.job_id, "job.json")))
     judging = judging_rows(plan, job.dataset_uri)
     engine = warehouse()
     champion = standing.champion(plan.model_name, engine).champion
@@ -230,7 +230,7 @@ def _dataset_id(dataset_uri: str) -> str:
 
 
 def _intake(plan: Plan) -> Intake:
-    return Intake.model_validate(lake.read_json(lake.staging(plan.run_id, "intake.json")))
+    return Intake.model_validate(objects.read_json(lake.staging(plan.run_id, "intake.json")))
 
 
 def _superseded(plan: Plan, evaluation: Evaluation, actor: str) -> str:
@@ -280,15 +280,19 @@ def _drop_table(plan: Plan) -> None:
         logger.exception("could not drop the table of run %s", plan.run_id)
 
 
+def _end_of_batches(evaluation: Evaluation, outcome: str) -> tuple[State, Because]:
+    """What becomes of a run's uploads by its outcome."""
+    if _waits(evaluation, outcome):
+        return State.RELEASED, Because.WAITS
+    return {"rejected": State.SET_ASIDE, "awaiting_approval": State.AWAITING}.get(outcome, State.USED), Because.NONE
+
+
 def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Result, version: str, outcome: str) -> None:
     if outcome == "promoted":
         golden_rows.follow_champion(plan.model_name, f"version {version} was promoted", promoted=True)
         canaries.begin(plan.model_name, version)
         watching.begin(plan.model_name, version, warehouse(), dag_id=dag_run.dag_id)
-    state = {"rejected": State.SET_ASIDE, "awaiting_approval": State.AWAITING}.get(outcome, State.USED)
-    because = Because.NONE
-    if _waits(evaluation, outcome):
-        state, because = State.RELEASED, Because.WAITS
+    state, because = _end_of_batches(evaluation, outcome)
     unchanged = f"version {version} is the champion already; these rows and parameters make the same model again"
     settled = unchanged if outcome == "unchanged" else evaluation.reason
     mine = settling.settle(plan, _intake(plan), state, because, settled)
@@ -297,11 +301,11 @@ def _conclude(dag_run: DagRun, plan: Plan, evaluation: Evaluation, result: Resul
     _drop_table(plan)
     champion = version if outcome == "promoted" else evaluation.context.champion_version
     metrics = evaluation.challenger.metrics
-    reason = f"version {version}: {evaluation.reason}"
-    if outcome == "awaiting_approval":
-        reason = f"{awaiting.how_to_answer(plan.run_id, version)}. {evaluation.reason}"
-    if outcome == "unchanged":
-        reason = unchanged
+    reasons = {
+        "awaiting_approval": f"{awaiting.how_to_answer(plan.run_id, version)}. {evaluation.reason}",
+        "unchanged": unchanged,
+    }
+    reason = reasons.get(outcome, f"version {version}: {evaluation.reason}")
     asked = {name: told for name in ("reason", "decision_id") if (told := (dag_run.conf or {}).get(name))}
     conclude(
         dag_run.dag_id,

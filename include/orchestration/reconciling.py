@@ -5,7 +5,7 @@ import logging
 
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import manifests, newcomers
 from include.datasets.intake import Intake, Plan
 from include.orchestration import awaiting, batches, outcome, settling
@@ -119,8 +119,8 @@ def _finish(promoted: Entry, reason: str) -> None:
 def _staged(run_id: str) -> tuple[Plan, Intake] | None:
     """What a run worked on; None if somebody has deleted that."""
     plan, intake = (lake.staging(run_id, name) for name in ("plan.json", "intake.json"))
-    if lake.exists(plan) and lake.exists(intake):
-        return Plan.model_validate_json(lake.read_bytes(plan)), Intake.model_validate(lake.read_json(intake))
+    if objects.exists(plan) and objects.exists(intake):
+        return Plan.model_validate_json(objects.read_bytes(plan)), Intake.model_validate(objects.read_json(intake))
     logger.warning("what run %s worked on is gone from %s", run_id, lake.staging(run_id))
     return None
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel
 
-from include import lake
+from include import lake, objects
 from include.orchestration.forked import PROJECT
 from include.orchestration.warehouse import warehouse
 from include.registry import ledger, models
@@ -66,9 +66,9 @@ def rebuild(model_name: str, version: str, purpose: str) -> str:
     found = origin(model_name, version)
     for split in ("train", "validation"):
         uri = f"{found.job.dataset_uri.rstrip('/')}/{split}.parquet"
-        if not lake.exists(uri):
+        if not objects.exists(uri):
             raise NotReproducible(f"version {version} was trained on a dataset that is gone: there is no {uri}")
-    if not lake.exists(f"{found.model_uri}/model.safetensors"):
+    if not objects.exists(f"{found.model_uri}/model.safetensors"):
         raise NotReproducible(
             f"the files of version {version} are gone: there is no {found.model_uri}/model.safetensors"
         )
@@ -88,19 +88,19 @@ def judge(model_name: str, version: str, result_uri: str) -> Any:
     from include.training.comparison import compare
 
     found = origin(model_name, version)
-    result = Result.model_validate(lake.read_json(result_uri))
-    job = Job.model_validate(lake.read_json(lake.job(result.job_id, "job.json")))
-    with lake.local(found.model_uri) as before, lake.local(result.model_uri) as now:
+    result = Result.model_validate(objects.read_json(result_uri))
+    job = Job.model_validate(objects.read_json(lake.job(result.job_id, "job.json")))
+    with objects.local(found.model_uri) as before, objects.local(result.model_uri) as now:
         comparison = compare((found.job, job), (found.result, result), (before, now))
-    lake.write_bytes(lake.job(result.job_id, "comparison.json"), comparison.model_dump_json(indent=2).encode())
+    objects.write_bytes(lake.job(result.job_id, "comparison.json"), comparison.model_dump_json(indent=2).encode())
     return comparison
 
 
 def _read(job_id: str, name: str, document: type[Document]) -> Document:
     uri = lake.job(job_id, name)
-    if not lake.exists(uri):
+    if not objects.exists(uri):
         raise NotReproducible(f"the version's job is gone: there is no {uri}")
-    return document.model_validate(lake.read_json(uri))
+    return document.model_validate(objects.read_json(uri))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.exceptions import AirflowFailException, AirflowSkipException
 from airflow.models import DagRun
 
-from include import lake
+from include import lake, objects
 from include.evaluation.evaluate import Evaluation
 from include.markdown import plain
 from include.orchestration import batches, intake_steps, notes, promotion_steps, rollback
@@ -48,9 +48,9 @@ def claim(model_name: str, dag_run: DagRun, decision_id: str) -> None:
     if not decision_id:
         return
     uri, mine = lake.retraining(model_name, decision_id), {"dag_id": dag_run.dag_id, "run_id": dag_run.run_id}
-    if lake.create_json(uri, mine):
+    if objects.create_json(uri, mine):
         return
-    other = lake.read_json(uri)
+    other = objects.read_json(uri)
     if other == mine:
         return
     told = (
@@ -75,7 +75,7 @@ def accepted(uri: str) -> "pd.DataFrame":
     """The rows that a run has accepted."""
     import pandas as pd
 
-    with lake.filesystem(uri).open(uri, "rb") as content:
+    with objects.filesystem(uri).open(uri, "rb") as content:
         return pd.read_parquet(content)
 
 
@@ -108,7 +108,7 @@ def keep(version: models.ModelVersion) -> Backup:
 
 def choose(evaluated: dict[str, Any]) -> str:
     """The task that the gates lead to. A challenger that a person has to decide about is deployed once that is done."""
-    evaluation = Evaluation.model_validate_json(lake.read_bytes(evaluated["evaluation_uri"]))
+    evaluation = Evaluation.model_validate_json(objects.read_bytes(evaluated["evaluation_uri"]))
     logger.info("%s", evaluation.reason)
     return ROLL_BACK if evaluation.verdict == "rejected" else DEPLOY
 

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden
 from include.orchestration import awaiting, golden_rows, reconciling
 from include.orchestration.warehouse import warehouse
@@ -69,14 +69,20 @@ def roll_back(
     except promotion.AlreadyReplaced as error:
         return f"nothing to do: {error}"
     reconciling.settle_batches_of_last_move(model_name, engine)
+    superseded = _follow(model_name, done, engine)
+    told = f"{model_name}: version {done.champion.version} is the champion again. {_told(done, hindrance)}".strip()
+    return " ".join([told, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in superseded)])
+
+
+def _follow(model_name: str, done: RolledBack, engine: Engine) -> list[str]:
+    """Lets the golden rows and what waits follow the champion; a sentence on each challenger that this supersedes."""
     superseded: list[str] = []
     try:
         superseded = awaiting.catch_up(model_name, engine)
         golden_rows.follow_champion(model_name, f"rolled back to version {done.champion.version}")
     except (golden.GoldenSetError, FileNotFoundError) as error:  # the next run makes up for it, once it can be read
         logger.warning("the golden rows and what waits do not follow the champion yet: %s", error)
-    told = f"{model_name}: version {done.champion.version} is the champion again. {_told(done, hindrance)}".strip()
-    return " ".join([told, *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in superseded)])
+    return superseded
 
 
 def smoke_test(model_name: str, engine: Engine) -> tuple[smoke.SmokeTest, str]:
@@ -119,7 +125,7 @@ def _told(done: RolledBack, hindrance: str) -> str:
 def _keep(done: RolledBack, found: GivenUp) -> str:
     uri = lake.report(DAG_ID, done.entry.dag_run_id, "given_up.json")
     entry = done.entry.model_dump(mode="json", include={"version", "previous_champion", "reason", "actor"})
-    return lake.write_json(uri, entry | asdict(found))
+    return objects.write_json(uri, entry | asdict(found))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from include import lake
+from include import objects
 from include.evaluation.evaluate import Evaluation
 from include.evaluation.gates import Gate
 from include.evaluation.words import without_outcome
@@ -62,7 +62,7 @@ def attempt(model_uri: str, texts: Sequence[str]) -> Gate:
     """
     config = ServingSettings()
     watch = _Watch(config)
-    with lake.local(model_uri) as folder:
+    with objects.local(model_uri) as folder:
         process = ForkedProcess(f"include.serving.trial {model_uri}", lambda: trial.main(str(folder), texts))
         exit_code, line = process.run(logger.info, watch.over)
         watch.ended.set()

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.exceptions import AirflowFailException
 
-from include import lake
+from include import lake, objects
 from include.datasets import newcomers
 from include.datasets.intake import Intake, Plan, Source
 from include.datasets.judging import UNAPPROVED
@@ -121,7 +121,7 @@ def _unapproved(intake: Intake) -> set[str]:
 
 def _adopt(plan: Plan) -> str:
     """Makes a batch, which this run has taken, of the files that it copied from where they were named."""
-    etags = [lake.etag(source.uri) or "" for source in plan.sources]
+    etags = [objects.etag(source.uri) or "" for source in plan.sources]
     content = "\n".join(f"{source.key} {etag}" for source, etag in zip(plan.sources, etags, strict=True))
     batch_id = f"{plan.sources[0].batch_id}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     files = [
@@ -130,7 +130,7 @@ def _adopt(plan: Plan) -> str:
     ]  # fmt: skip
     open_batches.mark(batch_id)
     batch = Batch(batch_id=batch_id, files=files)
-    lake.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json(indent=2).encode())
+    objects.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json(indent=2).encode())
     take(batch_id, plan.run_id)
     logger.info("the files named by URI wait as batch %s", batch_id)
     return batch_id
@@ -138,7 +138,7 @@ def _adopt(plan: Plan) -> str:
 
 def _adopted(batch_id: str, at: int, source: Source, etag: str) -> ClaimedFile:
     target = lake.claims(batch_id, f"files/{at}/{lake.plain(source.uri.rsplit('/', 1)[-1])}")
-    files = lake.filesystem(source.uri)
+    files = objects.filesystem(source.uri)
     files.cp_file(source.uri, target)
     size = int(files.info(target)["size"])
     return ClaimedFile(key=source.key, etag=etag, size=size, uri=target, claimed_at=datetime.now(UTC))
@@ -207,4 +207,4 @@ def _batches_of(run_ids: Iterable[str]) -> list[str]:
 def report_of(run_id: str) -> dict[str, Any]:
     """How a run ended, whichever DAG's it was; empty if nobody knows."""
     uri = ledger.left_by(run_id, "run.json")
-    return lake.read_json(uri) if uri else {}
+    return objects.read_json(uri) if uri else {}

@@ -5,7 +5,7 @@ from typing import Any
 
 from airflow.exceptions import AirflowException
 
-from include import lake
+from include import lake, objects
 from include.settings import settings
 from include.training import provenance
 from include.training.base_models import Kind, kind
@@ -38,7 +38,7 @@ def job_of(context: Any, task_id: str, dataset_uri: str, mlflow_tracking_uri: st
     job = _earlier(pinned, asked)
     if job is None:
         job = _resolved(asked, image=image, in_pod=in_pod)
-        lake.write_bytes(pinned, job.model_dump_json(indent=2).encode())
+        objects.write_bytes(pinned, job.model_dump_json(indent=2).encode())
     return job.model_copy(update={"mlflow_tracking_uri": mlflow_tracking_uri})
 
 
@@ -60,12 +60,12 @@ def _asked_for(params: dict[str, Any], dataset_uri: str, run_name: str, mlflow_t
 
 def _earlier(pinned: str, asked: Job) -> Job | None:
     """The job of an earlier try that was asked for the same; also one that an earlier release has submitted."""
-    if lake.exists(pinned):
-        job = Job.model_validate(lake.read_json(pinned))
+    if objects.exists(pinned):
+        job = Job.model_validate(objects.read_json(pinned))
         return job if job.request_id == asked.request_id else None
     submitted = lake.job(asked.request_id, "job.json")
-    if lake.exists(submitted):
-        job = Job.model_validate(lake.read_json(submitted))
+    if objects.exists(submitted):
+        job = Job.model_validate(objects.read_json(submitted))
         return job if job.mlflow_run_name == asked.mlflow_run_name else None
     return None
 
@@ -83,7 +83,7 @@ def _resolved(asked: Job, *, image: str, in_pod: bool) -> Job:
 
 def _dataset_hash(dataset_uri: str) -> str:
     manifest = f"{dataset_uri.rstrip('/')}/manifest.json"
-    return str(lake.read_json(manifest).get("dataset_id", "")) if lake.exists(manifest) else ""
+    return str(objects.read_json(manifest).get("dataset_id", "")) if objects.exists(manifest) else ""
 
 
 def _revision(base_model: str, *, in_pod: bool) -> str:

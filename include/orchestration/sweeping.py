@@ -12,8 +12,8 @@ from airflow.models import DagRun
 from airflow.utils.session import create_session
 from airflow.utils.state import State
 
-from include import lake
-from include.lake import Stored
+from include import lake, objects
+from include.objects import Stored
 from include.orchestration import handover
 from include.orchestration.warehouse import warehouse
 from include.registry import approvals, ledger, models, versions
@@ -50,48 +50,48 @@ def no_datasets_deleted() -> Iterator[Any]:
 
 
 def _sweep_staging(age: timedelta) -> int:
-    old = _old_folders(lake.listing(f"{lake.root()}/staging/"), "staging", age)
+    old = _old_folders(objects.listing(f"{lake.root()}/staging/"), "staging", age)
     kept = {lake.slug(run_id) for run_id in (*_unfinished_runs(), *_runs_that_await())}
-    return sum(delete_all(objects) for name, objects in old.items() if name not in kept)
+    return sum(delete_all(listed) for name, listed in old.items() if name not in kept)
 
 
 def _sweep_drafts(age: timedelta) -> int:
     """A draft that was handed over has been copied to incoming/."""
-    old = _old_folders(lake.listing(lake.draft()), "drafts", age)
-    return sum(delete_all(objects) for objects in old.values())
+    old = _old_folders(objects.listing(lake.draft()), "drafts", age)
+    return sum(delete_all(listed) for listed in old.values())
 
 
 def _sweep_set_aside(age: timedelta) -> int:
     """Rows of new labels that runs have set aside go when the files of their uploads do."""
     room = f"waiting/{settings().model_name}/{lake.ASIDE}".rstrip("/")
-    old = _old_folders(lake.listing(f"{lake.root()}/{room}/"), room, age)
+    old = _old_folders(objects.listing(f"{lake.root()}/{room}/"), room, age)
     kept = {lake.slug(run_id) for run_id in _runs_that_await()} if old else set()
-    return sum(delete_all(objects) for name, objects in old.items() if name not in kept)
+    return sum(delete_all(listed) for name, listed in old.items() if name not in kept)
 
 
 def _sweep_jobs(age: timedelta) -> int:
     """A job of a model version keeps all but its checkpoints. Nothing goes while anything runs: it may begin one."""
-    old = _old_folders(lake.listing(f"{lake.root()}/jobs/"), "jobs", age)
+    old = _old_folders(objects.listing(f"{lake.root()}/jobs/"), "jobs", age)
     if not old or _unfinished_runs():
         return 0
     kept = {version.tags.get(models.JOB_ID) for version in models.all_versions()}  # of all runs that have ended
     return sum(
-        delete_all(one for one in objects if job_id not in kept or "/checkpoints/" in one.uri)
-        for job_id, objects in old.items()
+        delete_all(one for one in listed if job_id not in kept or "/checkpoints/" in one.uri)
+        for job_id, listed in old.items()
     )
 
 
 def _sweep_datasets(age: timedelta) -> int:
     with no_datasets_deleted():
-        old = _old_folders(lake.listing(f"{lake.root()}/datasets/"), "datasets", age)
+        old = _old_folders(objects.listing(f"{lake.root()}/datasets/"), "datasets", age)
         kept = _datasets_in_use() if old else set()
         # The manifest first: without it, whoever wants the same rows writes all of them again.
         manifest_first = {
-            name: sorted(objects, key=lambda one: not one.uri.endswith("/manifest.json"))
-            for name, objects in old.items()
+            name: sorted(listed, key=lambda one: not one.uri.endswith("/manifest.json"))
+            for name, listed in old.items()
             if name not in kept
         }
-        return sum(delete_all(objects[:1]) + delete_all(objects[1:]) for objects in manifest_first.values())
+        return sum(delete_all(listed[:1]) + delete_all(listed[1:]) for listed in manifest_first.values())
 
 
 def _datasets_in_use() -> set[str]:
@@ -102,15 +102,15 @@ def _datasets_in_use() -> set[str]:
     for run_id in _unfinished_runs():
         for name, key in (("plan.json", "parent_dataset_id"), ("dataset.json", "dataset_id")):
             uri = lake.staging(run_id, name)
-            found.add((lake.read_json(uri).get(key) or "") if lake.exists(uri) else "")
+            found.add((objects.read_json(uri).get(key) or "") if objects.exists(uri) else "")
     return found
 
 
-def _old_folders(objects: list[Stored], room: str, age: timedelta) -> dict[str, list[Stored]]:
+def _old_folders(listed: list[Stored], room: str, age: timedelta) -> dict[str, list[Stored]]:
     """The folders of a room in which nothing is younger, with their objects."""
     prefix = f"{lake.root()}/{room}/"
     folders = {
-        name: list(group) for name, group in groupby(objects, lambda one: one.uri.removeprefix(prefix).split("/")[0])
+        name: list(group) for name, group in groupby(listed, lambda one: one.uri.removeprefix(prefix).split("/")[0])
     }
     return {name: group for name, group in folders.items() if len(older(group, age)) == len(group)}
 

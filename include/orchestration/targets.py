@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include import lake, sql
+from include import objects, sql
 from include.ingestion.sources import MongoTarget, S3Target, Target
 from include.orchestration import curating
 
@@ -51,7 +51,7 @@ def _to_bucket(target: S3Target) -> tuple[str, int]:
                 for part in _parts("training_examples"):
                     file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in part.to_pylist())
                     rows += len(part)
-        lake.upload_file(path, uri)
+        objects.upload_file(path, uri)
     return uri, rows
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow.exceptions import AirflowException
 
-from include import lake
+from include import lake, objects
 from include.ingestion.sources import PROJECT
 from include.settings import settings
 from include.training.stopping import follow_parent
@@ -38,7 +38,7 @@ class Notebook:
         logging.getLogger("include").setLevel("INFO")
         logging.getLogger("papermill").setLevel("INFO")  # what its cells print
         result = f"{job_uri.rsplit('/', 1)[0]}/result.json"
-        if lake.exists(result):
+        if objects.exists(result):
             logger.info("the job is done already")
             return 0
         with tempfile.TemporaryDirectory() as folder:
@@ -55,9 +55,9 @@ class Notebook:
                 told = f"{self.path.name}, cell [{error.exec_count}] ({first}): {error.ename}: {said}"
             finally:
                 if executed.exists():
-                    lake.upload_file(executed, self.kept)
+                    objects.upload_file(executed, self.kept)
                     logger.info("the executed notebook is %s", self.kept)
-        if not told and not lake.exists(result):
+        if not told and not objects.exists(result):
             told = f"{self.path.name} ended without having written {result}"
         if told:
             logger.error("%s", told)

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.exceptions import AirflowException
 from airflow.models import BaseOperator, Pool
 
-from include import lake
+from include import lake, objects
 from include.orchestration.defaults import GPU_POOL
 from include.orchestration.submission import job_of
 from include.orchestration.trainer_process import TrainerProcess, failure
@@ -56,7 +56,7 @@ class LocalTraining(BaseOperator):
         """Submits the job, runs the trainer or the notebook that is set until its end, and returns the result's URI."""
         config = settings()
         if self.job_uri:
-            job = Job.model_validate(lake.read_json(self.job_uri))
+            job = Job.model_validate(objects.read_json(self.job_uri))
         else:
             address = config.mlflow_tracking_uri
             job = job_of(context, self.task_id, self.dataset_uri, address, image=config.image, in_pod=False)

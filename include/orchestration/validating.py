@@ -12,7 +12,7 @@ from airflow.exceptions import AirflowFailException
 from airflow.models import DagRun
 from sqlalchemy.engine import Engine
 
-from include import alerts, lake
+from include import alerts, lake, objects
 from include.alerts import Alert
 from include.markdown import plain
 from include.monitoring import (
@@ -84,6 +84,7 @@ class Validation:
             raise AirflowFailException(f"day: {self.day} has not come yet, today is {today} (UTC)")
         self.is_over = self.day < today
         self.now = now_of(dag_run, self.day)
+        self.acts = self.is_over and not deciding.is_long_ago(self.day, self.now)
         self.engine: Engine = warehouse()
         self.champion = traffic.champion_of(model, self.engine, self.now)
 
@@ -163,9 +164,9 @@ class Validation:
         self._keep_unsure()
         headline = {"retrain": "Drift: retrain", "label": "Drift: label", "wait": "Drift: wait"}.get(decided.verb, "")
         self._conclude(headline, decided.entry.reason, assessed, kept, difference)
-        if self.is_over:
+        if self.acts:
             self._tell(decided, difference, listed, starts=config.retrain_on_drift)
-        starts = decided.verb == "retrain" and config.retrain_on_drift and self.is_over
+        starts = decided.verb == "retrain" and config.retrain_on_drift and self.acts
         found = {"decision": decided.verb, "decision_id": decided.entry.decision_id, "reason": decided.entry.reason}
         return found | {"starts": starts}
 
@@ -222,7 +223,7 @@ class Validation:
         uri = lake.day_report(self.model, self.day.isoformat(), "day.html")
         with tempfile.TemporaryDirectory() as folder:
             report.write_day_report(day, Path(folder))
-            lake.upload(Path(folder), uri.rsplit("/", 1)[0])
+            objects.upload(Path(folder), uri.rsplit("/", 1)[0])
         return uri
 
     def _events(self, first: date) -> dict[str, list[date]]:
@@ -237,9 +238,9 @@ class Validation:
         before, now = domain.rows_around(self.model, assessed)
         found = domain.differ([row["text"] for row in before], [row["text"] for row in now])
         worth = domain.worth_labelling(now, None if found is None else found.novelty)
-        lake.write_bytes(lake.staging(self.run.run_id, "to_label.csv"), domain.as_csv(worth))
+        objects.write_bytes(lake.staging(self.run.run_id, "to_label.csv"), domain.as_csv(worth))
         told = {"auc": found.auc, "words": found.words, "typical": found.typical} if found else {}
-        lake.write_json(lake.staging(self.run.run_id, "difference.json"), told | {"rows": len(worth)})
+        objects.write_json(lake.staging(self.run.run_id, "difference.json"), told | {"rows": len(worth)})
         if found is None:
             why = f"{len(before)} texts before and {len(now)} now are in the log: too few to say what has changed"
             return checks.not_checked("drift.domain", why)
@@ -251,7 +252,7 @@ class Validation:
 
     def _staged_difference(self) -> Difference | None:
         uri = lake.staging(self.run.run_id, "difference.json")
-        found = lake.read_json(uri) if lake.exists(uri) else {}
+        found = objects.read_json(uri) if objects.exists(uri) else {}
         if "auc" not in found:
             return None
         return Difference(found["auc"], tuple(found["words"]), tuple(found["typical"]), ())
@@ -260,15 +261,15 @@ class Validation:
         """Puts the texts that are to be labelled where people find them; returns where, or "" if there are none."""
         uri = lake.staging(self.run.run_id, "to_label.csv")
         staged = lake.staging(self.run.run_id, "difference.json")
-        if not lake.exists(staged) or not lake.read_json(staged)["rows"]:
+        if not objects.exists(staged) or not objects.read_json(staged)["rows"]:
             return ""
-        return lake.write_bytes(lake.monitoring(self.model, f"to_label/{self.day}.csv"), lake.read_bytes(uri))
+        return objects.write_bytes(lake.monitoring(self.model, f"to_label/{self.day}.csv"), objects.read_bytes(uri))
 
     def _keep_unsure(self) -> None:
         """Puts the day's texts of which the champion is least sure where the console asks for labels of them."""
         rows = traffic.some_rows(self.model, self.day, domain.MOST_TEXTS).to_pylist()
         if worth := domain.worth_labelling(rows):
-            lake.write_bytes(lake.monitoring(self.model, f"unsure/{self.day}.csv"), domain.as_csv(worth))
+            objects.write_bytes(lake.monitoring(self.model, f"unsure/{self.day}.csv"), domain.as_csv(worth))
 
     def _tell(self, decided: Decided, difference: Difference | None, listed: str, *, starts: bool) -> None:
         """One alert for what is acted on, one for a budget that is used up; a drift that waits was told before."""

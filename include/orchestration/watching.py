@@ -17,7 +17,7 @@ from airflow.api.common.trigger_dag import trigger_dag
 from airflow.exceptions import DagNotFound, DagRunAlreadyExists
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets.checks import text_keys
 from include.evaluation.answers import FILE, read_answers
 from include.monitoring import deciding
@@ -156,9 +156,9 @@ def _smoke(champion: ModelVersion, move: Entry, engine: Engine, dag_run_id: str)
 
     It is asked once, and again when its files have changed.
     """
-    files = hashlib.sha256(repr([(one.uri, one.etag) for one in lake.listing(champion.uri)]).encode()).hexdigest()
+    files = hashlib.sha256(repr([(one.uri, one.etag) for one in objects.listing(champion.uri)]).encode()).hexdigest()
     kept = lake.staging(dag_run_id, f"watch-{champion.version}.json")
-    if lake.exists(kept) and (found := lake.read_json(kept))["files"] == files:
+    if objects.exists(kept) and (found := objects.read_json(kept))["files"] == files:
         return str(found["told"]), ""
     test, hindrance = rollback.smoke_test(champion.name, engine)
     try:
@@ -170,7 +170,7 @@ def _smoke(champion: ModelVersion, move: Entry, engine: Engine, dag_run_id: str)
         told, failed = _compared(answers, test, move)
         if failed:
             return "", told
-    lake.write_json(kept, {"files": files, "told": told})
+    objects.write_json(kept, {"files": files, "told": told})
     return told, ""
 
 
@@ -196,7 +196,7 @@ def _judged(move: Entry, labels: dict[str, str]) -> dict[str, bool]:
     uri = ledger.left_by(move.dag_run_id, FILE)
     if not uri or move.verb != "promote":
         return {}
-    rows = read_answers(io.BytesIO(lake.read_bytes(uri)), "challenger").to_dict("records")
+    rows = read_answers(io.BytesIO(objects.read_bytes(uri)), "challenger").to_dict("records")
     return {row["key"]: row["predicted"] == row["label"] for row in rows if labels.get(row["key"]) == row["label"]}
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from include import lake
+from include import lake, objects
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +69,14 @@ def keep(model_name: str, version: str, uri: str, *, tags: dict[str, str], mlflo
             f"the backup of {model_name} version {version} is not what lies at {uri}: {', '.join(wrong)}. Nothing "
             "refers to it yet; trying again copies it again"
         )
-    lake.write_json(lake.backup(model_name, version, MANIFEST), backup.model_dump(mode="json"))
+    objects.write_json(lake.backup(model_name, version, MANIFEST), backup.model_dump(mode="json"))
     return backup
 
 
 def find(model_name: str, version: str) -> Backup | None:
     """A version's backup; None if there is none."""
     uri = lake.backup(model_name, version, MANIFEST)
-    return Backup.model_validate(lake.read_json(uri)) if lake.exists(uri) else None
+    return Backup.model_validate(objects.read_json(uri)) if objects.exists(uri) else None
 
 
 def require(model_name: str, version: str) -> Backup:
@@ -92,8 +92,8 @@ def require(model_name: str, version: str) -> Backup:
 
 def known(model_name: str) -> list[Backup]:
     """All backups of a model, the newest first."""
-    uris = [uri for uri in lake.find(lake.backup(model_name)) if uri.endswith(f"/{MANIFEST}")]
-    found = [Backup.model_validate(lake.read_json(uri)) for uri in uris]
+    uris = [uri for uri in objects.find(lake.backup(model_name)) if uri.endswith(f"/{MANIFEST}")]
+    found = [Backup.model_validate(objects.read_json(uri)) for uri in uris]
     return sorted(found, key=lambda one: one.made_at, reverse=True)
 
 
@@ -137,28 +137,28 @@ def thin_out(model_name: str, kept: int, champion: str) -> list[str]:
     old = others[kept - 1 :]
     for one in old:
         folder = lake.backup(model_name, one.version)
-        lake.delete(f"{folder}{MANIFEST}")  # first: without it nobody takes the rest for a backup
-        lake.filesystem(folder).rm(folder, recursive=True)
+        objects.delete(f"{folder}{MANIFEST}")  # first: without it nobody takes the rest for a backup
+        objects.filesystem(folder).rm(folder, recursive=True)
     return [one.version for one in old]
 
 
 def hashes(uri: str) -> dict[str, str]:
     """The SHA-256 of each file in a folder, by its path below it."""
     folder = f"{uri.rstrip('/')}/"
-    found = lake.find(folder)
+    found = objects.find(folder)
     with ThreadPoolExecutor(AT_ONCE) as readers:
         return dict(zip((one.removeprefix(folder) for one in found), readers.map(_hash, found), strict=True))
 
 
 def _hash(uri: str) -> str:
     digest = hashlib.sha256()
-    with lake.filesystem(uri).open(uri, "rb", block_size=CHUNK) as content:
+    with objects.filesystem(uri).open(uri, "rb", block_size=CHUNK) as content:
         while part := content.read(CHUNK):
             digest.update(part)
     return digest.hexdigest()
 
 
 def _copy(source: str, target: str, names: Iterable[str]) -> None:
-    files = lake.filesystem(source)
+    files = objects.filesystem(source)
     for name in names:
         files.cp_file(f"{source.rstrip('/')}/{name}", f"{target.rstrip('/')}/{name}")

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 
 if TYPE_CHECKING:
     from include.evaluation.evaluate import Evaluation
@@ -197,7 +197,7 @@ def of_run(engine: Engine, dag_run_id: str, verb: Verb) -> Entry | None:
 def left_by(dag_run_id: str, name: str) -> str:
     """Where a file lies that a training run left among its reports, whichever DAG's it was; empty if there is none."""
     uris = (lake.report(dag_id, dag_run_id, name) for dag_id in TRAINING_DAGS)
-    return next(filter(lake.exists, uris), "")
+    return next(filter(objects.exists, uris), "")
 
 
 def moves_to(engine: Engine, model_name: str, version: str) -> list[Entry]:

@@ -11,11 +11,14 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from include import lake
+from include import objects
 
 CODE, REQUIREMENTS, EXAMPLE = "code.zip", "requirements.txt", "input_example.json"
 PROJECT = Path(__file__).parents[2]
-MODULES = ("__init__.py", "lake.py", "renaming.py", "settings/*.py", "training/**/*.py", "registry/__init__.py", "registry/pyfunc.py")  # noqa: E501 # fmt: skip
+MODULES = (
+    *("__init__.py", "lake.py", "objects.py", "renaming.py", "settings/*.py", "training/**/*.py"),
+    *("registry/__init__.py", "registry/pyfunc.py"),
+)
 PACKAGES = (
     "fsspec",
     "joblib",
@@ -34,8 +37,8 @@ def describe(uri: str) -> None:
     """Writes them beside a version's files."""
     files = {CODE: code(), REQUIREMENTS: _requirements(), EXAMPLE: json.dumps(EXAMPLE_ROWS).encode()}
     for name, content in files.items():
-        lake.write_bytes(f"{uri}/{name}", content)
-    lake.write_bytes(f"{uri}/MLmodel", _mlmodel().encode())
+        objects.write_bytes(f"{uri}/{name}", content)
+    objects.write_bytes(f"{uri}/MLmodel", _mlmodel().encode())
 
 
 def _mlmodel() -> str:

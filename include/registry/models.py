@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from include import lake
+from include import lake, objects
 from include.registry import backups, mlmodel
 from include.settings import settings
 
@@ -70,7 +70,7 @@ def register(model_name: str, source_uri: str, mlflow_run_id: str, tags: Mapping
     _remove_cut_off(model_name, tags[JOB_ID])
     version = of_job(model_name, tags[JOB_ID]) or _create(model_name, mlflow_run_id, tags)
     if not version.ready:
-        lake.copy(source_uri, version.uri)
+        objects.copy(source_uri, version.uri)
         mlmodel.describe(version.uri)
         tag(version, {READY: "true"})
     if DECISION not in version.tags:
@@ -105,7 +105,7 @@ def mend_files(version: ModelVersion) -> str:
     if is_complete(version.uri):
         return "where they belong"
     if version.tags.get(JOB_ID) and is_complete(job):
-        lake.copy(job, version.uri)
+        objects.copy(job, version.uri)
         mlmodel.describe(version.uri)
         return "the job that made it"
     backup = backups.find(version.name, version.version)
@@ -121,7 +121,7 @@ def mend_files(version: ModelVersion) -> str:
 
 def is_complete(uri: str) -> bool:
     """Whether a model's folder has what no model can be loaded without."""
-    return all(lake.exists(f"{uri.rstrip('/')}/{name}") for name in FILES)
+    return all(objects.exists(f"{uri.rstrip('/')}/{name}") for name in FILES)
 
 
 def all_versions() -> list[ModelVersion]:
@@ -188,7 +188,7 @@ def _version(found: Any) -> ModelVersion:
 
 def labels_of(source_uri: str) -> list[str]:
     """The labels of the model at a URI, in its own order. Raises ValueError if it is no trained classifier."""
-    config = lake.read_json(f"{source_uri.rstrip('/')}/config.json")
+    config = objects.read_json(f"{source_uri.rstrip('/')}/config.json")
     names: dict[str, str] = config.get("id2label") or {}
     if not names:
         raise ValueError(f"{source_uri}/config.json has no id2label: it is not a trained classifier")
@@ -233,7 +233,7 @@ def _create(model_name: str, mlflow_run_id: str, tags: Mapping[str, str]) -> Mod
                 await_creation_for=0,  # only a server of Databricks takes time to create one
             )
         )
-        if made.version == expected and not lake.find(made.uri):
+        if made.version == expected and not objects.find(made.uri):
             return made
         # Another one came between, or the newest was deleted: those numbers are not given again. They are where the
         # whole registered model was deleted; but the old files lie there, and the ledger knows another one by it.

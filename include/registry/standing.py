@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.registry import ledger, models
 from include.registry.aliases import ChampionLost, carry_out, finish_last
 from include.registry.ledger import Entry
@@ -145,7 +145,7 @@ def _registered_again(found: Standing, last: Entry, engine: Engine) -> Standing:
         )
         return Standing(None, last.version, found.finished, (*found.told, told))
     result = lake.job(last.job_id, "result.json")
-    run_id = str(lake.read_json(result).get("mlflow_run_id", "")) if last.job_id and lake.exists(result) else ""
+    run_id = str(objects.read_json(result).get("mlflow_run_id", "")) if last.job_id and objects.exists(result) else ""
     tags = {JOB_ID: last.job_id or last.decision_id, "dataset_id": last.dataset_id, DECISION: "restored"}
     version = models.register(last.model_name, source, run_id, tags)
     reason = f"version {last.version}, the champion, was deleted in MLflow; its files are version {version} now"

@@ -2,7 +2,7 @@
 
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import manifests
 from include.registry import ledger, models
 from include.registry.ledger import Entry
@@ -59,7 +59,7 @@ def trained_datasets(model_name: str, *, first: str) -> list[str]:
         first,
         *(version.tags.get("dataset_id", "") for version in models.all_versions() if version.name == model_name),
     ]
-    return [one for one in dict.fromkeys(named) if one and lake.exists(lake.dataset(one, "manifest.json"))]
+    return [one for one in dict.fromkeys(named) if one and objects.exists(lake.dataset(one, "manifest.json"))]
 
 
 def left_and_regained(engine: Engine, rollback: Entry) -> tuple[list[Entry], list[Entry]]:

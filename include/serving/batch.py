@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from pydantic import BaseModel
 
-from include import lake
+from include import lake, objects
 from include.registry import models
 from include.serving.prediction_log import LogTexts, Said, as_table, folder, new_id
 
@@ -77,13 +77,13 @@ def score(
         CannotScore: no file, no text column or no version; or a file is another one than when this began.
     """
     done = f"{target.rstrip('/')}/_done.json"
-    if lake.exists(done):
-        return Scored.model_validate(lake.read_json(done))
+    if objects.exists(done):
+        return Scored.model_validate(objects.read_json(done))
     begun = _begin(model, source, target, version)
     found = models.by_version(model, begun.version)
     if found is None:
         raise CannotScore(f"{model} has no version {begun.version} any more")
-    with lake.local(found.uri) as files:
+    with objects.local(found.uri) as files:
         from include.training.scoring import Scorer
 
         scorer = Scorer(str(files))
@@ -91,8 +91,8 @@ def score(
     for at, uri in enumerate(begun.files):
         for number, part in enumerate(_parts(uri, begun.files[uri])):
             here = f"{target.rstrip('/')}/part-{at:04}-{number:05}.parquet"
-            if lake.exists(here):
-                answers = parquet.read_table(io.BytesIO(lake.read_bytes(here)), columns=["label"])
+            if objects.exists(here):
+                answers = parquet.read_table(io.BytesIO(objects.read_bytes(here)), columns=["label"])
             else:
                 log = f"{folder(model, f'{begun.at:%Y-%m-%d}')}batch-{lake.slug(name)}-{at:04}-{number:05}.parquet"
                 answers = _answer(model, begun, scorer, part, column, log, texts)
@@ -103,31 +103,31 @@ def score(
     scored = Scored(
         model=model, version=begun.version, source=source, target=target, rows=rows, labels=dict(labels.most_common())
     )
-    lake.write_json(done, scored.model_dump())
+    objects.write_json(done, scored.model_dump())
     return scored
 
 
 def _begin(model: str, source: str, target: str, version: str | None) -> _Begun:
     """What this batch is about, as it was when it first began."""
     uri = f"{target.rstrip('/')}/_begun.json"
-    if not lake.exists(uri):
+    if not objects.exists(uri):
         found = models.by_version(model, version) if version else models.by_alias(model, models.CHAMPION)
         if found is None:
             raise CannotScore(f"{model} has no {f'version {version}' if version else 'champion yet'}")
-        uris = lake.find(source) if source.endswith("/") else [source]
-        files = {one: lake.etag(one) or "" for one in uris if one.lower().endswith(KINDS) and lake.exists(one)}
+        uris = objects.find(source) if source.endswith("/") else [source]
+        files = {one: objects.etag(one) or "" for one in uris if one.lower().endswith(KINDS) and objects.exists(one)}
         if not files:
             raise CannotScore(f"there is nothing at {source}: a file ({', '.join(KINDS)}), or a folder ending in /")
         begun = _Begun(version=found.version, at=datetime.now(UTC), files=files)
-        lake.create_bytes(uri, begun.model_dump_json().encode())
-    return _Begun.model_validate_json(lake.read_bytes(uri))
+        objects.create_bytes(uri, begun.model_dump_json().encode())
+    return _Begun.model_validate_json(objects.read_bytes(uri))
 
 
 def _parts(uri: str, etag: str) -> Iterator[pa.Table]:
-    if (lake.etag(uri) or "") != etag:
+    if (objects.etag(uri) or "") != etag:
         raise CannotScore(f"{uri} is another file than when this began: start anew with another output")
     with tempfile.TemporaryDirectory() as place:
-        yield from tables_of(lake.download_file(uri, Path(place) / uri.rsplit("/", 1)[-1]), PART)
+        yield from tables_of(objects.download_file(uri, Path(place) / uri.rsplit("/", 1)[-1]), PART)
 
 
 def _answer(
@@ -164,7 +164,7 @@ def _answer(
 def _write(uri: str, table: pa.Table) -> None:
     sink = io.BytesIO()
     parquet.write_table(table, sink, compression="zstd")
-    lake.write_bytes(uri, sink.getvalue())
+    objects.write_bytes(uri, sink.getvalue())
 
 
 def tables_of(file: Path, rows: int) -> Iterator[pa.Table]:

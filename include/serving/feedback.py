@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 from pydantic import BaseModel
 
-from include import lake
+from include import lake, objects
 from include.datasets.names import FEEDBACK
 from include.serving import prediction_log
 from include.serving.prediction_log import folder, text_hash
@@ -63,12 +63,12 @@ def keep(model: str, given: dict[str, Any], now: datetime) -> str:
     content = {**given, "at": now.isoformat()}
     if sample := given.get("sample"):
         uri = lake.feedback(model, f"samples/{sample}.json")
-        asked = lake.read_json(uri)["answers"] if lake.exists(uri) else []
+        asked = objects.read_json(uri)["answers"] if objects.exists(uri) else []
         mine = next((one for one in asked if one["prediction_id"] == given["prediction_id"]), None)
         if mine is None:
             raise NoSuchSample(f"prediction {given['prediction_id']} is not in a sample {sample}")
-        return lake.write_json(lake.feedback(model, f"labelled/{place}"), {**mine, **content})
-    return lake.write_json(lake.feedback(model, place), content)
+        return objects.write_json(lake.feedback(model, f"labelled/{place}"), {**mine, **content})
+    return objects.write_json(lake.feedback(model, place), content)
 
 
 def sample(model: str, size: int, days: int, now: datetime) -> tuple[str, list[TextToLabel]]:
@@ -77,7 +77,7 @@ def sample(model: str, size: int, days: int, now: datetime) -> tuple[str, list[T
     Raises NothingToLabel if the log has none.
     """
     wanted = [f"{now.date() - timedelta(days=ago):%Y-%m-%d}" for ago in range(days)]
-    files = [uri for day in wanted for uri in lake.find(folder(model, day))]
+    files = [uri for day in wanted for uri in objects.find(folder(model, day))]
     dice = random.SystemRandom()
     table = pa.concat_tables(prediction_log.read_files(dice.sample(files, min(len(files), SAMPLED_FILES))))
     rows = table.filter(pc.field("text").is_valid() & IS_ANSWER)
@@ -87,7 +87,7 @@ def sample(model: str, size: int, days: int, now: datetime) -> tuple[str, list[T
     chosen = rows.take(sorted(dice.sample(range(rows.num_rows), min(size, rows.num_rows)))).to_pylist()
     name = f"{now:%Y%m%d}-{uuid4().hex[:12]}"
     known = ("version", "role", "label", "probability", "text_hash", "at")
-    lake.write_json(
+    objects.write_json(
         lake.feedback(model, f"samples/{name}.json"),
         {
             "at": now.isoformat(),
@@ -110,9 +110,9 @@ def send_back(model: str, name: str, until: date) -> list[Sent]:
     """
     pinned, done = _sendings(model)
     gone = {uri for uris in pinned.values() for uri in uris}
-    found = [uri for uri in lake.find(lake.feedback(model)) if (day := _day(model, uri)) and day <= until]
+    found = [uri for uri in objects.find(lake.feedback(model)) if (day := _day(model, uri)) and day <= until]
     if name not in pinned and (mine := [uri for uri in found if uri not in gone]):
-        lake.create_json(lake.feedback(model, f"sent/{name}.json"), {"corrections": mine})
+        objects.create_json(lake.feedback(model, f"sent/{name}.json"), {"corrections": mine})
         pinned[name] = mine
     return [_send(model, one, uris) for one, uris in sorted(pinned.items()) if one not in done]
 
@@ -123,7 +123,7 @@ def records(uris: Iterable[str]) -> Iterator[dict[str, Any]]:
     Others than the model server may write such files, and a half one is to hold up no day's checks and no retraining.
     """
     for uri in uris:
-        content = lake.read_bytes(uri).decode("utf-8", "replace")
+        content = objects.read_bytes(uri).decode("utf-8", "replace")
         for line in content.splitlines() if uri.endswith(".jsonl") else [content]:
             if found := _parsed(line):
                 yield found
@@ -135,16 +135,16 @@ def waiting(model: str) -> int:
     """How many answers have a correction that went in no file yet."""
     pinned, _ = _sendings(model)
     gone = {uri for uris in pinned.values() for uri in uris}
-    found = [uri for uri in lake.find(lake.feedback(model)) if _day(model, uri) and uri not in gone]
+    found = [uri for uri in objects.find(lake.feedback(model)) if _day(model, uri) and uri not in gone]
     return len({one["prediction_id"] for one in records(found)})
 
 
 def _sendings(model: str) -> tuple[dict[str, list[str]], set[str]]:
     """The corrections of each file that was begun, by the file's name; and the names of those that are finished."""
-    there = lake.find(lake.feedback(model, "sent/"))
+    there = objects.find(lake.feedback(model, "sent/"))
     done = {_name(uri, ".done.json") for uri in there if uri.endswith(".done.json")}
     pins = [uri for uri in there if uri.endswith(".json") and not uri.endswith(".done.json")]
-    return {_name(uri, ".json"): lake.read_json(uri)["corrections"] for uri in pins}, done
+    return {_name(uri, ".json"): objects.read_json(uri)["corrections"] for uri in pins}, done
 
 
 def _send(model: str, name: str, uris: list[str]) -> Sent:
@@ -168,9 +168,9 @@ def _send(model: str, name: str, uris: list[str]) -> Sent:
         sink = io.BytesIO()
         parquet.write_table(pa.Table.from_pylist(rows, SENT), sink)
         pinned = lake.feedback(model, f"sent/{name}.parquet")  # a repeated call drops the same bytes: the same upload
-        lake.create_bytes(pinned, sink.getvalue())
-        lake.write_bytes(target, lake.read_bytes(pinned))
-    lake.create_json(lake.feedback(model, f"sent/{name}.done.json"), sent.model_dump())
+        objects.create_bytes(pinned, sink.getvalue())
+        objects.write_bytes(target, objects.read_bytes(pinned))
+    objects.create_json(lake.feedback(model, f"sent/{name}.done.json"), sent.model_dump())
     for one in left_out:
         logger.warning("the correction of %s is left out: %s", one["prediction_id"], one["reason"])
     return sent

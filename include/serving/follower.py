@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from include import lake
+from include import objects
 from include.registry import canary, models
 from include.registry.models import ModelVersion
 from include.serving.engine import Engine, EngineError
@@ -201,7 +201,7 @@ class Follower:
             return target
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".coming-") as coming:
-            lake.download(uri, Path(coming) / "model")
+            objects.download(uri, Path(coming) / "model")
             with suppress(OSError):  # another process of this machine was quicker
                 (Path(coming) / "model").rename(target)
         return target

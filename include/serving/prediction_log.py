@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from include import lake
+from include import lake, objects
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class PredictionLog:
                 uri = f"{folder(model, day)}{int(time.time() * 1000)}-{uuid4().hex[:8]}.parquet"
                 sink = io.BytesIO()
                 parquet.write_table(as_table(found, self._texts), sink, compression="zstd")
-                lake.write_bytes(uri, sink.getvalue())
+                objects.write_bytes(uri, sink.getvalue())
                 written += len(found)
                 for one in found:
                     taken.remove(one)
@@ -196,7 +196,7 @@ def as_table(said: Iterable[Said], texts: LogTexts) -> pa.Table:
 
 def read(model: str, days: Iterable[str]) -> Iterator[pa.Table]:
     """The log of some days (YYYY-MM-DD), a table for each file, without the probabilities."""
-    yield from read_files(uri for day in days for uri in lake.find(folder(model, day)))
+    yield from read_files(uri for day in days for uri in objects.find(folder(model, day)))
 
 
 def read_files(uris: Iterable[str]) -> Iterator[pa.Table]:
@@ -215,7 +215,7 @@ def raw_files(uris: Iterable[str], faults: list[str] | None = None) -> Iterator[
     """
 
     def one(uri: str) -> tuple[str, pa.Table | None]:
-        content = io.BytesIO(lake.read_bytes(uri))
+        content = io.BytesIO(objects.read_bytes(uri))
         try:
             return uri, parquet.read_table(content)
         except (pa.ArrowException, OSError) as error:

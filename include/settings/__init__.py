@@ -109,7 +109,9 @@ class Settings(Deployment):
         description="when alerts wait that are not urgent: 22:00-07:00, or 22:00-07:00 Europe/Berlin for a zone other "
         "than UTC; empty: never",
     )
-    late_minutes: float = Field(360.0, gt=0, description="a DAG run that takes longer than this is told of as late")
+    late_minutes: float = Field(
+        360.0, gt=0, description="a DAG run that takes longer than this, its watch not counted, is told of as late"
+    )
     stuck_hours: float = Field(24.0, gt=0, description="so is an upload that has waited this long for a run to use it")
 
     # The data contract.

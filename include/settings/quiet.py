@@ -18,14 +18,15 @@ class QuietHours:
 
     def until(self, now: datetime) -> datetime | None:
         """When the quiet that there is now ends, in UTC; None if it is not quiet."""
-        local = now.astimezone(self.zone)
-        clock = local.time().replace(tzinfo=None)
-        over_midnight = self.start > self.end
-        quiet = clock >= self.start or clock < self.end if over_midnight else self.start <= clock < self.end
-        if not quiet:
-            return None
-        day = local.date() + timedelta(days=1) if over_midnight and clock >= self.start else local.date()
-        return datetime.combine(day, self.end, self.zone).astimezone(UTC)
+        today = now.astimezone(self.zone).date()
+        # Moments, not clock times: of the hour that is repeated in autumn the first counts, and it is not quiet twice.
+        for day in (today - timedelta(days=1), today):
+            begins = datetime.combine(day, self.start, self.zone).astimezone(UTC)
+            last = day + timedelta(days=1) if self.start > self.end else day
+            ends = datetime.combine(last, self.end, self.zone).astimezone(UTC)
+            if begins <= now < ends:
+                return ends
+        return None
 
 
 def parse(words: str) -> QuietHours | None:

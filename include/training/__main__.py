@@ -13,14 +13,14 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from include import lake
+from include import objects
+from include.training import launched
 from include.training.errors import Stopped, TrainingError
 from include.training.job import Job
 from include.training.stopping import StopRequest, follow_parent
 
 logger = logging.getLogger("include.training")
 
-STARTED_BY_LAUNCHER = "RANK" in os.environ  # torch's own variable for its processes, not a setting
 HINT = "--log-level DEBUG for the traceback"
 
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + stopped.signum
     except Exception as error:
         logger.debug("traceback", exc_info=True)
-        if STARTED_BY_LAUNCHER:  # one process's failure is the others' too; the launcher says which came first
+        if launched.by_launcher():  # one process's failure is the others' too; the launcher says which came first
             from include.training.processes import report_failure
 
             report_failure(error)
@@ -55,26 +55,26 @@ def _train(options: argparse.Namespace, stop: StopRequest) -> int:
     """Makes sure that the job has its result, here or in processes that this one starts."""
     folder = options.job_uri.rsplit("/", 1)[0]
     result = f"{folder}/result.json"
-    if lake.exists(result):
+    if objects.exists(result):
         logger.info("the job is done already")
     else:
         job = _read_job(options.job_uri)
         from include.training import processes
 
-        if not STARTED_BY_LAUNCHER and (number := processes.count(options.processes)) > 1:
+        if not launched.by_launcher() and (number := processes.count(options.processes)) > 1:
             arguments = [options.job_uri, "--log-level", options.log_level, "--stop-with-parent"]
             return processes.launch(number, ["include.training", *arguments])
         from include.training import train
 
         train.run(job, folder, stop)
-    if os.environ.get("RANK", "0") == "0":
+    if launched.is_first():
         print(result, flush=True)
     return 0
 
 
 def _read_job(uri: str) -> Job:
     try:
-        return Job.model_validate(lake.read_json(uri))
+        return Job.model_validate(objects.read_json(uri))
     except FileNotFoundError:
         raise TrainingError(f"no job at {uri}: submit it first") from None
     except ValidationError as error:

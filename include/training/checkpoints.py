@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from include import lake
+from include import objects
 
 logger = logging.getLogger(__name__)
 
@@ -71,22 +71,22 @@ class Checkpoints:
         folder = self.local(step)
         target = f"{self.uri}/{step:09d}-{self._start}-{self._attempt}"
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-        lake.upload(folder, target)
-        lake.write_json(f"{target}/{MARKER}", {"step": step, "best_step": best_step, "files": files})
+        objects.upload(folder, target)
+        objects.write_json(f"{target}/{MARKER}", {"step": step, "best_step": best_step, "files": files})
         return target
 
     def _prune(self, newest: str, step: int, best_step: int) -> None:
         keep = {newest, *(checkpoint.uri for checkpoint in self.complete() if checkpoint.step == best_step)}
-        for folder in {uri.rsplit("/", 1)[0] for uri in lake.find(self.uri)} - keep:
+        for folder in {uri.rsplit("/", 1)[0] for uri in objects.find(self.uri)} - keep:
             if int(folder.rsplit("/", 1)[1].split("-")[0]) <= step:
                 _delete(folder)
         self.prune_local(step, best_step)
 
     def complete(self) -> list[Checkpoint]:
         """All whole checkpoints, the newest first."""
-        uris = set(lake.find(self.uri))
+        uris = set(objects.find(self.uri))
         folders = [uri.rsplit("/", 1)[0] for uri in uris if uri.endswith(f"/{MARKER}") and f"-{self._start}-" in uri]
-        found = [Checkpoint(uri=folder, **lake.read_json(f"{folder}/{MARKER}")) for folder in folders]
+        found = [Checkpoint(uri=folder, **objects.read_json(f"{folder}/{MARKER}")) for folder in folders]
         whole = [one for one in found if all(f"{one.uri}/{name}" in uris for name in one.files)]
         return sorted(whole, key=lambda checkpoint: checkpoint.step, reverse=True)
 
@@ -111,7 +111,7 @@ class Checkpoints:
         return 0
 
     def _download(self, checkpoint: Checkpoint) -> None:
-        folder = lake.download(checkpoint.uri, self.local(checkpoint.step))
+        folder = objects.download(checkpoint.uri, self.local(checkpoint.step))
         for name, size in checkpoint.files.items():
             found = (folder / name).stat().st_size
             if found != size:
@@ -119,13 +119,13 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Deletes all checkpoints of the job, once its result is written."""
-        for folder in {uri.rsplit("/", 1)[0] for uri in lake.find(self.uri)}:
+        for folder in {uri.rsplit("/", 1)[0] for uri in objects.find(self.uri)}:
             _delete(folder)
 
 
 def _delete(folder: str) -> None:
     # The marker goes first: what is half deleted must not look complete.
-    files = lake.filesystem(folder)
-    uris = lake.find(folder)
+    files = objects.filesystem(folder)
+    uris = objects.find(folder)
     for uri in sorted(uris, key=lambda uri: not uri.endswith(f"/{MARKER}")):
         files.rm_file(uri)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from include import lake
+from include import lake, objects
 
 
 class Hyperparameters(BaseModel):
@@ -64,7 +64,7 @@ class Job(BaseModel):
 
     def submit(self) -> str:
         """Writes job.json, with the addresses of now if an earlier attempt left one; returns its URI."""
-        return lake.write_bytes(lake.job(self.job_id, "job.json"), self.model_dump_json(indent=2).encode())
+        return objects.write_bytes(lake.job(self.job_id, "job.json"), self.model_dump_json(indent=2).encode())
 
 
 class Result(BaseModel):

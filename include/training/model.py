@@ -25,7 +25,7 @@ from transformers import (
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from include import lake
+from include import objects
 from include.training.errors import TrainingError
 from include.training.layout import position_limit
 from include.training.sources import pools_by_mean
@@ -196,7 +196,7 @@ def load_classifier(uri: str) -> Classifier:
     """
     if "://" not in uri:
         return _load(uri)
-    with lake.local(uri) as folder:
+    with objects.local(uri) as folder:
         return _load(str(folder))
 
 

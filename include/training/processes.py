@@ -2,7 +2,6 @@
 # ruff: noqa: TID253 - imported with the trainer, inside functions
 
 import logging
-import os
 import signal
 import sys
 import uuid
@@ -17,6 +16,8 @@ import torch
 from torch import distributed
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from include.training import launched
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +80,11 @@ class Processes:
     """This process among those of its job."""
 
     def __init__(self) -> None:
-        self.main = os.environ.get("RANK", "0") == "0"
-        self.number = int(os.environ.get("WORLD_SIZE", "1"))
+        self.main = launched.is_first()
+        self.number = launched.number()
         if self.number > 1:
             if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+                torch.cuda.set_device(launched.gpu())
             distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
             # What is agreed upon is on the CPU, so that no GPU waits for it.
             self._group = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)

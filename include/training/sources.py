@@ -8,7 +8,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from include import lake
+from include import objects
 from include.training import hub
 from include.training.base_models import PACKAGED, REGISTERED, BaseModelError, Kind, folder_of, kind
 from include.training.errors import TrainingError
@@ -106,10 +106,10 @@ def _require_same(base_model: str, wanted: str, found: str) -> None:
 def _download(uri: str, folder: Path) -> str:
     logger.info("downloading base model %s", uri)
     try:
-        return str(lake.download(uri, folder))
+        return str(objects.download(uri, folder))
     except FileNotFoundError:
         raise TrainingError(_nothing_at(uri)) from None
-    except lake.UnsafeKeyError as error:
+    except objects.UnsafeKeyError as error:
         raise TrainingError(f"base model {uri}: {error}") from error
 
 
@@ -121,11 +121,11 @@ def _hash_of_objects(uri: str) -> str:
     """The hash of a folder in object storage, whose objects are not read: each is known by its ETag."""
     if uri.startswith("file://"):  # whose files have none
         return _hash_of_files(uri)
-    objects = lake.listing(uri)
-    if not objects:
+    found = objects.listing(uri)
+    if not found:
         raise TrainingError(_nothing_at(uri))
     digest = hashlib.sha256()
-    for one in objects:
+    for one in found:
         digest.update(f"{one.uri.removeprefix(uri.rstrip('/'))}\0{one.etag or one.modified}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 

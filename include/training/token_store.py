@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from include import lake
+from include import lake, objects
 from include.training.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Dataset:
         path = self._work / f"{split}.parquet"
         try:
             if not path.exists():
-                lake.download_file(self._source(split), path)
+                objects.download_file(self._source(split), path)
         except FileNotFoundError:
             raise TrainingError(f"no dataset: {self._source(split)} does not exist; build the snapshot again") from None
         return path
@@ -170,7 +170,7 @@ class Dataset:
     def _kept(self, uri: str, path: Path, split: str) -> Rows | None:
         """The cache's rows; none if it has none, or cannot be read: it saves time, and is never needed."""
         try:
-            rows = Rows(lake.download_file(uri, path))
+            rows = Rows(objects.download_file(uri, path))
             expected = parquet.read_metadata(self._files[split]).num_rows
             if len(rows) != expected:
                 raise ValueError(f"{len(rows)} rows in place of {expected}")
@@ -199,7 +199,7 @@ class Dataset:
     @staticmethod
     def _keep(path: Path, uri: str) -> None:
         try:
-            lake.upload_file(path, uri)
+            objects.upload_file(path, uri)
         except Exception as error:  # s3fs, botocore and aiohttp each raise their own
             logger.warning("the token ids are not kept for the next job: %s", error)
 

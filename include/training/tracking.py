@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
-from include import lake
+from include import objects
 from include.training.errors import TrainingError
 from include.training.job import Job
 
@@ -126,16 +126,16 @@ def start(job: Job, folder: str, rows: dict[str, int], facts: dict[str, Any]) ->
 def _run_id(client: "MlflowClient", job: Job, folder: str, experiment_id: str) -> str:
     """The run of an earlier attempt, running again, or a new one."""
     uri = f"{folder}/mlflow_run.json"
-    if lake.exists(uri):
-        run_id = str(lake.read_json(uri)["run_id"])
+    if objects.exists(uri):
+        run_id = str(objects.read_json(uri)["run_id"])
         if _reopen(client, run_id):
             return run_id
-        lake.filesystem(uri).rm_file(uri)
+        objects.filesystem(uri).rm_file(uri)
     created = str(_create(client, job, experiment_id))
-    if lake.create_json(uri, {"run_id": created}):
+    if objects.create_json(uri, {"run_id": created}):
         return created
     client.delete_run(created)  # another attempt was faster
-    return str(lake.read_json(uri)["run_id"])
+    return str(objects.read_json(uri)["run_id"])
 
 
 def _reopen(client: "MlflowClient", run_id: str) -> bool:

@@ -22,7 +22,7 @@ from transformers import (
     set_seed,
 )
 
-from include import lake
+from include import objects
 from include.settings import settings
 from include.training import history, provenance, tracking
 from include.training.callbacks import CheckpointUpload, Progress, StepControl
@@ -69,7 +69,7 @@ def run(job: Job, folder: str, stop: StopRequest) -> None:
         with processes.main_first():
             run = _begin(job, folder.rstrip("/"), work, processes, started)
         result = run.result(stop)
-        if result and lake.create_bytes(f"{run.folder}/result.json", result.model_dump_json(indent=2).encode()):
+        if result and objects.create_bytes(f"{run.folder}/result.json", result.model_dump_json(indent=2).encode()):
             run.checkpoints.clear()
 
 
@@ -119,11 +119,11 @@ def _fetch_base_model(job: Job, folder: str, work: Path, processes: Processes) -
     """The same revision in every attempt: an alias may move while a job waits for its next one."""
     pinned = f"{folder}/base_model.json"
     known = job.base_model_revision
-    if not known and lake.exists(pinned):
-        known = str(lake.read_json(pinned)["revision"])
+    if not known and objects.exists(pinned):
+        known = str(objects.read_json(pinned)["revision"])
     source, revision = fetch_base_model(job.base_model, known, job.mlflow_tracking_uri, work / "base")
     if not known and processes.main:
-        lake.create_json(pinned, {"revision": revision})
+        objects.create_json(pinned, {"revision": revision})
     return source, revision
 
 
@@ -293,7 +293,7 @@ class _Run:
         self.model.save_pretrained(target)
         self.tokenizer.save_pretrained(target)
         logger.info("uploading the model of step %d", step)
-        return lake.upload(target, f"{self.folder}/model")
+        return objects.upload(target, f"{self.folder}/model")
 
 
 class _Trainer(Trainer):  # type: ignore[misc]

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from include import lake
+from include import lake, objects
 from include.datasets.names import is_debris, is_feedback
 from include.settings import settings
 from include.uploads import lifecycle, open_batches, refusals, rounds
@@ -192,10 +192,10 @@ def _owner(upload: Upload, batch_id: str | None, known: Round) -> _IndexEntry | 
         uri = lake.claim_index(upload.key, upload.etag, generation)
         if batch_id is not None:
             entry = _IndexEntry(batch_id=batch_id, key=upload.key, etag=upload.etag, claimed_at=datetime.now(UTC))
-            if lake.create_bytes(uri, entry.model_dump_json().encode()):
+            if objects.create_bytes(uri, entry.model_dump_json().encode()):
                 return entry
         try:
-            entry = _IndexEntry.model_validate_json(lake.read_bytes(uri))
+            entry = _IndexEntry.model_validate_json(objects.read_bytes(uri))
         except FileNotFoundError:
             if batch_id is None:
                 return None
@@ -221,7 +221,7 @@ def _seal(client: Any, batch_id: str, uploads: list[Upload], refused: list[str])
     origin = "feedback" if all(is_feedback(file.key) for file in files) else "upload"
     batch = Batch(batch_id=batch_id, files=files, origin=origin)
     open_batches.mark(batch_id)
-    if not lake.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json(indent=2).encode()):
+    if not objects.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json(indent=2).encode()):
         return None
     open_batches.mark(batch_id)  # a sweep may have taken it for one of a listener that died long ago
     for file in files:

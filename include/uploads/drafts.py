@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from include import lake
+from include import lake, objects
 from include.datasets.names import has_unfinished_name, is_debris
 from include.uploads import multipart
 
@@ -130,7 +130,7 @@ def keep_file(path: Path, name: str, by: str, folder: str = FOLDER) -> Draft:
     draft = Draft(
         draft_id=new_id(), kind="file", name=file_name(name), size=size, by=by, at=datetime.now(UTC), folder=folder
     )
-    lake.upload_file(path, draft.uri)
+    objects.upload_file(path, draft.uri)
     return _keep(draft)
 
 
@@ -151,12 +151,12 @@ def has_come(draft: Draft) -> bool:
     """Whether the file of a draft lies there whole; makes it of its parts, if it came in any and they are all there."""
     if draft.kind != "file":
         return False
-    if draft.upload_id and not lake.exists(draft.uri):
+    if draft.upload_id and not objects.exists(draft.uri):
         with suppress(FileNotFoundError):  # another request has just done it, or it was given up
             return multipart.finish(draft.uri, draft.upload_id, draft.size)
-    if not lake.exists(draft.uri):
+    if not objects.exists(draft.uri):
         return False
-    return int(lake.filesystem(draft.uri).info(draft.uri)["size"]) == draft.size
+    return int(objects.filesystem(draft.uri).info(draft.uri)["size"]) == draft.size
 
 
 def give_up(draft: Draft) -> None:
@@ -176,7 +176,7 @@ def keep_address(uri: str, by: str) -> Draft:
 
 
 def _keep(draft: Draft) -> Draft:
-    lake.write_json(lake.draft(draft.draft_id, "draft.json"), draft.model_dump(mode="json"))
+    objects.write_json(lake.draft(draft.draft_id, "draft.json"), draft.model_dump(mode="json"))
     return draft
 
 
@@ -192,7 +192,7 @@ def preview_of(draft_id: str) -> Preview | None:
 
 def write_preview(draft_id: str, preview: Preview) -> str:
     """Keeps what was seen in a draft; returns its URI."""
-    return lake.write_json(lake.draft(draft_id, "preview.json"), preview.model_dump(mode="json"))
+    return objects.write_json(lake.draft(draft_id, "preview.json"), preview.model_dump(mode="json"))
 
 
 def handed_over(draft_id: str) -> HandedOver | None:
@@ -204,31 +204,31 @@ def hand_over(draft: Draft, by: str) -> bool:
     """Uploads a draft's file, once; False if somebody had asked for it before."""
     mine = HandedOver(by=by, at=datetime.now(UTC), token=secrets.token_hex(8))
     marked = lake.draft(draft.draft_id, "handed_over.json")
-    first = lake.create_bytes(marked, mine.model_dump_json().encode())
+    first = objects.create_bytes(marked, mine.model_dump_json().encode())
     before = mine if first else handed_over(draft.draft_id)
     cut_off = before is not None and datetime.now(UTC) - before.at > PATIENCE
     done = lake.draft(draft.draft_id, "uploaded.json")
-    if draft.kind == "file" and (first or (cut_off and not lake.exists(done))):
-        lake.write_json(done, {"key": draft.key, "etag": _copy(draft.uri, f"{lake.root()}/{draft.key}")})
+    if draft.kind == "file" and (first or (cut_off and not objects.exists(done))):
+        objects.write_json(done, {"key": draft.key, "etag": _copy(draft.uri, f"{lake.root()}/{draft.key}")})
     return first
 
 
 def batch_of(draft: Draft) -> str | None:
     """The batch that has claimed a draft's upload; None if none has yet."""
     done = lake.draft(draft.draft_id, "uploaded.json")
-    if not lake.exists(done):
+    if not objects.exists(done):
         return None
-    uploaded = lake.read_json(done)
+    uploaded = objects.read_json(done)
     index = lake.claim_index(uploaded["key"], uploaded["etag"])
-    return str(lake.read_json(index)["batch_id"]) if lake.exists(index) else None
+    return str(objects.read_json(index)["batch_id"]) if objects.exists(index) else None
 
 
 def _copy(source: str, target: str) -> str:
     """Copies one object; returns what the copy's content is told by, which another may have deleted by then."""
     if target.startswith("s3://"):
         return multipart.copy(source, target)
-    lake.filesystem(target).cp_file(source, target)
-    return lake.etag(target) or ""
+    objects.filesystem(target).cp_file(source, target)
+    return objects.etag(target) or ""
 
 
 def _read(draft_id: str, name: str, model: type[Document]) -> Document | None:
@@ -236,6 +236,6 @@ def _read(draft_id: str, name: str, model: type[Document]) -> Document | None:
         return None
     uri = lake.draft(draft_id, name)
     try:
-        return model.model_validate(lake.read_json(uri)) if lake.exists(uri) else None
+        return model.model_validate(objects.read_json(uri)) if objects.exists(uri) else None
     except ValidationError:  # of another release
         return None

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from include import lake
+from include import lake, objects
 
 
 class State(StrEnum):
@@ -145,15 +145,17 @@ def allowed(before: State, after: State, who: Who) -> bool:
 def read(batch_id: str) -> Entry:
     """Where a sealed batch stands."""
     folder = lake.claims(batch_id, "life/")
-    entries = lake.find(folder)
+    entries = objects.find(folder)
     if entries:
-        return Entry.model_validate_json(lake.read_bytes(entries[-1]))
+        return Entry.model_validate_json(objects.read_bytes(entries[-1]))
     first = Entry(
         batch_id=batch_id, number=0, state=State.CLAIMED, who=Who.LISTENER, at=datetime.min.replace(tzinfo=UTC)
     )
     old = lake.claims(batch_id, "run.json")
-    if lake.exists(old):
-        return first.model_copy(update={"state": State.TAKEN, "who": Who.RUN, "run_id": lake.read_json(old)["run_id"]})
+    if objects.exists(old):
+        return first.model_copy(
+            update={"state": State.TAKEN, "who": Who.RUN, "run_id": objects.read_json(old)["run_id"]}
+        )
     return first
 
 
@@ -191,5 +193,5 @@ def move(
             }
         )
         uri = lake.claims(batch_id, f"life/{entry.number:06}.json")
-        if lake.create_bytes(uri, entry.model_dump_json(indent=2).encode()):
+        if objects.create_bytes(uri, entry.model_dump_json(indent=2).encode()):
             return entry

@@ -7,7 +7,7 @@ rule (``terraform/bucket.tf``).
 from collections.abc import Iterator
 from typing import Any
 
-from include import lake
+from include import objects
 from include.uploads.open_batches import in_parallel
 
 MOST_PARTS = 10_000
@@ -48,9 +48,9 @@ def give_up(uri: str, upload_id: str) -> None:
 
 def copy(source: str, target: str) -> str:
     """Copies one object inside S3, and leaves its tags behind; returns what the copy's content is told by, its ETag."""
-    bucket, key = lake.place(source)
+    bucket, key = objects.place(source)
     place = {"Bucket": bucket, "Key": key}
-    size = int(lake.filesystem(source).info(source)["size"])
+    size = int(objects.filesystem(source).info(source)["size"])
     if size <= ONE_COPY_BYTES:
         copied = _call("copy_object", target, CopySource=place, TaggingDirective="REPLACE")["CopyObjectResult"]
         return str(copied["ETag"]).strip('"')
@@ -91,5 +91,5 @@ def _parts(uri: str, upload_id: str) -> Iterator[dict[str, Any]]:
 
 
 def _call(method: str, uri: str, **given: Any) -> Any:
-    bucket, key = lake.place(uri)
-    return lake.filesystem(uri).call_s3(method, Bucket=bucket, Key=key, **given)
+    bucket, key = objects.place(uri)
+    return objects.filesystem(uri).call_s3(method, Bucket=bucket, Key=key, **given)

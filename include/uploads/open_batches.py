@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import uuid4
 
-from include import lake
+from include import lake, objects
 from include.uploads import lifecycle
 from include.uploads.lifecycle import ENDS, Entry
 from include.uploads.records import read_batch
@@ -33,7 +33,7 @@ def in_parallel(work: Callable[[One], Found], on: Iterable[One]) -> list[Found]:
 
 def ids() -> list[str]:
     """The batches that have a mark, oldest first."""
-    return [uri.rsplit("/", 1)[-1] for uri in lake.find(lake.open_batch())]
+    return [uri.rsplit("/", 1)[-1] for uri in objects.find(lake.open_batch())]
 
 
 def lives() -> list[Entry]:
@@ -47,7 +47,7 @@ def lives() -> list[Entry]:
 
 def damaged() -> list[str]:
     """The open batches that somebody has damaged, oldest first: nothing moves them until they are whole again."""
-    return [one for one in ids() if lake.exists(lake.claims(one, "manifest.json")) and read_batch(one) is None]
+    return [one for one in ids() if objects.exists(lake.claims(one, "manifest.json")) and read_batch(one) is None]
 
 
 def _life(batch_id: str) -> Entry | None:
@@ -57,15 +57,15 @@ def _life(batch_id: str) -> Entry | None:
 def mark(batch_id: str) -> None:
     """Opens a batch. A mark that is there is replaced, so that nobody who saw the old one takes it away."""
     mark = {"since": datetime.now(UTC).isoformat(), "id": uuid4().hex}
-    lake.write_bytes(lake.open_batch(batch_id), json.dumps(mark).encode())
+    objects.write_bytes(lake.open_batch(batch_id), json.dumps(mark).encode())
 
 
 def close(batch_id: str) -> None:
     """Takes a batch's mark away if it has reached an end, and nobody opens it meanwhile."""
     uri = lake.open_batch(batch_id)
-    etag = lake.etag(uri)
+    etag = objects.etag(uri)
     if etag is not None and lifecycle.read(batch_id).state in ENDS:
         try:
-            lake.delete(uri, etag)
+            objects.delete(uri, etag)
         except PermissionError as error:  # costs a request at each look, and nothing else
             logger.warning("Airflow may not delete %s (s3:DeleteObject on claims/): %s", uri, error)

@@ -3,7 +3,7 @@
 import logging
 from uuid import uuid4
 
-from include import lake
+from include import lake, objects
 from include.settings import settings
 
 logger = logging.getLogger(__name__)
@@ -17,10 +17,10 @@ def require_fit_store() -> None:
     """Tries If-None-Match on put and If-Match on delete, unless this store has passed. Raises UnfitStoreError."""
     passed = lake.root() + "/claims/probe/passed.json"
     store = {"endpoint": endpoint(), "bucket": settings().bucket}
-    if lake.exists(passed) and lake.read_json(passed) == store:
+    if objects.exists(passed) and objects.read_json(passed) == store:
         return
     if probe(store["endpoint"]):
-        lake.write_json(passed, store)
+        objects.write_json(passed, store)
 
 
 def probe(store: str) -> bool:
@@ -29,16 +29,16 @@ def probe(store: str) -> bool:
     False if Airflow may not delete what it has put, so that the second could not be tried.
     """
     uri = f"{lake.root()}/claims/probe/{uuid4().hex}"
-    lake.create_bytes(uri, b"first")
+    objects.create_bytes(uri, b"first")
     try:
-        created_again = lake.create_bytes(uri, b"second") or lake.read_bytes(uri) != b"first"
+        created_again = objects.create_bytes(uri, b"second") or objects.read_bytes(uri) != b"first"
         if created_again:
             raise UnfitStoreError(_sentence(store, "If-None-Match when an object is put", "be claimed twice"))
-        if lake.delete(uri, "0" * 32) or not lake.exists(uri):
+        if objects.delete(uri, "0" * 32) or not objects.exists(uri):
             raise UnfitStoreError(
                 _sentence(store, "If-Match when an object is deleted", "be deleted though it was just overwritten")
             )
-        lake.delete(uri)
+        objects.delete(uri)
     except PermissionError as error:
         logger.error("Airflow lacks the right s3:DeleteObject on claims/ (see terraform/iam.tf): %s", error)
         return False

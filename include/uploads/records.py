@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from include import lake
+from include import lake, objects
 from include.datasets.names import has_unfinished_name
 from include.uploads import lifecycle
 from include.uploads.lifecycle import ENDS, Entry
@@ -73,7 +73,7 @@ def read_batch(batch_id: str) -> Batch | None:
     """A sealed batch; None if it is not sealed (yet), or if somebody has damaged its manifest: that is logged."""
     uri = lake.claims(batch_id, "manifest.json")
     try:
-        return Batch.model_validate_json(lake.read_bytes(uri))
+        return Batch.model_validate_json(objects.read_bytes(uri))
     except FileNotFoundError:
         return None
     except ValidationError as error:  # it must not keep the other batches from being used

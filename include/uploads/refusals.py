@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel
 
-from include import lake
+from include import lake, objects
 from include.uploads.open_batches import in_parallel
 from include.uploads.records import Upload
 
@@ -38,7 +38,7 @@ class Refusal(BaseModel):
 
 def known() -> list[Refusal]:
     """All of them."""
-    return in_parallel(_read, lake.find(lake.refused()))
+    return in_parallel(_read, objects.find(lake.refused()))
 
 
 def split(uploads: list[Upload]) -> tuple[list[Upload], list[str]]:
@@ -64,7 +64,7 @@ def split(uploads: list[Upload]) -> tuple[list[Upload], list[str]]:
 def note(upload: Upload, reason: str) -> None:
     """Keeps that an upload was refused (again)."""
     uri, now = lake.refused(upload.key, upload.etag), datetime.now(UTC)
-    before = _read(uri) if lake.exists(uri) else None
+    before = _read(uri) if objects.exists(uri) else None
     refusal = Refusal(
         key=upload.key,
         etag=upload.etag,
@@ -73,13 +73,13 @@ def note(upload: Upload, reason: str) -> None:
         tried=now,
         tries=before.tries + 1 if before else 1,
     )
-    lake.write_bytes(uri, refusal.model_dump_json(indent=2).encode())
+    objects.write_bytes(uri, refusal.model_dump_json(indent=2).encode())
 
 
 def _forget(key: str, etag: str) -> None:
     logger.info("%s was refused before, and is no longer there", key)
-    lake.delete(lake.refused(key, etag))
+    objects.delete(lake.refused(key, etag))
 
 
 def _read(uri: str) -> Refusal:
-    return Refusal.model_validate_json(lake.read_bytes(uri))
+    return Refusal.model_validate_json(objects.read_bytes(uri))

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from include import lake
+from include import lake, objects
 from include.uploads import lifecycle, open_batches
 from include.uploads.lifecycle import State, Who
 from include.uploads.records import Batch, ClaimedFile, read_batch
@@ -17,11 +17,11 @@ def seal(batch_id: str, key: str, uri: str, *, origin: str, run_id: str = "") ->
     if found is not None:
         return found
     target = lake.claims(batch_id, f"files/{lake.plain(key.rsplit('/', 1)[-1])}")
-    files = lake.filesystem(uri)
+    files = objects.filesystem(uri)
     files.cp_file(uri, target)
     file = ClaimedFile(
         key=key,
-        etag=lake.etag(target) or "",
+        etag=objects.etag(target) or "",
         size=int(files.info(target)["size"]),
         uri=target,
         claimed_at=datetime.now(UTC),
@@ -30,5 +30,5 @@ def seal(batch_id: str, key: str, uri: str, *, origin: str, run_id: str = "") ->
     if run_id:  # before it is a batch, so that no other run takes it
         lifecycle.move(batch_id, State.TAKEN, Who.RUN, run_id=run_id)
     batch = Batch(batch_id=batch_id, files=[file], origin=origin)
-    lake.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json(indent=2).encode())
+    objects.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json(indent=2).encode())
     return batch

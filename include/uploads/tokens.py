@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from include import lake
+from include import lake, objects
 from include.uploads.open_batches import in_parallel
 
 PREFIX = "bert_"
@@ -55,7 +55,7 @@ def find(secret: str) -> Token | None:
 
 def every() -> list[Token]:
     """All tokens there ever were, the newest first."""
-    found = in_parallel(_read, lake.find(lake.token()))
+    found = in_parallel(_read, objects.find(lake.token()))
     return sorted((token for token in found if token), key=lambda token: token.at, reverse=True)
 
 
@@ -68,13 +68,13 @@ def revoke(digest: str, by: str) -> Token | None:
 
 
 def _keep(token: Token) -> Token:
-    lake.write_json(lake.token(token.digest), token.model_dump(mode="json"))
+    objects.write_json(lake.token(token.digest), token.model_dump(mode="json"))
     return token
 
 
 def _read(uri: str) -> Token | None:
     try:
-        return Token.model_validate(lake.read_json(uri)) if lake.exists(uri) else None
+        return Token.model_validate(objects.read_json(uri)) if objects.exists(uri) else None
     except ValueError:  # of another release, or no JSON
         return None
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from include import lake
+from include import lake, objects
 from include.settings.console import GunicornSettings
 
 CATEGORY = "Console"
@@ -59,10 +59,10 @@ def prepare(app: Any) -> None:
     """
     for path in sorted((Path(__file__).parent / "templates" / "console").glob("*.html")):
         app.jinja_env.get_template(f"console/{path.name}")
-    lake.filesystem(lake.root())  # imports S3's client
+    objects.filesystem(lake.root())  # imports S3's client
 
 
 def connect() -> None:
     """Makes the client of the bucket that a worker's first pages would have to wait for."""
     if lake.root().startswith("s3://"):
-        lake.filesystem(lake.root()).connect()
+        objects.filesystem(lake.root()).connect()

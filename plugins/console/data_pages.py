@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Response, request, stream_with_context, url_for
 
-from include import lake
+from include import lake, objects
 from include.orchestration.batches import NAMES
 from include.registry.ledger import left_by
 from include.uploads import drafts, lifecycle
@@ -58,7 +58,7 @@ class DataPages(Pages):
             moves=_moves(batch_id),
             report=report,
             accounts={file["key"]: file for file in report.get("files", []) if file["batch_id"] == batch_id},
-            has_rejected=lake.exists(_rejected_uri(batch_id)),
+            has_rejected=objects.exists(_rejected_uri(batch_id)),
         )
 
     @route("/batches/<batch_id>/rejected.csv")
@@ -120,14 +120,14 @@ def _batch(batch_id: str) -> Batch:
 
 
 def _moves(batch_id: str) -> list[lifecycle.Entry]:
-    uris = lake.find(lake.claims(batch_id, "life/"))[-50:]
-    return [lifecycle.Entry.model_validate_json(content) for content in in_parallel(lake.read_bytes, uris)]
+    uris = objects.find(lake.claims(batch_id, "life/"))[-50:]
+    return [lifecycle.Entry.model_validate_json(content) for content in in_parallel(objects.read_bytes, uris)]
 
 
 def _report(run_id: str) -> dict[str, Any]:
     """How the run that has a batch ended; empty if it has not, or nobody knows."""
     uri = left_by(run_id, "run.json") if run_id else ""
-    return lake.read_json(uri) if uri else {}
+    return objects.read_json(uri) if uri else {}
 
 
 def _rejected_uri(batch_id: str) -> str:
@@ -138,6 +138,6 @@ def _existing(batch_id: str) -> str:
     """Where a batch's rejected rows lie. Raises Refused if there is no such batch, or none was rejected."""
     _batch(batch_id)
     uri = _rejected_uri(batch_id)
-    if not lake.exists(uri):
+    if not objects.exists(uri):
         raise Refused(of_request()("No row was rejected."), 404)
     return uri

@@ -9,7 +9,7 @@ from typing import Any
 from flask import flash, redirect, request, url_for
 from werkzeug.wrappers import Response
 
-from include import lake
+from include import lake, objects
 from include.datasets.labels import lookalikes
 from include.settings import settings
 from include.settings.console import ConsoleSettings
@@ -91,7 +91,7 @@ class LabelPages(Pages):
             path = Path(folder) / "labelled.csv"
             rows.write(path, given)
             draft = drafts.keep_file(path, f"labelled-{origin}.csv", person(), drafts.LABELLED)
-        lake.write_json(_labelled(draft.draft_id), {"ids": ids, "by": draft.by, "at": draft.at})
+        objects.write_json(_labelled(draft.draft_id), {"ids": ids, "by": draft.by, "at": draft.at})
         runs.start_preview(draft.draft_id, draft.name)
         return {"page": url_for("TrainPages.draft", draft_id=draft.draft_id)}, 201
 
@@ -112,7 +112,7 @@ def label_counts() -> dict[str, int]:
     now = warehouse.champion(settings().model_name)
     manifest = lake.dataset(now.dataset_id, "manifest.json") if now and now.dataset_id else ""
     found: dict[str, int] = (
-        lake.read_json(manifest).get("label_counts", {}) if manifest and lake.exists(manifest) else {}
+        objects.read_json(manifest).get("label_counts", {}) if manifest and objects.exists(manifest) else {}
     )
     return found
 
@@ -125,11 +125,11 @@ def _names() -> list[str]:
 def _worth_labelling() -> tuple[str, list[dict[str, Any]]]:
     """Which kind of texts, and of which day; and the texts. Empty if there are none, or all of them have labels."""
     model = settings().model_name
-    sent = lake.find(lake.monitoring(model, "labelled/"))[-NEWEST:]
-    done = {one for found in in_parallel(lake.read_json, sent) for one in found["ids"]} if sent else set()
+    sent = objects.find(lake.monitoring(model, "labelled/"))[-NEWEST:]
+    done = {one for found in in_parallel(objects.read_json, sent) for one in found["ids"]} if sent else set()
     for kind, folder in KINDS.items():
-        if uris := lake.find(lake.monitoring(model, folder)):
-            content = lake.read_bytes(uris[-1]).decode("utf-8-sig")
+        if uris := objects.find(lake.monitoring(model, folder)):
+            content = objects.read_bytes(uris[-1]).decode("utf-8-sig")
             left = [row for row in csv.DictReader(io.StringIO(content)) if row["prediction_id"] not in done]
             texts = [
                 {"id": row["prediction_id"], "text": row["text"], "predicted": row["predicted"],

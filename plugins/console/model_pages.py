@@ -5,7 +5,7 @@ from typing import Any
 from flask import flash, redirect, request, url_for
 from werkzeug.wrappers import Response
 
-from include import lake
+from include import lake, objects
 from include.evaluation.mistakes import Mistakes
 from include.settings import settings
 from include.settings.console import ConsoleSettings
@@ -97,9 +97,9 @@ def _mistakes(model_name: str, version: str) -> Mistakes | None:
 def _dataset(dataset_id: str) -> dict[str, Any] | None:
     """What the manifest says of the data that a version learnt from; None if it is gone."""
     manifest = lake.dataset(dataset_id, "manifest.json") if dataset_id else ""
-    if not manifest or not lake.exists(manifest):
+    if not manifest or not objects.exists(manifest):
         return None
-    found = lake.read_json(manifest)
+    found = objects.read_json(manifest)
     counts = found.get("label_counts", {})
     return {
         "id": dataset_id,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from include import lake
+from include import lake, objects
 from include.uploads.open_batches import in_parallel
 
 PROJECT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def changed(old: str, new: str, label_mapping: dict[str, str]) -> dict[str, Any]
 def waiting_labels(model_name: str) -> dict[str, int]:
     """How many rows of each new label wait, the most first. Raises CalledProcessError."""
     aside = lake.waiting(model_name, lake.ASIDE)
-    uris = [uri for uri in lake.find(lake.waiting(model_name)) if not uri.startswith(aside)]
+    uris = [uri for uri in objects.find(lake.waiting(model_name)) if not uri.startswith(aside)]
     if not uris:
         return {}
     with _on_disk(uris) as paths:
@@ -78,7 +78,7 @@ def _command(module: str, *arguments: str) -> list[str]:
 @contextmanager
 def _at_hand(uri: str) -> Iterator[list[str]]:
     """An object's path on this machine or, if it is large, its URI."""
-    if int(lake.filesystem(uri).info(uri)["size"]) > LARGE_BYTES:
+    if int(objects.filesystem(uri).info(uri)["size"]) > LARGE_BYTES:
         yield [uri]
         return
     with _on_disk([uri]) as paths:
@@ -90,5 +90,5 @@ def _on_disk(uris: Sequence[str]) -> Iterator[list[str]]:
     """Objects as files of this machine, for as long as the block runs."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / str(number) for number in range(len(uris))]
-        in_parallel(lambda one: lake.download_file(*one), zip(uris, paths, strict=True))
+        in_parallel(lambda one: objects.download_file(*one), zip(uris, paths, strict=True))
         yield [str(path) for path in paths]

@@ -5,7 +5,7 @@ from typing import Any
 
 import requests
 
-from include import lake
+from include import lake, objects
 from include.settings import settings
 from include.settings.console import MlflowLogin
 from include.training.job import Job
@@ -41,10 +41,10 @@ def of_run(run_id: str) -> dict[str, Any]:
 def _mlflow_run(run_id: str) -> str | None:
     """The MLflow run that a run's training writes to; None as long as there is none."""
     pinned = lake.staging(run_id, f"{TRAIN_TASK}.job.json")
-    if not lake.exists(pinned):
+    if not objects.exists(pinned):
         return None
-    tracked = lake.job(Job.model_validate(lake.read_json(pinned)).job_id, "mlflow_run.json")
-    return str(lake.read_json(tracked)["run_id"]) if lake.exists(tracked) else None
+    tracked = lake.job(Job.model_validate(objects.read_json(pinned)).job_id, "mlflow_run.json")
+    return str(objects.read_json(tracked)["run_id"]) if objects.exists(tracked) else None
 
 
 def _history(mlflow_run: str, metric: str) -> list[dict[str, Any]]:

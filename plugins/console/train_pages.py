@@ -9,7 +9,7 @@ from flask_wtf.csrf import validate_csrf
 from werkzeug.wrappers import Response as BaseResponse
 from wtforms import ValidationError
 
-from include import lake, presigned
+from include import lake, objects, presigned
 from include.registry.ledger import TRAINING_DAGS
 from include.settings import settings
 from include.settings.console import ConsoleSettings
@@ -139,7 +139,7 @@ class TrainPages(Pages):
             preview=drafts.preview_of(draft_id),
             handed_over=drafts.handed_over(draft_id),
             looking=runs.preview_state(draft_id),
-            has_rejected=lake.exists(lake.draft(draft_id, "rejected.csv")),
+            has_rejected=objects.exists(lake.draft(draft_id, "rejected.csv")),
             busy=runs.is_busy(),
             minutes=seconds / 60 if seconds else None,
             price=seconds / 3600 * config.price_per_hour if seconds and config.price_per_hour else None,
@@ -164,10 +164,10 @@ class TrainPages(Pages):
         """The rejected rows, to mend and upload."""
         training.draft(draft_id)
         uri = lake.draft(draft_id, "rejected.csv")
-        if not lake.exists(uri):
+        if not objects.exists(uri):
             raise Refused(of_request()("No row was rejected."), 404)
         headers = {"Content-Disposition": f"attachment; filename=rejected-{draft_id}.csv"}
-        return Response(lake.read_bytes(uri), mimetype="text/csv", headers=headers)
+        return Response(objects.read_bytes(uri), mimetype="text/csv", headers=headers)
 
     @route("/drafts/<draft_id>/train", methods=["POST"], starts=PIPELINE)
     def hand_over(self, draft_id: str) -> BaseResponse:

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import request
 
-from include import lake
+from include import lake, objects
 from include.settings.console import ConsoleSettings
 from include.uploads import drafts, lifecycle
 from include.uploads.drafts import Draft, DraftRefused
@@ -69,4 +69,4 @@ def run_of(draft: Draft) -> str:
 def outcome(dag_id: str, run_id: str) -> dict[str, Any]:
     """How a run ended, by its report; empty if it has not."""
     uri = lake.report(dag_id, run_id, "run.json")
-    return lake.read_json(uri) if lake.exists(uri) else {}
+    return objects.read_json(uri) if objects.exists(uri) else {}

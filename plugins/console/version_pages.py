@@ -10,7 +10,7 @@ from typing import Any
 from flask import Response, flash, redirect, request, stream_with_context, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from include import lake, presigned
+from include import lake, objects, presigned
 from include.evaluation.mistakes import MISTAKES, Mistakes
 from include.registry.ledger import left_by
 from include.settings import settings
@@ -61,7 +61,7 @@ class VersionPages(Pages):
     def version(self, version: str) -> str:
         """One version: what it gets wrong, how it is made again, its files."""
         made = _made(version)
-        files = lake.find(lake.model(settings().model_name, version))
+        files = objects.find(lake.model(settings().model_name, version))
         prefix = lake.model(settings().model_name, version)
         return self.page(
             "version.html",
@@ -84,7 +84,7 @@ class VersionPages(Pages):
         """One of its files: from the bucket itself, or piece by piece where that is a folder of this machine."""
         model = settings().model_name
         uri = lake.model(model, version, name)
-        if ".." in name.split("/") or uri not in lake.find(lake.model(model, version)):
+        if ".." in name.split("/") or uri not in objects.find(lake.model(model, version)):
             raise Refused(of_request()("There is no such file."), 404)
         called = f"{model}-{version}-{posixpath.basename(name)}"
         if address := presigned.to_read(uri, called, endpoint=ConsoleSettings().s3_url):
@@ -96,21 +96,21 @@ class VersionPages(Pages):
 def mistakes_of(dag_run_id: str) -> Mistakes | None:
     """What the version of a run gets wrong; None if that was not kept."""
     if uri := left_by(dag_run_id, MISTAKES):
-        return Mistakes.model_validate(lake.read_json(uri))
+        return Mistakes.model_validate(objects.read_json(uri))
     if uri := left_by(dag_run_id, EVALUATION):
-        return Mistakes.of_evaluation(lake.read_json(uri))
+        return Mistakes.of_evaluation(objects.read_json(uri))
     return None
 
 
 def _changed(old: str, new: str, label_mapping: dict[str, str]) -> dict[str, Any]:
     """What two versions answer differently; kept beside the newer one's answers, since it never changes."""
-    told_by = json.dumps([old, lake.etag(old), lake.etag(new), label_mapping, _code_of_changes()], sort_keys=True)
+    told_by = json.dumps([old, objects.etag(old), objects.etag(new), label_mapping, _code_of_changes()], sort_keys=True)
     kept = f"{new.removesuffix(ANSWERS)}changed/{hashlib.sha256(told_by.encode()).hexdigest()[:16]}.json"
-    if lake.exists(kept):
-        return lake.read_json(kept)
+    if objects.exists(kept):
+        return objects.read_json(kept)
     found = parquet.changed(old, new, label_mapping)
     if "error" not in found:
-        lake.write_json(kept, found)
+        objects.write_json(kept, found)
     return found
 
 
@@ -128,6 +128,6 @@ def _made(version: str) -> warehouse.Decision:
 
 
 def _pieces(uri: str) -> Iterator[bytes]:
-    with lake.filesystem(uri).open(uri, "rb") as content:
+    with objects.filesystem(uri).open(uri, "rb") as content:
         while piece := content.read(PIECE_BYTES):
             yield piece

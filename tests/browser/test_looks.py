@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy.engine import Engine
 from werkzeug.serving import make_server
 
-from include import lake
+from include import lake, objects
 from include.monitoring import checks, domain, results
 from include.orchestration import batches
 from include.settings import settings
@@ -34,11 +34,6 @@ pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 Visit = Callable[..., Page]
 Picture = Callable[[Page, str], None]
 RUN_ID = "manual__2026-11-20T08:00:00+00:00"
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
 
 
 @pytest.fixture
@@ -81,7 +76,7 @@ def furnish(model: str, engine: Engine, folder: Path, odd: str) -> dict[str, str
     """
     counts = {"card": 320, "refund": 180, odd: 12}
     manifest = {"rows": {"train": 460, "validation": 52}, "label_counts": counts, "sources": ["incoming/week-46.csv"]}
-    lake.write_json(lake.dataset("d1", "manifest.json"), manifest)
+    objects.write_json(lake.dataset("d1", "manifest.json"), manifest)
     gates = [GATES[0] | {"explanation": f"93.0 % of the golden rows are right {odd}"}, GATES[1]]
     known: dict[str, Any] = {"gates": gates, "reason": f"93.0 % of the golden rows are right; {odd}"}
     since = datetime.now(UTC) - timedelta(days=40)
@@ -92,7 +87,7 @@ def furnish(model: str, engine: Engine, folder: Path, odd: str) -> dict[str, str
     enter(engine, model, "await", "4", "2", dag_run_id=RUN_ID, **known)
     for version, answers in (("1", WRONG), ("2", RIGHT[:2] + WRONG[2:])):
         answered(f"run-{version}-promote", answers, folder, odd=odd)
-        lake.write_bytes(lake.model(model, version, "model.safetensors"), b"weights")
+        objects.write_bytes(lake.model(model, version, "model.safetensors"), b"weights")
     _watched(model, engine, odd)
     states = [None, State.SET_ASIDE, State.SET_ASIDE]
     reason = f"version 3 was shown worse: {odd} is recalled less"
@@ -112,7 +107,7 @@ def furnish(model: str, engine: Engine, folder: Path, odd: str) -> dict[str, str
         balance=[drafts.Share(label=name, before=count, added=7, after=count + 7) for name, count in counts.items()],
     )  # fmt: skip
     drafts.write_preview(looked_at.draft_id, seen)
-    lake.write_bytes(lake.draft(looked_at.draft_id, "rejected.csv"), b"file,row\n")
+    objects.write_bytes(lake.draft(looked_at.draft_id, "rejected.csv"), b"file,row\n")
     _run(batch_ids[1])
     return {
         "model": "/console/",
@@ -164,7 +159,7 @@ def _watched(model: str, engine: Engine, odd: str) -> None:
         }
         for at, text in enumerate(TEXTS)
     ]
-    lake.write_bytes(lake.monitoring(model, f"to_label/{today}.csv"), domain.as_csv(rows))
+    objects.write_bytes(lake.monitoring(model, f"to_label/{today}.csv"), domain.as_csv(rows))
 
 
 def _run(batch_id: str) -> None:
@@ -193,7 +188,7 @@ def _run(batch_id: str) -> None:
         "outcome": "rejected", "reason": "version 3: refund is recalled less", "links": {"report": "http://localhost/r"},
         "golden": {"rows": 400, "accuracy": 0.91}, "files": [file | {"by_rule": {"text_empty": 8}, "reason": ""}],
     }  # fmt: skip
-    lake.write_json(lake.report(PIPELINE, RUN_ID, "run.json"), report)
+    objects.write_json(lake.report(PIPELINE, RUN_ID, "run.json"), report)
 
 
 def _epochs(mlflow: str) -> None:
@@ -210,8 +205,8 @@ def _epochs(mlflow: str) -> None:
     where = {"mlflow_tracking_uri": mlflow, "mlflow_experiment": "jobs", "dataset_uri": "s3://bert/datasets/d1/"}
     chosen = Hyperparameters(epochs=4, learning_rate=2e-4, batch_size=32, max_length=128, seed=1)
     job = Job(model_name="bert-classifier", base_model="bert", hyperparameters=chosen, **where)
-    lake.write_json(lake.staging(RUN_ID, "train_model.job.json"), job.model_dump(mode="json"))
-    lake.write_json(lake.job(job.job_id, "mlflow_run.json"), {"run_id": tracked})
+    objects.write_json(lake.staging(RUN_ID, "train_model.job.json"), job.model_dump(mode="json"))
+    objects.write_json(lake.job(job.job_id, "mlflow_run.json"), {"run_id": tracked})
 
 
 def ready(page: Page, name: str) -> None:
@@ -342,25 +337,29 @@ def test_texts_are_labelled_with_the_keyboard_alone(pages: dict[str, str], visit
     page.wait_for_url("**/console/train/drafts/*")
     draft = drafts.read(page.url.rsplit("/", 1)[-1])
     assert draft is not None
-    lines = lake.read_bytes(draft.uri).decode().splitlines()
+    lines = objects.read_bytes(draft.uri).decode().splitlines()
     assert lines == ["text,label", f"{TEXTS[0]} {SCRIPT},card", f"{TEXTS[1]},card"] or lines[2] == f'"{TEXTS[1]}",card'
     assert draft.key.startswith("incoming/feedback/console/")
 
 
-def test_a_large_file_goes_from_the_browser_into_the_bucket(
+def test_a_large_file_goes_from_the_browser_into_the_bucket_and_the_console_is_asked_again_if_it_does_not_answer(
     pages: dict[str, str], visit: Visit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("BERT_CONSOLE_UPLOAD_MIB", "1")
     content = b"text,label\n" + b"a text,card\n" * 200_000
     (tmp_path / "large.csv").write_bytes(content)
     page = visit("trainer", pages["train"])
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.route("**/console/train/uploads/*", lambda route: route.abort("connectionreset"), times=1)
     with page.expect_request(lambda request: request.method == "PUT") as put:
         page.set_input_files("#file", tmp_path / "large.csv")
     page.wait_for_url("**/console/train/drafts/*")
+    assert any("/console/train/uploads/" in url for url in failed), "it is asked again"
     draft = drafts.read(page.url.rsplit("/", 1)[-1])
     assert draft is not None
     assert "/drafts/" in put.value.url
-    assert (draft.by, lake.read_bytes(draft.uri) == content) == ("trainer", True)
+    assert (draft.by, objects.read_bytes(draft.uri) == content) == ("trainer", True)
 
 
 def test_a_large_file_goes_in_parts_of_which_one_is_cut_off_and_leaves_none_where_somebody_leaves(
@@ -376,7 +375,7 @@ def test_a_large_file_goes_in_parts_of_which_one_is_cut_off_and_leaves_none_wher
     page.wait_for_url("**/console/train/drafts/*")
     draft = drafts.read(page.url.rsplit("/", 1)[-1])
     assert draft is not None
-    assert (draft.by, lake.read_bytes(draft.uri) == content) == ("trainer", True)
+    assert (draft.by, objects.read_bytes(draft.uri) == content) == ("trainer", True)
 
     page.goto(pages["train"])
     page.route("**/*partNumber=2&*", lambda route: None)  # it takes for ever

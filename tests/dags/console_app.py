@@ -23,7 +23,7 @@ from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.evaluation.answers import Answer, write_answers
 from include.evaluation.mistakes import MISTAKES
 from include.monitoring import domain, results
@@ -39,6 +39,7 @@ from tests.unit.registry_services import deployment
 REPOSITORY = Path(__file__).parents[2]
 REAL = ("preview_upload", "model_rollback", "decide_challenger", "decide_upload", "decide_labels")
 STAND_INS = ("bert_model_training_pipeline", "s3_upload_listener", "weekly_etl", "reproduce_version")
+NO_MLFLOW = "http://127.0.0.1:9"  # no page asks it
 SCRIPT = "<script>alert('1')</script>"
 GATES = [
     {"name": "accuracy_floor", "value": 0.93, "threshold": 0.7, "passed": True, "explanation": f"good {SCRIPT}"},
@@ -147,7 +148,6 @@ def visitors(site: Any) -> dict[str, Visitor]:
 
 @pytest.fixture
 def console(
-    mlflow_uri: str,
     storage: dict[str, str],
     engine: Engine,
     visitors: dict[str, Visitor],
@@ -158,7 +158,7 @@ def console(
     from plugins.console import warehouse
 
     own = {"BERT_BUCKET": f"c{abs(hash(request.node.name))}"} if "AWS_ENDPOINT_URL" in storage else {}
-    values = {"MLFLOW_TRACKING_URI": mlflow_uri, "BERT_UPLOAD_SETTLE_SECONDS": "0"} | storage | own
+    values = {"MLFLOW_TRACKING_URI": NO_MLFLOW, "BERT_UPLOAD_SETTLE_SECONDS": "0"} | storage | own
     with deployment(monkeypatch, **values):
         monkeypatch.setattr(warehouse, "engine", lambda: engine)
         yield visitors
@@ -190,11 +190,11 @@ def batch(
     reason: str = f"shown worse {SCRIPT}",
 ) -> str:
     batch_id = f"{name}-{model}"
-    uri = lake.write_bytes(lake.claims(batch_id, "files/a.csv"), b"text,label\n")
+    uri = objects.write_bytes(lake.claims(batch_id, "files/a.csv"), b"text,label\n")
     claimed = ClaimedFile(key=f"incoming/{file}", etag=name, size=2048, uri=uri, claimed_at=datetime.now(UTC))
     open_batches.mark(batch_id)
     content = Batch(batch_id=batch_id, files=[claimed]).model_dump_json().encode()
-    lake.create_bytes(lake.claims(batch_id, "manifest.json"), content)
+    objects.create_bytes(lake.claims(batch_id, "manifest.json"), content)
     if state is not None:
         assert claims.take(batch_id, run_id)
         assert lifecycle.move(batch_id, state, Who.RUN, reason=reason)
@@ -203,7 +203,7 @@ def batch(
 
 def reject(batch_id: str, rows: list[dict[str, Any]], folder: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), folder / "rejected.parquet")
-    lake.upload_file(folder / "rejected.parquet", lake.quarantine(batch_id, "rejected.parquet"))
+    objects.upload_file(folder / "rejected.parquet", lake.quarantine(batch_id, "rejected.parquet"))
 
 
 def answered(
@@ -222,7 +222,7 @@ def answered(
     ]
     path = write_answers(answers, folder / run_id)
     for found in (path, path.with_name(MISTAKES)) if texts else (path,):
-        lake.upload_file(found, lake.report("bert_model_training_pipeline", run_id, found.name))
+        objects.upload_file(found, lake.report("bert_model_training_pipeline", run_id, found.name))
 
 
 def newest(dag_id: str) -> DagRun:
@@ -256,7 +256,7 @@ WORSE = [("card", 0.9), ("refund", 0.8), ("card", 0.7), ("refund", 0.6)]
 
 def learnt(model: str, engine: Engine) -> None:
     """A champion that has learnt two labels."""
-    lake.write_json(
+    objects.write_json(
         lake.dataset("d1", "manifest.json"), {"rows": {"train": 100}, "label_counts": {"card": 60, SCRIPT: 40}}
     )
     enter(engine, model, "promote", "1", dataset_id="d1")
@@ -268,7 +268,7 @@ def worth(model: str, place: str, count: int = 3) -> None:
         {"id": f"20261120-{at}", "text": f"a text {at} {SCRIPT}", "label": "card", "probability": 0.4}
         for at in range(count)
     ]
-    lake.write_bytes(lake.monitoring(model, place), domain.as_csv(rows))
+    objects.write_bytes(lake.monitoring(model, place), domain.as_csv(rows))
 
 
 class Server(BaseHTTPRequestHandler):
@@ -301,6 +301,6 @@ def upload(visitor: Visitor, content: bytes, name: str = "my data.csv") -> Any:
 
 def unfinished() -> list[str]:
     """The keys of objects of which parts lie in the bucket, and which were neither put together nor given up."""
-    bucket, _ = lake.place(lake.root())
-    found = lake.filesystem("s3://").call_s3("list_multipart_uploads", Bucket=bucket)
+    bucket, _ = objects.place(lake.root())
+    found = objects.filesystem("s3://").call_s3("list_multipart_uploads", Bucket=bucket)
     return [one["Key"] for one in found.get("Uploads", [])]

@@ -21,7 +21,7 @@ from airflow.utils.session import create_session
 from mlflow import MlflowClient
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden
 from include.datasets.building import build_dataset
 from include.datasets.intake import FileAccount, Intake, Plan, Source
@@ -98,7 +98,7 @@ class Road:
         return self.promote(self.train(manifest, model), manifest["dataset_id"], parent)
 
     def promote(self, result_uri: str, dataset_id: str, parent: str | None) -> str:
-        result = Result.model_validate(lake.read_json(result_uri))
+        result = Result.model_validate(objects.read_json(result_uri))
         tags = {"job_id": result.job_id, "dataset_id": dataset_id}
         version = models.register(self.registry.name, result.model_uri, "", tags)
         entry = self.registry.decision(version, self.champion())
@@ -122,10 +122,10 @@ class Road:
         account = {"rows_in": 2 * count, "used": 2 * count, "rejected": 0}
         files = [FileAccount(key=source.key, batch_id=source.batch_id, **account) for source in sources]
         intake = Intake(files=files, accepted_uri="", accepted_rows=2 * count)
-        lake.write_json(lake.staging(run_id, "intake.json"), intake.model_dump())
+        objects.write_json(lake.staging(run_id, "intake.json"), intake.model_dump())
         manifest = build_dataset(plan, self.labelled(count))
         facts = {name: manifest[name] for name in ("dataset_id", "golden_origin")}
-        lake.write_json(lake.staging(run_id, "dataset.json"), facts)
+        objects.write_json(lake.staging(run_id, "dataset.json"), facts)
         if until != "dataset":
             self.decide(run_id, conf, self.train(manifest, model))
         return run_id
@@ -142,11 +142,11 @@ class Road:
         return self._seal(f"b-{self.registry.name}-{count}", content)
 
     def _seal(self, batch_id: str, content: bytes) -> str:
-        uri = lake.write_bytes(lake.claims(batch_id, "files/a.csv"), content)
+        uri = objects.write_bytes(lake.claims(batch_id, "files/a.csv"), content)
         file = ClaimedFile(key="incoming/a.csv", etag=batch_id, size=1, uri=uri, claimed_at=datetime.now(UTC))
         open_batches.mark(batch_id)
         batch = Batch(batch_id=batch_id, files=[file])
-        lake.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json().encode())
+        objects.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json().encode())
         return batch_id
 
     def labelled(self, count: int) -> pd.DataFrame:
@@ -162,11 +162,11 @@ class Road:
         )  # fmt: skip
         job.submit()
         result = Result(
-            job_id=job.job_id, model_uri=lake.upload(self.weights[model], lake.job(job.job_id, "model")),
+            job_id=job.job_id, model_uri=objects.upload(self.weights[model], lake.job(job.job_id, "model")),
             mlflow_run_id=MlflowClient(settings().mlflow_tracking_uri).create_run("1").info.run_id, best_epoch=1,
             metrics={}, history=[], labels=["card", "refund"], rows={}, seconds={}, versions={},
         )  # fmt: skip
-        return lake.write_json(lake.job(job.job_id, "result.json"), result.model_dump())
+        return objects.write_json(lake.job(job.job_id, "result.json"), result.model_dump())
 
     def decide(self, run_id: str, conf: dict[str, Any] | None, result_uri: str) -> dict[str, Any]:
         run = SimpleNamespace(dag_id=self.dag_id, run_id=run_id, conf=conf, run_type="dataset_triggered")
@@ -179,13 +179,13 @@ class Road:
         return promotion_steps.settle_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
 
     def outcome(self, run_id: str) -> str:
-        return str(lake.read_json(lake.report(self.dag_id, run_id, "run.json"))["outcome"])
+        return str(objects.read_json(lake.report(self.dag_id, run_id, "run.json"))["outcome"])
 
     def page(self, run_id: str) -> str:
-        return lake.read_bytes(lake.report(self.dag_id, run_id, "report.html")).decode()
+        return objects.read_bytes(lake.report(self.dag_id, run_id, "report.html")).decode()
 
     def states(self, run_id: str) -> list[str]:
-        named = lake.read_json(lake.report(self.dag_id, run_id, "run.json"))["batches"]
+        named = objects.read_json(lake.report(self.dag_id, run_id, "run.json"))["batches"]
         return [str(lifecycle.read(batch_id).state) for batch_id in named]
 
     def champion(self) -> str | None:

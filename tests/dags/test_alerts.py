@@ -25,8 +25,8 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunType
 
-from include import alerts, lake
-from include.alerts import Alert, outbox
+from include import alerts, lake, objects
+from include.alerts import Alert, delivery, outbox
 from include.alerts.delivery import Outlook
 from include.orchestration import listening, looking, sending
 from include.orchestration.alert_sender import AlertTrigger, SendAlerts, digest
@@ -68,6 +68,12 @@ def server() -> Iterator[Slack]:
             if answer == "hang":
                 slack.over.wait(30)
                 return
+            if answer == "drip":
+                self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+                for _ in range(20):
+                    self.wfile.write(b".")
+                    slack.over.wait(0.05)
+                return
             status, headers = answer
             if status == 200:
                 slack.messages.append(body)
@@ -101,8 +107,8 @@ def bucket() -> Iterator[None]:
 
 @pytest.fixture
 def empty(bucket: None) -> None:
-    if lake.find("s3://alerts/"):
-        lake.filesystem("s3://alerts").rm(f"{lake.root()}/*", recursive=True)
+    if objects.find("s3://alerts/"):
+        objects.filesystem("s3://alerts").rm(f"{lake.root()}/*", recursive=True)
     with create_session() as session:
         session.query(DagRun).delete()
 
@@ -168,16 +174,20 @@ def flush(now: datetime = NOW) -> Outlook:
     ("answer", "said"),
     [
         ("hang", "does not answer: .*timed out"),
+        ("drip", "it had not taken the message after 0.5 seconds"),
         ((404, {}), "answered 404: no_service"),
         ((429, {}), "answered 429"),
         ((500, {}), "answered 500"),
     ],
-    ids=["hangs", "404", "429", "500"],
+    ids=["hangs", "drips", "404", "429", "500"],
 )
 def test_a_webhook_that_behaves_badly_gets_the_alert_later_and_once(slack: Slack, answer: Any, said: str) -> None:
     slack.answers = [answer]
     raised()
-    outlook = flush()
+    with pytest.MonkeyPatch.context() as patch:
+        if answer == "drip":
+            patch.setattr(delivery, "LONGEST_SECONDS", 0.5)
+        outlook = flush()
     assert [one.alert.key for one in outlook.unsent] == ["a"]
     assert re.search(said, outlook.failing[sending.SLACK].error)
     assert flush(NOW + MINUTE / 2).unsent, "its pause is not over"
@@ -324,7 +334,7 @@ def test_a_run_that_should_have_ended_is_told_of_once(empty: None, monkeypatch: 
     bag = DagBag(DAGS, include_examples=False)
     bag.sync_to_db()
     now = datetime.now(UTC)
-    ages = {"lake_cleanup": 7, "weekly_etl": 5, "s3_upload_listener": 30}
+    ages = {"lake_cleanup": 7, "weekly_etl": 5, "s3_upload_listener": 30, "watch_champion": 6.5}
     for dag_id, hours in ages.items():
         begun = now - timedelta(hours=hours)
         bag.dags[dag_id].create_dagrun(
@@ -339,15 +349,16 @@ def test_a_run_that_should_have_ended_is_told_of_once(empty: None, monkeypatch: 
     assert sending.address(pending.alert.links["run"]).endswith("/dags/lake_cleanup/grid?dag_run_id=manual__7")
     outbox.close(MODEL, pending)
     monkeypatch.setenv("BERT_LATE_MINUTES", "240")
+    monkeypatch.setenv("BERT_WATCH_MINUTES", "700")
     settings.cache_clear()
     assert fires(AlertTrigger(MODEL, digest([]), (now + MINUTE).isoformat(), poll_seconds=0.01)), "it looks itself"
-    assert outbox.unsent(MODEL)[0].alert.title.startswith("weekly_etl runs since ")
+    assert outbox.unsent(MODEL)[0].alert.title.startswith("weekly_etl runs since "), "and a watch takes its time"
     monkeypatch.undo()
     settings.cache_clear()
 
 
 def test_an_upload_that_no_run_uses_is_told_of_once(empty: None) -> None:
-    uri = lake.write_bytes(f"{lake.root()}/staging/a.csv", b"text,label\na,x\n")
+    uri = objects.write_bytes(f"{lake.root()}/staging/a.csv", b"text,label\na,x\n")
     sealing.seal("20260302T1200-a", "incoming/a.csv", uri, origin="test")
     now = datetime.now(UTC)
     looking.tell_of_stuck_uploads(MODEL, now + timedelta(hours=23))

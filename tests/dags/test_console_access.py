@@ -46,11 +46,6 @@ HEAVY = {"torch", "transformers", "mlflow", "pandas", "pyarrow", "numpy", "evide
 # What Airflow and its providers import in the webserver without us.
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here asks it
-
-
 def routes(site: Any, *, tokens: bool = False) -> list[Any]:
     """The console's routes: those of persons, or of tokens."""
     found = [rule for rule in site.url_map.iter_rules() if rule.rule.startswith("/console")]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import objects
 from include.datasets.names import is_feedback
 from include.uploads import drafts
 from plugins.console.access import (
@@ -26,11 +26,6 @@ from tests.dags.console_app import (
 )
 
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
 
 
 def test_an_administrator_admits_and_merges_labels_in_his_own_name(
@@ -95,7 +90,7 @@ def test_texts_worth_labelling_are_labelled_on_the_spot_and_become_an_upload_tha
     assert draft is not None
     assert draft.key == f"incoming/feedback/console/{draft.draft_id}/labelled-drift-2026-11-20.csv"
     assert is_feedback(draft.key)
-    assert len(pd.read_csv(io.BytesIO(lake.read_bytes(draft.uri)))) == 2
+    assert len(pd.read_csv(io.BytesIO(objects.read_bytes(draft.uri)))) == 2
     assert newest(PREVIEW).conf["draft_id"] == draft.draft_id
     assert [one["id"] for one in trainer.json(texts)["texts"]] == ["20261120-2"], "what has a label is not asked for"
 

@@ -16,7 +16,7 @@ from airflow.models.dagrun import DagRunNote
 from airflow.utils.session import create_session
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.monitoring import results
 from include.orchestration import batches
 from include.registry import ledger
@@ -27,11 +27,6 @@ from plugins.console.access import PIPELINE, PREVIEW
 from tests.dags.console_app import GATES, WORSE, Visitor, answered, worth
 
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
 
 
 MANY = ("/console/", "/console/?before=500", "/console/versions/", "/console/versions/1000", "/console/train/",
@@ -58,7 +53,7 @@ def fill(model: str, engine: Engine, folder: Path) -> None:
             one["names"] = None if first == BY_OLDER_RELEASE else one["names"]
             file = ClaimedFile(key="incoming/a file.csv", etag="e", size=2048, uri="s3://x", claimed_at=at)
             manifest = Batch(batch_id=one["batch_id"], files=[file]).model_dump_json().encode()
-            lake.write_bytes(lake.claims(one["batch_id"], "manifest.json"), manifest)
+            objects.write_bytes(lake.claims(one["batch_id"], "manifest.json"), manifest)
     entries = [
         Entry(
             model_name=model, verb="promote" if version % 2 else "reject", version=str(version), gates=GATES * 5,
@@ -89,13 +84,13 @@ def fill(model: str, engine: Engine, folder: Path) -> None:
             sa.insert(ledger.LEDGER), [one.model_dump() | {"decision_id": one.decision_id} for one in entries]
         )
     counts = {f"label {number:03}": 1_000 for number in range(150)}
-    lake.write_json(lake.dataset("d1", "manifest.json"), {"rows": {"train": 150_000}, "label_counts": counts})
+    objects.write_json(lake.dataset("d1", "manifest.json"), {"rows": {"train": 150_000}, "label_counts": counts})
     for run_id in ("r999", "r1000"):
         answered(run_id, WORSE, folder)
     worth(model, "unsure/2026-11-21.csv", 100)
     answers = pd.DataFrame({"id": range(10_000), "text": "a text", "label": "card", "probability": 0.9}).to_parquet()
     for number in range(100):
-        lake.write_bytes(lake.predictions(model, f"date=2026-11-{1 + number % 28:02}/{number}.parquet"), answers)
+        objects.write_bytes(lake.predictions(model, f"date=2026-11-{1 + number % 28:02}/{number}.parquet"), answers)
 
 
 def begin_runs(model: str) -> None:

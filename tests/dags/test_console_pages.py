@@ -16,7 +16,7 @@ from airflow.models import DagModel, Log
 from airflow.utils.session import create_session
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.markdown import plain, shown
 from include.orchestration import batches
 from include.registry.smoke import GivenUp
@@ -43,11 +43,6 @@ from tests.dags.console_app import (
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
-
-
 def test_without_a_model_and_uploads_the_pages_say_what_to_do(console: dict[str, Visitor], model: str) -> None:
     assert "There is no model yet" in console["trainer"].get("/console/").text
     assert "Nothing was decided yet." in console["viewer"].get("/console/").text
@@ -58,7 +53,7 @@ def test_without_a_model_and_uploads_the_pages_say_what_to_do(console: dict[str,
 def test_the_model_is_shown_with_every_decision_and_texts_stay_texts(
     console: dict[str, Visitor], model: str, engine: Engine
 ) -> None:
-    lake.write_json(
+    objects.write_json(
         lake.dataset("d1", "manifest.json"),
         {
             "rows": {"train": 90, "validation": 10},
@@ -196,7 +191,7 @@ def test_an_upload_is_shown_with_what_became_of_it_and_rejected_rows_are_mended(
     assert answer.status_code == 201, answer.text
     draft = drafts.read(answer.json["page"].rsplit("/", 1)[-1])
     assert draft is not None
-    assert pd.read_csv(io.BytesIO(lake.read_bytes(draft.uri))).to_dict("records") == mended
+    assert pd.read_csv(io.BytesIO(objects.read_bytes(draft.uri))).to_dict("records") == mended
 
     form = {"run_id": "run-x", "decision": "readmit", "reason": "it was right"}
     assert console["trainer"].post("/console/decide-upload", form).status_code == 403
@@ -259,7 +254,7 @@ def test_a_token_starts_a_training_and_reads_its_own_state_and_nothing_else(
     found = re.search(r'id="secret">(bert_[\w-]+)<', page)
     assert found
     assert found[1] not in console["admin"].get("/console/access/").text
-    assert all(found[1].encode() not in lake.read_bytes(uri) for uri in lake.find(lake.token()))
+    assert all(found[1].encode() not in objects.read_bytes(uri) for uri in objects.find(lake.token()))
     client, bearer = site.test_client(), {"Authorization": f"Bearer {found[1]}"}
 
     def start(headers: dict[str, str]) -> Any:

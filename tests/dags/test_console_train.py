@@ -11,7 +11,7 @@ from airflow.models import DagModel, DagRun, TaskInstance
 from airflow.operators.empty import EmptyOperator
 from airflow.utils.session import create_session
 
-from include import lake
+from include import lake, objects
 from include.settings import settings
 from include.uploads import claims, drafts, multipart
 from plugins.console.access import (
@@ -24,11 +24,6 @@ from tests.dags.console_app import REJECTED, SCRIPT, Visitor, newest, unfinished
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
-
-
 def test_a_file_is_dropped_looked_at_and_trained_on_once(console: dict[str, Visitor], model: str) -> None:
     """Also one that is larger than Airflow lets forms be."""
     content = b"text,label\n" + b"a text,card\n" * 200_000
@@ -38,7 +33,7 @@ def test_a_file_is_dropped_looked_at_and_trained_on_once(console: dict[str, Visi
     draft = drafts.read(answer.json["draft_id"])
     assert draft is not None
     assert (draft.name, draft.by, draft.size) == ("my data.csv", "trainer", len(content))
-    assert lake.read_bytes(draft.uri) == content
+    assert objects.read_bytes(draft.uri) == content
     assert newest(PREVIEW).conf == {"draft_id": draft.draft_id, "file": "my data.csv"}
     page = f"/console/train/drafts/{draft.draft_id}"
     assert 'aria-busy="true"' in trainer.get(page).text
@@ -126,7 +121,7 @@ def test_a_large_file_is_put_into_the_bucket_by_the_browser_itself(
     assert answer.status_code == 201, answer.text
     draft = drafts.read(answer.json["draft_id"])
     assert draft is not None
-    assert (lake.read_bytes(draft.uri), draft.name, draft.by) == (b"text,label\n", "large file.csv", "trainer")
+    assert (objects.read_bytes(draft.uri), draft.name, draft.by) == (b"text,label\n", "large file.csv", "trainer")
     assert newest(PREVIEW).conf["draft_id"] == draft.draft_id
 
 
@@ -158,14 +153,14 @@ def test_a_larger_file_comes_in_parts_and_is_handed_over_in_parts(
         assert answer.status_code == 201, answer.text
     draft = drafts.read(answer.json["draft_id"])
     assert draft is not None
-    assert lake.read_bytes(draft.uri) == content
+    assert objects.read_bytes(draft.uri) == content
 
     monkeypatch.setattr(multipart, "ONE_COPY_BYTES", part)
     monkeypatch.setattr(multipart, "COPIED_PART_BYTES", part)
     assert drafts.hand_over(draft, "trainer")
     (upload,) = claims.uploads()
-    assert lake.read_bytes(f"{lake.root()}/{upload.key}") == content
-    assert lake.read_json(lake.draft(draft.draft_id, "uploaded.json"))["etag"] == upload.etag
+    assert objects.read_bytes(f"{lake.root()}/{upload.key}") == content
+    assert objects.read_json(lake.draft(draft.draft_id, "uploaded.json"))["etag"] == upload.etag
 
     gone = trainer.post("/console/train/uploads", form).json
     assert requests.put(trainer.json(f"{gone['part']}?number=1")["put"], data=parts[0], timeout=30).ok
@@ -231,7 +226,7 @@ def test_a_run_is_shown_with_its_steps_and_its_decision(console: dict[str, Visit
         "links": {"report": "http://mlflow/report", "other": "javascript:alert(1)"},
         "files": [{"key": f"{SCRIPT}.csv", "batch_id": "b", "rows_in": 4, "used": 3, "rejected": 1, "waiting": 0}],
     }  # fmt: skip
-    lake.write_json(lake.report(PIPELINE, run_id, "run.json"), report)
+    objects.write_json(lake.report(PIPELINE, run_id, "run.json"), report)
     page = console["viewer"].get(path).text
     assert "95.0 %" in page
     assert "<script>alert" not in page

@@ -8,7 +8,7 @@ import pytest
 import requests
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.settings import settings
 from plugins.console.access import (
     PIPELINE,
@@ -17,11 +17,6 @@ from plugins.console.access import (
 from tests.dags.console_app import RIGHT, SCRIPT, WORSE, Visitor, answered, enter, newest, watch
 
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
 
 
 def test_the_champions_accuracy_is_shown_on_golden_rows_in_use_and_estimated_with_its_error(
@@ -77,7 +72,7 @@ def test_a_version_of_an_earlier_release_shows_its_confusions_without_texts(
     enter(engine, model, "promote", "1")
     answered("run-1-promote", WORSE, tmp_path, texts=False)
     metrics = {"rows": 4, "labels": ["card", "refund"], "confusion": [[1, 1], [1, 1]]}
-    lake.write_json(lake.report(PIPELINE, "run-1-promote", "evaluation.json"), {"challenger": {"metrics": metrics}})
+    objects.write_json(lake.report(PIPELINE, "run-1-promote", "evaluation.json"), {"challenger": {"metrics": metrics}})
     page = console["viewer"].get("/console/").text
     assert "2 of 4 golden rows are wrong." in page
     assert "Not kept by the release that made this version." in page
@@ -87,7 +82,7 @@ def test_a_version_is_downloaded_from_the_bucket_itself_and_trained_again(
     console: dict[str, Visitor], model: str, engine: Engine
 ) -> None:
     enter(engine, model, "promote", "7")
-    lake.write_bytes(lake.model(model, "7", "model.safetensors"), b"weights")
+    objects.write_bytes(lake.model(model, "7", "model.safetensors"), b"weights")
     page = console["trainer"].get("/console/versions/7").text
     assert "make reproduce VERSION=7" in page
     address = "/console/versions/7/files/model.safetensors"
@@ -115,7 +110,7 @@ def test_where_the_bucket_is_a_folder_a_file_comes_piece_by_piece(
     enter(engine, model, "promote", "7")
     monkeypatch.setenv("BERT_BUCKET", f"file://{tmp_path}")
     settings.cache_clear()
-    lake.write_bytes(lake.model(model, "7", "model.safetensors"), b"weights")
+    objects.write_bytes(lake.model(model, "7", "model.safetensors"), b"weights")
     monkeypatch.setattr(version_pages, "PIECE_BYTES", 3)
     answer = console["trainer"].get("/console/versions/7/files/model.safetensors", buffered=False)
     assert list(answer.iter_encoded()) == [b"wei", b"ght", b"s"]

@@ -7,17 +7,12 @@ from airflow.models import DagRun
 from airflow.utils.session import create_session
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.registry.ledger import Entry
 from plugins.console.watch_pages import RETRAINING
 from tests.dags.console_app import SCRIPT, Visitor, enter, watch
 
 pytest_plugins = ["tests.unit.registry_services", "tests.dags.console_app"]
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri() -> str:
-    return "http://127.0.0.1:9"  # nothing here needs it
 
 
 def test_what_is_watched_is_shown_and_why_nothing_was_trained(
@@ -73,7 +68,7 @@ def test_the_months_retrainings_are_counted_and_what_became_of_the_newest_is_sai
     assert f"run_id=drift__{entry.decision_id}" in page()
     with create_session() as session:
         session.merge(run).state = "success"
-    lake.write_json(lake.report(RETRAINING, run.run_id, "run.json"), {"outcome": "rejected"})
+    objects.write_json(lake.report(RETRAINING, run.run_id, "run.json"), {"outcome": "rejected"})
     assert "the champion stayed (rejected)" in page()
-    lake.write_json(lake.report(RETRAINING, run.run_id, "run.json"), {"outcome": "promoted"})
+    objects.write_json(lake.report(RETRAINING, run.run_id, "run.json"), {"outcome": "promoted"})
     assert "Trained again: on" in page()

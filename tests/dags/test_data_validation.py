@@ -25,7 +25,7 @@ from airflow.utils.session import create_session
 from pyarrow import parquet
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.evaluation import charts
 from include.monitoring import results
 from include.monitoring.checks import not_checked
@@ -67,7 +67,7 @@ class Watch:
         said = Said(MODEL, "1", at, ids, words, [False] * texts, ["card", "refund"], shares, 5.0, [None] * texts)
         sink = io.BytesIO()
         parquet.write_table(as_table([said], "full"), sink)
-        lake.write_bytes(f"{folder(MODEL, day.isoformat())}answers.parquet", sink.getvalue())
+        objects.write_bytes(f"{folder(MODEL, day.isoformat())}answers.parquet", sink.getvalue())
 
     def run(self, after: date, **conf: Any) -> DagRun:
         """The run in the night after a day; another is the same run, cleared."""
@@ -86,7 +86,7 @@ class Watch:
         return {one.facts["day"]: one.facts["decision"] for one in found}
 
     def alerts(self) -> list[dict[str, Any]]:
-        found = [lake.read_json(uri)["alert"] for uri in lake.find(lake.alerts(MODEL, "outbox/"))]
+        found = [objects.read_json(uri)["alert"] for uri in objects.find(lake.alerts(MODEL, "outbox/"))]
         return sorted(found, key=lambda one: (one["kind"], one["key"]))
 
     def retrainings(self) -> list[DagRun]:
@@ -168,13 +168,13 @@ def test_a_calm_day_passes_and_has_a_page(watch: Watch, month: dict[str, DagRun]
     assert {"drift.label_mix.3", "drift.confidence.7", "predictions.empty_texts", "predictions.volume"} <= checks.keys()
     assert [name for name, one in checks.items() if one.verdict == "failed"] == []
     assert watch.decisions()[day.isoformat()] == "nothing"
-    page = lake.read_bytes(lake.day_report(MODEL, day.isoformat(), "day.html")).decode()
+    page = objects.read_bytes(lake.day_report(MODEL, day.isoformat(), "day.html")).decode()
     assert "As usual" in page
-    unsure = lake.read_bytes(lake.monitoring(MODEL, f"unsure/{day}.csv")).decode("utf-8-sig")
+    unsure = objects.read_bytes(lake.monitoring(MODEL, f"unsure/{day}.csv")).decode("utf-8-sig")
     first, *_ = csv.DictReader(io.StringIO(unsure))
     assert float(first["probability"]) == pytest.approx(0.85, abs=0.001), "the champion is least sure of these"
     assert first["label"] == ""
-    assert lake.exists(lake.day_report(MODEL, day.isoformat(), "volume.png"))
+    assert objects.exists(lake.day_report(MODEL, day.isoformat(), "volume.png"))
     with create_session() as session:
         run = session.query(DagRun).filter_by(run_id=month["calm"].run_id).one()
         assert "no check failed" in run.note
@@ -190,13 +190,15 @@ def test_a_drift_without_new_labels_asks_for_them_by_the_texts_worth_most(
     assert watch.checks(day)["drift.score"].verdict == "failed"
     assert "refund" in watch.checks(day)["drift.domain"].told
     rows = list(
-        csv.DictReader(io.StringIO(lake.read_bytes(lake.monitoring(MODEL, f"to_label/{day}.csv")).decode("utf-8-sig")))
+        csv.DictReader(
+            io.StringIO(objects.read_bytes(lake.monitoring(MODEL, f"to_label/{day}.csv")).decode("utf-8-sig"))
+        )
     )
     assert 5 < len(rows) <= 100
     assert {row["label"] for row in rows} == {""}
     drifts = [one for one in watch.alerts() if one["kind"] == "drift"]
     assert any("label the texts that are worth most" in one["title"] for one in drifts)
-    page = lake.read_bytes(lake.day_report(MODEL, day.isoformat(), "day.html")).decode()
+    page = objects.read_bytes(lake.day_report(MODEL, day.isoformat(), "day.html")).decode()
     assert "What has changed" in page
 
 
@@ -218,28 +220,38 @@ def test_with_new_labels_a_drift_starts_one_retraining_that_knows_why(watch: Wat
     assert "there are 60 new labelled rows to learn from" in entry.reason
 
 
+def test_a_drift_of_long_ago_is_shown_and_trains_nothing(watch: Watch, month: dict[str, DagRun]) -> None:
+    before, day = (watch.decisions(), watch.alerts()), DRIFTS + timedelta(days=10)
+    found = Validation(month["retrain"], MODEL, day.isoformat()).decide()
+    assert (found["decision"], found["starts"]) == ("nothing", False)
+    assert "that was 9 days ago and may be over" in found["reason"]
+    assert (watch.decisions(), watch.alerts()) == before
+    held = Validation(month["retrain"], MODEL, (DRIFTS + timedelta(days=2)).isoformat()).decide()
+    assert (held["decision"], held["starts"]) == ("label", False), "what was decided then holds"
+
+
 def test_a_run_that_is_repeated_changes_nothing(watch: Watch, month: dict[str, DagRun]) -> None:
     before = (watch.rows(), watch.decisions(), watch.alerts(), [one.run_id for one in watch.retrainings()])
-    sums = {uri: lake.etag(uri) for uri in lake.find(lake.monitoring(MODEL, "days/"))}
+    sums = {uri: objects.etag(uri) for uri in objects.find(lake.monitoring(MODEL, "days/"))}
     stale = not_checked("drift.gone.3", "by a check of before")
     results.enter(watch.engine, MODEL, DRIFTS + timedelta(days=18), [stale])
     again = watch.run(DRIFTS + timedelta(days=18))
     assert states(again)["trigger_retraining"] == "skipped"
     assert (watch.rows(), watch.decisions(), watch.alerts(), [one.run_id for one in watch.retrainings()]) == before
-    assert {uri: lake.etag(uri) for uri in lake.find(lake.monitoring(MODEL, "days/"))} == sums
+    assert {uri: objects.etag(uri) for uri in objects.find(lake.monitoring(MODEL, "days/"))} == sums
 
 
 def test_a_broken_schema_stops_the_run_and_says_what_is_wrong(watch: Watch, month: dict[str, DagRun]) -> None:
     day = DRIFTS + timedelta(days=30)
     sink = io.BytesIO()
     parquet.write_table(pa.Table.from_pandas(pd.DataFrame({"id": ["a"], "text": ["b"]})), sink)
-    lake.write_bytes(f"{folder(MODEL, day.isoformat())}broken.parquet", sink.getvalue())
+    objects.write_bytes(f"{folder(MODEL, day.isoformat())}broken.parquet", sink.getvalue())
     run = watch.run(day)
     assert run.state == "failed"
     assert states(run)["check_data_quality"] == states(run)["decide_on_drift"] == "upstream_failed"
     assert watch.checks(day)["schema.predictions"].verdict == "failed"
     assert day.isoformat() not in watch.decisions()
-    page = lake.read_bytes(lake.day_report(MODEL, day.isoformat(), "day.html")).decode()
+    page = objects.read_bytes(lake.day_report(MODEL, day.isoformat(), "day.html")).decode()
     assert "it has no column at, version, label, probability" in page
 
 
@@ -252,7 +264,7 @@ def test_a_day_may_be_named_and_what_failed_is_told(watch: Watch, month: dict[st
     )  # fmt: skip
     sink = io.BytesIO()
     parquet.write_table(as_table([said], "full"), sink)
-    lake.write_bytes(f"{folder(MODEL, day.isoformat())}empty.parquet", sink.getvalue())
+    objects.write_bytes(f"{folder(MODEL, day.isoformat())}empty.parquet", sink.getvalue())
     assert watch.run(day + timedelta(days=1), day=day.isoformat()).state == "success"
     assert watch.checks(day)["predictions.empty_texts"].verdict == "failed"
     told = [one for one in watch.alerts() if one["kind"] == "quality" and "empty_texts" in one["text"]]
@@ -271,4 +283,4 @@ def test_a_day_that_has_not_come_is_refused_and_one_that_is_not_over_is_not_deci
     assert watch.run(SINCE + timedelta(days=41), day=today.isoformat()).state == "success"
     assert today.isoformat() not in watch.decisions()
     assert watch.alerts() == before
-    assert lake.exists(lake.day_report(MODEL, today.isoformat(), "day.html"))
+    assert objects.exists(lake.day_report(MODEL, today.isoformat(), "day.html"))

@@ -12,7 +12,7 @@ import pytest
 from airflow.exceptions import AirflowFailException
 from airflow.utils.session import create_session
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden, manifests, newcomers
 from include.datasets.intake import FileAccount, Intake, Plan, Source
 from include.markdown import plain
@@ -72,7 +72,7 @@ def test_a_challenger_that_passes_waits_for_a_person_and_its_run_holds_nothing(r
     assert "golden rows are right" in note(run_id)
     for words in ('<div class="verdict">Awaiting approval</div>', "a person decides"):
         assert words in road.page(run_id)
-    assert "**awaiting approval**" in lake.read_bytes(lake.model(road.registry.name, "1", "README.md")).decode()
+    assert "**awaiting approval**" in objects.read_bytes(lake.model(road.registry.name, "1", "README.md")).decode()
     assert "waits for a person" in listening._note(open_batches.lives(), [], OVER, open_batches.damaged())
     assert road.repeat() == {"version": "1", "outcome": "awaiting_approval"}
     assert len(road.ledger()) == 1
@@ -99,7 +99,7 @@ def test_who_approves_makes_the_challenger_champion_as_a_promotion_does_and_only
     assert note(run_id).startswith("**promoted** — version 1: approved by Ada: looks right. ")
     assert '<div class="verdict">Promoted</div>' in road.page(run_id)
     assert "approved by Ada: looks right" in road.page(run_id)
-    assert "Promoted: approved by Ada" in lake.read_bytes(lake.model(road.registry.name, "1", "README.md")).decode()
+    assert "Promoted: approved by Ada" in objects.read_bytes(lake.model(road.registry.name, "1", "README.md")).decode()
     assert road.ledger()[1:] == [("promote", "1", "person:Ada")]
     entry = ledger.last_move(road.registry.engine, road.registry.name)
     assert entry
@@ -118,12 +118,12 @@ def test_who_approves_makes_the_challenger_champion_as_a_promotion_does_and_only
 def test_who_rejects_sets_the_rows_aside_and_nothing_is_built_on_them(road: Road) -> None:
     first = road.run()
     sweeping._sweep_staging(timedelta(0))
-    assert lake.exists(lake.staging(first, "plan.json")), "a decision needs it"
+    assert objects.exists(lake.staging(first, "plan.json")), "a decision needs it"
     told = decisions.carry_out(road.registry.name, "reject", version="1", name="Ada", reason="the labels are odd.")
     assert "version 1 is rejected by Ada: the labels are odd. Its rows are set aside; make readmit" in told
     assert (road.outcome(first), road.states(first), road.champion()) == ("rejected", ["set aside"], None)
     sweeping._sweep_staging(timedelta(0))
-    assert not lake.exists(lake.staging(first, "plan.json"))
+    assert not objects.exists(lake.staging(first, "plan.json"))
     assert road.answer("reject", first).startswith("nothing to do")
     with pytest.raises(AlreadyAnswered, match=r"version 1 was rejected before.*make readmit RUN="):
         road.answer("approve", first)
@@ -207,7 +207,7 @@ def test_a_version_that_waits_and_is_made_champion_otherwise_has_its_upload_set_
 def test_a_run_without_an_upload_that_died_when_its_challenger_began_to_wait_is_ended_by_the_next(road: Road) -> None:
     road.start()
     run_id = road.run(count=0)
-    lake.delete(lake.report(PIPELINE, run_id, "run.json"))
+    objects.delete(lake.report(PIPELINE, run_id, "run.json"))
     reconciling.end_unsaid_waits(road.registry.name, OVER)
     assert road.outcome(run_id) == "awaiting_approval"
 
@@ -265,12 +265,12 @@ def test_whatever_is_cut_off_is_finished_by_the_next_run_or_by_repeating_the_ans
     for finish in ("the next run", "the person"):
         cut_off(promotion_steps, road.run)
         run_id = road.last[0].run_id
-        kept = lake.write_bytes(lake.waiting(road.registry.name, f"{finish}.arrow"), b"rows that joined it")
+        kept = objects.write_bytes(lake.waiting(road.registry.name, f"{finish}.arrow"), b"rows that joined it")
         staged = lake.staging(run_id, "intake.json")
-        lake.write_json(staged, lake.read_json(staged) | {"newcomers": [kept]})
+        objects.write_json(staged, objects.read_json(staged) | {"newcomers": [kept]})
         reconciling.release_abandoned(OVER)
         assert len(settling.awaiting(run_id)) == 1, "its run died after it was entered that its challenger waits"
-        assert (road.outcome(run_id), lake.exists(kept)) == ("awaiting_approval", False), "no other run takes them"
+        assert (road.outcome(run_id), objects.exists(kept)) == ("awaiting_approval", False), "no other run takes them"
         assert "make approve" in note(run_id)
         cut_off(decisions, lambda: road.answer("approve", run_id))  # noqa: B023 - called at once
         assert len(settling.awaiting(run_id)) == 1
@@ -290,8 +290,8 @@ def test_rows_of_new_labels_of_a_run_that_died_after_its_promotion_wait_on(
     monkeypatch.setenv("BERT_PROMOTION", "automatic")
     settings.cache_clear()
     run_id = road.run(until="dataset")
-    lake.write_bytes(lake.staging(run_id, "waits/0.arrow"), b"rows of a new label")
-    dataset_uri = lake.dataset(lake.read_json(lake.staging(run_id, "dataset.json"))["dataset_id"])
+    objects.write_bytes(lake.staging(run_id, "waits/0.arrow"), b"rows of a new label")
+    dataset_uri = lake.dataset(objects.read_json(lake.staging(run_id, "dataset.json"))["dataset_id"])
     with monkeypatch.context() as patch:
         patch.setattr(promotion_steps, "_conclude", kill)
         with pytest.raises(KeyboardInterrupt):
@@ -300,7 +300,7 @@ def test_rows_of_new_labels_of_a_run_that_died_after_its_promotion_wait_on(
     assert (road.champion(), road.outcome(run_id), road.states(run_id)) == ("1", "promoted", ["used"])
     assert "its run died before it could say so" in note(run_id)
     kept = lake.waiting(road.registry.name, f"{lake.slug(run_id)}-0.arrow")
-    assert lake.read_bytes(kept) == b"rows of a new label"
+    assert objects.read_bytes(kept) == b"rows of a new label"
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["released", "taken by another run"])
@@ -310,7 +310,7 @@ def test_a_decision_that_alone_is_repeated_takes_its_released_upload_again_unles
     monkeypatch.setenv("BERT_PROMOTION", "automatic")
     settings.cache_clear()
     run_id = road.run(until="dataset")
-    dataset_uri = lake.dataset(lake.read_json(lake.staging(run_id, "dataset.json"))["dataset_id"])
+    dataset_uri = lake.dataset(objects.read_json(lake.staging(run_id, "dataset.json"))["dataset_id"])
     run = SimpleNamespace(dag_id=PIPELINE, run_id=run_id, conf=None, run_type="dataset_triggered")
     evaluated = promotion_steps.evaluate_challenger(run, road.train({"dataset_uri": dataset_uri}, "right"))
     (source,) = pinned_plan(run_id).sources
@@ -360,42 +360,44 @@ def test_a_run_may_be_stricter_than_the_deployment(
 
 
 def test_rows_that_had_waited_for_more_of_their_label_wait_with_the_challenger(road: Road) -> None:
-    kept = lake.write_bytes(lake.waiting(road.registry.name, "f.arrow"), b"rows")
+    kept = objects.write_bytes(lake.waiting(road.registry.name, "f.arrow"), b"rows")
     run_id = road.run(until="dataset")
-    plan = Plan.model_validate_json(lake.read_bytes(lake.staging(run_id, "plan.json")))
-    intake = Intake.model_validate(lake.read_json(lake.staging(run_id, "intake.json")))
+    plan = Plan.model_validate_json(objects.read_bytes(lake.staging(run_id, "plan.json")))
+    intake = Intake.model_validate(objects.read_json(lake.staging(run_id, "intake.json")))
     intake.newcomers = [kept]
     settling.settle(plan, intake, State.AWAITING, lifecycle.Because.NONE, "waits")
-    assert not lake.exists(kept), "no other run takes them"
+    assert not objects.exists(kept), "no other run takes them"
     settling.settle_awaiting(plan, intake, State.RELEASED, lifecycle.Because.SUPERSEDED, "superseded")
-    assert lake.exists(kept)
+    assert objects.exists(kept)
 
 
 def test_rows_that_had_waited_and_joined_can_be_taken_back_with_their_run_once_a_rollback_has_left_it(
     road: Road,
 ) -> None:
-    kept, still = (lake.write_bytes(lake.waiting(road.registry.name, name), b"rows") for name in ("f.arrow", "g.arrow"))
+    kept, still = (
+        objects.write_bytes(lake.waiting(road.registry.name, name), b"rows") for name in ("f.arrow", "g.arrow")
+    )
     run_id = road.run(until="dataset")
-    plan = Plan.model_validate_json(lake.read_bytes(lake.staging(run_id, "plan.json")))
+    plan = Plan.model_validate_json(objects.read_bytes(lake.staging(run_id, "plan.json")))
     plan = plan.model_copy(update={"newcomers": [Source(batch_id="b", key=uri, uri=uri) for uri in (kept, still)]})
-    intake = Intake.model_validate(lake.read_json(lake.staging(run_id, "intake.json")))
+    intake = Intake.model_validate(objects.read_json(lake.staging(run_id, "intake.json")))
     intake.newcomers = [kept]
-    lake.write_bytes(lake.staging(run_id, "waits/1.arrow"), b"those of g that wait on")
+    objects.write_bytes(lake.staging(run_id, "waits/1.arrow"), b"those of g that wait on")
     for _ in range(2):
         settling.settle(plan, intake, State.USED, lifecycle.Because.NONE, "promoted")
-        assert not lake.exists(kept)
-        assert not lake.exists(still)
-    lake.write_json(lake.report(PIPELINE, run_id, "run.json"), {"batches": settling.batch_ids(plan)})
+        assert not objects.exists(kept)
+        assert not objects.exists(still)
+    objects.write_json(lake.report(PIPELINE, run_id, "run.json"), {"batches": settling.batch_ids(plan)})
     assert settling.readmit(run_id, "it is the champion's") == []
     assert sweeping._sweep_set_aside(timedelta(days=1)) == 0
-    assert not lake.exists(kept)
+    assert not objects.exists(kept)
     settling.set_aside([run_id], "rolled back")
     settling.restore([run_id], "and forward again")
     settling.set_aside([run_id], "rolled back")
     assert settling.readmit(run_id, "it was right") == settling.batch_ids(plan)
-    assert lake.exists(kept)
+    assert objects.exists(kept)
     wait_on = lake.waiting(road.registry.name, f"{lake.slug(run_id)}-1.arrow")
-    assert lake.read_bytes(wait_on) == b"those of g that wait on"
+    assert objects.read_bytes(wait_on) == b"those of g that wait on"
     newcomers.set_aside(road.registry.name, run_id, [kept])
     assert sweeping._sweep_set_aside(timedelta(0)) == 1, "after as long as the files of uploads"
 
@@ -403,14 +405,14 @@ def test_rows_that_had_waited_and_joined_can_be_taken_back_with_their_run_once_a
 def test_corrections_that_wait_are_approved_by_name_and_the_ledger_keeps_it(road: Road) -> None:
     run_id = f"manual__{next(NUMBERS)}"
     batch_id = road.upload(run_id)
-    lake.write_json(lake.report(PIPELINE, run_id, "run.json"), {"batches": [batch_id]})
+    objects.write_json(lake.report(PIPELINE, run_id, "run.json"), {"batches": [batch_id]})
     assert lifecycle.move(batch_id, State.SET_ASIDE, lifecycle.Who.RUN)
     told = carry_out("decide_upload", decision="approve_corrections", run_id=run_id)
     assert told == f"taken back: {batch_id}"
-    assert lake.read_json(lake.claims(batch_id, "approved.json"))["reason"] == "approved by Ada: looks right"
+    assert objects.read_json(lake.claims(batch_id, "approved.json"))["reason"] == "approved by Ada: looks right"
     assert road.ledger() == [("approve_corrections", "", "person:Ada")]
     rows = FileAccount(key="b.csv", batch_id="b2", rows_in=8, used=0, rejected=0, waits_for=["waiting_for_approval"])
-    lake.write_json(lake.report(PIPELINE, "r3", "run.json"), {"batches": [], "files": [rows.model_dump()]})
+    objects.write_json(lake.report(PIPELINE, "r3", "run.json"), {"batches": [], "files": [rows.model_dump()]})
     assert carry_out("decide_upload", decision="approve_corrections", run_id="r3") == "taken back: b2"
     assert golden_rows.is_approved("b2"), "rows of an earlier upload that had waited"
     with pytest.raises(AirflowFailException, match="nothing of run another is set aside"):

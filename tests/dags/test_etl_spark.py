@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from airflow.exceptions import AirflowFailException
 from sqlalchemy.engine import Engine
 
-from include import lake, sql
+from include import lake, objects, sql
 from include.datasets.checks import text_keys
 from include.orchestration import curating, etl_spark, handover
 from include.settings import settings
@@ -196,7 +196,7 @@ def test_weeks_by_spark_come_to_the_same_as_by_sql_row_for_row(warehouse: Engine
     assert sorted_facts(by_spark(warehouse, *weeks[1])) == first_by_sql[1]
     etl_spark.settle(WEEKS[1], "etl_curated", "etl_changes", WEEKS[1], SOURCES, RULES[1])
     assert merged(warehouse) == first_by_sql[1][3], "a week that is done again changes nothing"
-    folders = {uri.rsplit("/", 2)[1] for uri in lake.find(lake.sightings()) if uri.endswith(".parquet")}
+    folders = {uri.rsplit("/", 2)[1] for uri in objects.find(lake.sightings()) if uri.endswith(".parquet")}
     assert len(folders) == 2, "what holds, and what the last run began with"
     # And back to SQL: nothing was lost on the way.
     with pytest.raises(AirflowFailException, match="BERT_ETL_ENGINE was spark"):
@@ -215,7 +215,7 @@ def test_a_job_that_fails_leaves_the_sightings_as_they_were(
     monkeypatch.setattr(sql, "settle", lambda *_: "SELECT nothing FROM nowhere")
     with pytest.raises(Exception, match="spark-submit"):
         etl_spark.settle("run", "etl_curated", "etl_changes", WEEKS[0], SOURCES, "newest")
-    assert not lake.exists(lake.sightings(etl_spark.CURRENT))
+    assert not objects.exists(lake.sightings(etl_spark.CURRENT))
 
 
 def test_the_dag_has_the_same_tasks_and_spark_transforms_before_rows_are_loaded(

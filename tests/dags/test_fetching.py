@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.engine import Engine
 
 from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, mongo_server, sftp_server
-from include import lake
+from include import lake, objects
 from include.ingestion import landing, sources
 from include.ingestion.rows import dump_cursor, load_cursor, write_rows
 from include.ingestion.sources import Source
@@ -106,10 +106,10 @@ def get(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
 
 def landed(week: str = "") -> dict[str, str]:
     """The landed files of all weeks by name, with what is in them."""
-    found = lake.find(lake.raw("desk"))
+    found = objects.find(lake.raw("desk"))
     files = [uri for uri in found if "/_landed/" not in uri]
     assert len(files) == len(found) - len(files), "each has its record, and nothing else lies there"
-    return {uri.rsplit("/", 1)[-1]: lake.read_bytes(uri).decode() for uri in files}
+    return {uri.rsplit("/", 1)[-1]: objects.read_bytes(uri).decode() for uri in files}
 
 
 FILES = [
@@ -241,11 +241,11 @@ def test_of_a_table_only_rows_after_the_newest_so_far_are_fetched_and_all_values
     assert get(None, conn=conn, until=datetime(2026, 1, 27, tzinfo=UTC), **fields)["files"] == 1
     assert get(None, conn=conn, until=datetime(2026, 1, 28, tzinfo=UTC), **fields)["files"] == 0
     first, second = (landing.landed("desk", week)[0].uri for week in ("2026-W02", "2026-W05"))
-    row = json.loads(lake.read_bytes(first))
+    row = json.loads(objects.read_bytes(first))
     assert row["id"] == "007"
     assert (row["team"], row["price"]) == ("1", "1.10")
     assert row["at"].startswith("2026-01-05T")
-    assert json.loads(lake.read_bytes(second))["body"] is None
+    assert json.loads(objects.read_bytes(second))["body"] is None
     query = {"query": "SELECT body FROM tickets WHERE team = 1;"}
     for files in (1, 0):  # without a cursor the same rows are the same file
         assert get(None, conn=conn, kind="sql", connection="there", **query)["files"] == files

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden
 from include.datasets.building import build_dataset
 from include.datasets.intake import Source, validate_files
@@ -26,14 +25,6 @@ pytest_plugins = ["tests.unit.registry_services"]
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store without a server: nothing here is about HTTP."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    MlflowClient(uri).create_experiment("labels")
-    return uri
-
-
 @pytest.fixture
 def model(services: None, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model whose champion has learnt three labels."""
@@ -41,7 +32,7 @@ def model(services: None, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> st
     monkeypatch.setenv("BERT_BUCKET", name)
     monkeypatch.setenv("BERT_MODEL_NAME", name)
     settings.cache_clear()
-    lake.filesystem("s3://").mkdirs(name, exist_ok=True)
+    objects.filesystem("s3://").mkdirs(name, exist_ok=True)
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
     labels = ["card"] * 60 + ["cards"] * 30 + ["refund"] * 60
     frame = pd.DataFrame({"text": [f"text {at} about a {one}" for at, one in enumerate(labels)], "label": labels})
@@ -68,7 +59,7 @@ def test_an_admitted_label_joins_with_few_rows_in_the_next_run(
     model: str, say: Callable[..., str], tmp_path: Path
 ) -> None:
     rows = pd.DataFrame({"text": [f"where is parcel {at}" for at in range(6)], "label": "parcel"})
-    uri = lake.write_bytes(lake.incoming("a.csv"), rows.to_csv(index=False).encode())
+    uri = objects.write_bytes(lake.incoming("a.csv"), rows.to_csv(index=False).encode())
     source = Source(batch_id="b", key="incoming/a.csv", uri=uri)
     before = validate_files(plan_of("r1", [source], {}))
     assert (before.rows["used"], before.rows["waiting"]) == (0, 6), "a new label waits for twenty rows"
@@ -143,5 +134,5 @@ def test_rows_that_wait_are_counted_by_their_label(model: str, tmp_path: Path) -
     for name, labels in (("a", ["parcel", "parcel"]), ("b", ["parcel", "letter"]), ("aside/r/c", ["gone"])):
         with pa.ipc.new_file(str(tmp_path / "x"), pa.schema([("label", pa.string())])) as writer:
             writer.write_table(pa.table({"label": labels}))
-        lake.upload_file(tmp_path / "x", lake.waiting(model, f"{name}.arrow"))
+        objects.upload_file(tmp_path / "x", lake.waiting(model, f"{name}.arrow"))
     assert parquet.waiting_labels(model) == {"parcel": 3, "letter": 1}

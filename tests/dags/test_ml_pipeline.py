@@ -17,7 +17,7 @@ from airflow.models import DAG, DagBag, DagModel, DagRun
 from airflow.utils.session import create_session
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import stage
 from include.monitoring import results
 from include.monitoring.checks import Check
@@ -66,16 +66,16 @@ def _stage_does_nothing_if_nothing_has_changed_and_brings_back_what_is_gone(
 ) -> None:
     validated = done.get_task_instance("validate_data").xcom_pull("validate_data")
     folder = lake.dataset(first["dataset_id"])
-    lake.filesystem(folder).rm(folder + "manifest.json")
+    objects.filesystem(folder).rm(folder + "manifest.json")
     another = SimpleNamespace(dag_id=DAG_ID, run_id=f"{done.run_id}-later")
     pinned_plan(done.run_id).model_copy(update={"run_id": another.run_id, "sources": []}).pin()
-    facts = lake.read_bytes(lake.staging(done.run_id, stage.FACTS))  # since then the champion is another
-    lake.write_bytes(lake.staging(another.run_id, stage.FACTS), facts)
+    facts = objects.read_bytes(lake.staging(done.run_id, stage.FACTS))  # since then the champion is another
+    objects.write_bytes(lake.staging(another.run_id, stage.FACTS), facts)
     assert dvc_stage.preprocess(another, validated) == first | {"ran": False}, "another run of the same rows"
-    assert lake.exists(folder + "manifest.json")
+    assert objects.exists(folder + "manifest.json")
     remote = lake.dvc(road.registry.name, "remote/")
-    assert lake.find(remote), "data and run-cache lie in the bucket"
-    lake.filesystem(remote).rm(remote, recursive=True)
+    assert objects.find(remote), "data and run-cache lie in the bucket"
+    objects.filesystem(remote).rm(remote, recursive=True)
     assert dvc_stage.preprocess(another, validated) == first | {"ran": True}, "what was deleted is made again"
 
 

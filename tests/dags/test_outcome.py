@@ -16,7 +16,7 @@ from airflow.stats import Stats
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 
-from include import lake
+from include import lake, objects
 from include.alerts import outbox
 from include.datasets.intake import FileAccount, Intake, Plan
 from include.markdown import plain
@@ -163,7 +163,7 @@ def waiting_intake() -> Intake:
     )
     buffer = io.BytesIO()
     rows.to_parquet(buffer)
-    uri = lake.write_bytes(lake.quarantine("1", "rejected.parquet"), buffer.getvalue())
+    uri = objects.write_bytes(lake.quarantine("1", "rejected.parquet"), buffer.getvalue())
     file = account("<b>.csv", waiting=1, label_missing=40).model_copy(update={"quarantine": uri})
     return intake(file, BROKEN, warnings=["over a fifth of <b>.csv is rejected"])
 
@@ -175,9 +175,9 @@ def end(run: str, files: Intake) -> str:
 
 def test_a_run_that_ends_early_has_a_report_that_says_why(run: str) -> None:
     uri = end(run, waiting_intake())
-    report = lake.read_json(uri)
+    report = objects.read_json(uri)
     assert report["warnings"] == ["over a fifth of <b>.csv is rejected"]
-    page = lake.read_bytes(lake.report("pipeline", run, "report.html")).decode()
+    page = objects.read_bytes(lake.report("pipeline", run, "report.html")).decode()
     for words in (
         "Waiting for more data",
         "1 good row so far, and 200 are needed",
@@ -196,13 +196,13 @@ def test_a_run_that_ends_early_has_a_report_that_says_why(run: str) -> None:
     link = report["links"]["report"]
     assert f"report: {link}" in note_of(run), "a store that is no server has no address to link"
     end(run, waiting_intake())
-    assert lake.read_json(uri)["links"]["report"] == link, "a run that is repeated has one report"
+    assert objects.read_json(uri)["links"]["report"] == link, "a run that is repeated has one report"
 
 
 def test_a_page_of_corrections_that_wait_says_how_to_approve_them(run: str) -> None:
     plan = Plan(run_id=run, model_name="m", sources=[], parent_dataset_id=None)
     conclude("pipeline", plan, intake(account("a.csv", waiting=9)), "waiting_for_approval", "make readmit APPROVE=1")
-    page = lake.read_bytes(lake.report("pipeline", run, "report.html")).decode()
+    page = objects.read_bytes(lake.report("pipeline", run, "report.html")).decode()
     assert "If the new ones are right, say so: with the command above, or with the DAG decide_upload" in page
     assert "Nothing has to be done" not in page
     (told,) = outbox.unsent("m")
@@ -229,7 +229,7 @@ def test_rows_and_training_are_counted_once_however_often_a_run_is_concluded(
 def test_without_mlflow_a_run_that_ends_early_still_ends_well(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     settings.cache_clear()
-    report = lake.read_json(end(run, waiting_intake()))
+    report = objects.read_json(end(run, waiting_intake()))
     assert report["links"]["report"].endswith("/report.html")
     assert "report: file://" in note_of(run)
 

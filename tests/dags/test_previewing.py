@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden
 from include.datasets.building import build_dataset
 from include.datasets.intake import Source, validate_files
@@ -26,14 +26,6 @@ pytest_plugins = ["tests.unit.registry_services"]
 MODEL = "preview"
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store without a server: nothing here is about HTTP."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    MlflowClient(uri).create_experiment("preview")
-    return uri
-
-
 @pytest.fixture
 def bucket(services: None, engine: Engine, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     name = f"p{abs(hash(request.node.name))}"
@@ -41,7 +33,7 @@ def bucket(services: None, engine: Engine, monkeypatch: pytest.MonkeyPatch, requ
     monkeypatch.setenv("BERT_MODEL_NAME", name)
     monkeypatch.setenv("BERT_UPLOAD_SETTLE_SECONDS", "0")
     settings.cache_clear()
-    lake.filesystem("s3://").mkdirs(name, exist_ok=True)
+    objects.filesystem("s3://").mkdirs(name, exist_ok=True)
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", as_connection(engine.url))
     return name
 
@@ -103,7 +95,7 @@ def test_a_first_file_is_counted_as_the_run_counts_it(bucket: str, tmp_path: Pat
     assert (seen.outcome, seen.rows_in) == ("trains", 244)
     assert seen.new == seen.used
     assert {row["rule"] for row in seen.examples} == set(seen.by_rule)
-    assert lake.read_bytes(lake.draft(draft.draft_id, "rejected.csv")).decode().count("\n") >= seen.rejected
+    assert objects.read_bytes(lake.draft(draft.draft_id, "rejected.csv")).decode().count("\n") >= seen.rejected
     assert sum(share.added for share in seen.balance) == seen.used
     (account,) = later_run(draft, "manual__1").files
     assert (account.used, account.rejected, account.waiting) == (seen.used, seen.rejected, seen.waiting)
@@ -156,7 +148,7 @@ def test_what_cannot_be_read_says_why_and_nothing_else_is_touched(bucket: str, t
 
 def test_files_at_an_address_are_looked_at_together(bucket: str, tmp_path: Path) -> None:
     for name, frame in (("1.csv", rows(150)), ("2.csv", rows(150, 140))):
-        lake.write_bytes(f"{lake.root()}/elsewhere/{name}", frame.to_csv(index=False).encode())
+        objects.write_bytes(f"{lake.root()}/elsewhere/{name}", frame.to_csv(index=False).encode())
     draft = drafts.keep_address(f"{lake.root()}/elsewhere/*.csv", "ada")
     seen = previewing.preview("console__1", draft.draft_id)
     assert (seen.outcome, seen.rows_in, seen.used, seen.by_rule) == ("trains", 300, 290, {"duplicate": 10})
@@ -178,7 +170,7 @@ def test_a_draft_whose_copy_was_cut_off_is_copied_by_who_asks_again(
     before = drafts.handed_over(draft.draft_id)
     assert before is not None
     aged = before.model_copy(update={"at": datetime.now(UTC) - 2 * drafts.PATIENCE})
-    lake.write_json(lake.draft(draft.draft_id, "handed_over.json"), aged.model_dump(mode="json"))
+    objects.write_json(lake.draft(draft.draft_id, "handed_over.json"), aged.model_dump(mode="json"))
     assert not drafts.hand_over(draft, "bob")
     assert drafts._copy is copy
     assert [one.key for one in claims.uploads()] == [draft.key]

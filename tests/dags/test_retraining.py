@@ -19,7 +19,7 @@ from airflow.timetables.base import DataInterval
 from airflow.utils.types import DagRunType
 from mlflow import MlflowClient
 
-from include import lake
+from include import lake, objects
 from include.alerts import outbox
 from include.monitoring import deciding, estimate, traffic
 from include.monitoring.assessment import Assessment
@@ -62,7 +62,7 @@ def test_a_decision_trains_deploys_and_watches_once(road: Road) -> None:
     first = road.start("cards")
     batch_id = road.waiting()
     inbox = f"{lake.root()}/incoming/later.csv"
-    lake.write_bytes(inbox, road.labelled(30)[["text", "label"]].to_csv(index=False).encode())
+    objects.write_bytes(inbox, road.labelled(30)[["text", "label"]].to_csv(index=False).encode())
     done = run(reason="the traffic has drifted", decision_id="0123456789abcdef")
     assert done.state == "success"
     found = states(done)
@@ -71,10 +71,10 @@ def test_a_decision_trains_deploys_and_watches_once(road: Road) -> None:
     champion = models.by_alias(road.registry.name, CHAMPION)
     assert champion is not None
     assert (champion.version, road.registry.aliases()[PREVIOUS]) == ("2", first)
-    report = lake.read_json(lake.report(DAG_ID, done.run_id, "run.json"))
+    report = objects.read_json(lake.report(DAG_ID, done.run_id, "run.json"))
     assert (report["outcome"], report["rows"]["used"], len(report["batches"])) == ("promoted", 180, 2)
     assert batch_id in report["batches"]
-    assert not lake.exists(inbox)
+    assert not objects.exists(inbox)
     assert report["asked"] == {"reason": "the traffic has drifted", "decision_id": "0123456789abcdef"}
     assert lifecycle.read(batch_id).state == "used"
     backup = backups.require(road.registry.name, first)
@@ -99,7 +99,7 @@ def _reads_golden_answers(road: Road, run_id: str) -> None:
     answers = estimate.golden_answers(champion, road.registry.engine)
     assert answers is not None
     confidence, right, labels = answers
-    judged = lake.read_json(lake.report(DAG_ID, run_id, "evaluation.json"))
+    judged = objects.read_json(lake.report(DAG_ID, run_id, "evaluation.json"))
     assert len(confidence) == len(right) == len(labels) == judged["golden_rows"]
     assert np.mean(right) == pytest.approx(judged["challenger"]["metrics"]["accuracy"])
     assert set(labels) == set(champion.labels) == {"card", "refund"}
@@ -122,8 +122,8 @@ def trained(road: Road, model: str) -> tuple[SimpleNamespace, dict[str, Any], di
     run_id = road.run(model, until="dataset")
     run = SimpleNamespace(dag_id=DAG_ID, run_id=run_id, conf={}, run_type="manual")
     backed_up = retraining_steps.back_up(run)
-    dataset_id = lake.read_json(lake.staging(run_id, "dataset.json"))["dataset_id"]
-    result_uri = road.train(lake.read_json(lake.dataset(dataset_id, "manifest.json")), model)
+    dataset_id = objects.read_json(lake.staging(run_id, "dataset.json"))["dataset_id"]
+    result_uri = road.train(objects.read_json(lake.dataset(dataset_id, "manifest.json")), model)
     return run, backed_up, promotion_steps.evaluate_challenger(run, result_uri)
 
 
@@ -132,7 +132,7 @@ def test_a_lost_comparison_leaves_the_champion_as_its_backup_says_and_takes_back
     run, backed_up, evaluated = trained(road, "wrong")
     assert backed_up["version"] == first
     assert retraining_steps.choose(evaluated) == "rollback_model"
-    lake.write_bytes(lake.model(road.registry.name, first, "config.json"), b"{}")  # somebody's hand
+    objects.write_bytes(lake.model(road.registry.name, first, "config.json"), b"{}")  # somebody's hand
     lost = retraining_steps.lose(run, evaluated, backed_up)
     assert (lost["outcome"], road.champion()) == ("rejected", first)
     assert road.outcome(run.run_id) == "rejected"
@@ -211,7 +211,7 @@ def test_a_champion_that_gets_golden_rows_wrong_is_replaced_by_the_one_before(an
     first = road.start()
     backups.keep(road.registry.name, first, lake.model(road.registry.name, first).rstrip("/"), tags={})
     version = road.start("wrong")
-    lake.delete(lake.model(road.registry.name, first, "tokenizer.json"))  # the backup has it
+    objects.delete(lake.model(road.registry.name, first, "tokenizer.json"))  # the backup has it
     told = look(road, version, 3)
     assert told.startswith(f"{road.registry.name}: version {first} is the champion again. It gets ")
     assert road.champion() == first
@@ -228,7 +228,7 @@ def test_a_champion_that_gets_golden_rows_wrong_is_replaced_by_the_one_before(an
 def test_a_champion_whose_files_were_changed_is_asked_again(an_hour: None, road: Road) -> None:
     first, version = road.start(), road.start()
     assert isinstance(look(road, version, 1), datetime)
-    lake.write_bytes(lake.model(road.registry.name, version, "model.safetensors"), b"damaged")
+    objects.write_bytes(lake.model(road.registry.name, version, "model.safetensors"), b"damaged")
     assert "version 1 is the champion again" in look(road, version, 2)
     assert road.champion() == first
 
@@ -259,7 +259,7 @@ def label(road: Road, version: str, at: datetime, right: int, wrong: int) -> Non
         for one in said
     ]
     uri = lake.feedback(road.registry.name, f"labelled/date={at:%Y-%m-%d}/{version}-{right}.jsonl")
-    lake.write_bytes(uri, "\n".join(lines).encode())
+    objects.write_bytes(uri, "\n".join(lines).encode())
 
 
 def test_a_champion_that_is_less_often_right_by_peoples_labels_is_replaced(an_hour: None, road: Road) -> None:
@@ -307,7 +307,7 @@ def answers(road: Road, version: str, at: datetime, count: int, corrected: int) 
     log.close()
     lines = [json.dumps({"prediction_id": one, "label": "refund", "at": at.isoformat()}) for one in ids[:corrected]]
     uri = lake.feedback(road.registry.name, f"date={at:%Y-%m-%d}/{version}-{count}.jsonl")
-    lake.write_bytes(uri, "\n".join(lines).encode())
+    objects.write_bytes(uri, "\n".join(lines).encode())
 
 
 def test_a_champion_that_is_corrected_more_often_is_replaced(an_hour: None, road: Road) -> None:
@@ -347,19 +347,19 @@ def test_a_version_comes_back_from_its_backup_by_a_command(road: Road, capsys: p
     assert retraining_steps.keep(champion) == kept, "once"
     road.start()
     for folder in (lake.model(name, first), lake.job(champion.tags["job_id"], "model/")):
-        lake.filesystem(folder).rm(folder, recursive=True)
+        objects.filesystem(folder).rm(folder, recursive=True)
     assert restore.main(["--model", name, "--version", first, "--reason", "a disk was lost"]) == 0
     assert "model.safetensors is gone" in (said := capsys.readouterr().out)
     assert "version 1 is the champion again" in said
     assert backups.damaged(kept, lake.model(name, first)) == []
     MlflowClient(settings().mlflow_tracking_uri).delete_model_version(name, first)
-    lake.filesystem(lake.root()).rm(lake.model(name, first), recursive=True)
+    objects.filesystem(lake.root()).rm(lake.model(name, first), recursive=True)
     assert restore.main(["--model", name, "--version", first, "--reason", "somebody has deleted it"]) == 0
     assert "version 1 was deleted in MLflow: it is version 3 now" in capsys.readouterr().out
     assert road.champion() == "3"
     assert restore.main(["--model", name]) == 0
     assert capsys.readouterr().out.startswith("version 1  20")
-    lake.write_bytes(lake.backup(name, first, "files/config.json"), b"{}")
+    objects.write_bytes(lake.backup(name, first, "files/config.json"), b"{}")
     assert restore.main(["--model", name, "--version", first, "--reason", "again"]) == 1
     assert "the backup of" in (said := capsys.readouterr().err)
     assert "is damaged: config.json has another content" in said
@@ -374,14 +374,14 @@ def test_a_damaged_backup_is_made_again_the_oldest_go_and_a_champion_has_its_fil
         champion = models.by_alias(name, CHAMPION)
         assert champion is not None
         retraining_steps.keep(champion)
-    lake.write_bytes(lake.backup(name, version, "files/config.json"), b"{}")
+    objects.write_bytes(lake.backup(name, version, "files/config.json"), b"{}")
     retraining_steps.keep(champion)
     assert backups.require(name, version)
     assert backups.thin_out(name, 2, "3") == ["1"]
     assert [one.version for one in backups.known(name)] == ["3", "2"]
-    assert lake.find(lake.backup(name, "1")) == []
+    assert objects.find(lake.backup(name, "1")) == []
     for folder in (lake.model(name, version), lake.job(champion.tags["job_id"], "model/")):
-        lake.filesystem(folder).rm(folder, recursive=True)
+        objects.filesystem(folder).rm(folder, recursive=True)
     (told,) = standing.champion(name, road.registry.engine).told
     assert told.endswith("they were copied again from its backup")
 

@@ -14,7 +14,7 @@ from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.orchestration import watching
 from include.registry import canary, ledger, models
 from include.serving import feedback
@@ -52,7 +52,7 @@ def run(name: str, **conf: Any) -> DagRun:
 
 
 def rows_at(uris: list[str]) -> list[dict[str, Any]]:
-    return [row for uri in uris for row in pq.read_table(io.BytesIO(lake.read_bytes(uri))).to_pylist()]
+    return [row for uri in uris for row in pq.read_table(io.BytesIO(objects.read_bytes(uri))).to_pylist()]
 
 
 def test_a_table_is_scored_and_its_answers_can_be_corrected(registry: Registry, engine: Engine) -> None:
@@ -60,20 +60,20 @@ def test_a_table_is_scored_and_its_answers_can_be_corrected(registry: Registry, 
     frame.to_sql("to_be_scored", engine, index=False, if_exists="replace")
     target = f"{lake.root()}/answers"
     run("batch_predictions", source="to_be_scored")
-    (folder,) = {uri.rsplit("/", 1)[0] for uri in lake.find(lake.root()) if uri.endswith("/_done.json")}
-    rows = rows_at([uri for uri in lake.find(folder) if uri.endswith(".parquet")])
+    (folder,) = {uri.rsplit("/", 1)[0] for uri in objects.find(lake.root()) if uri.endswith("/_done.json")}
+    rows = rows_at([uri for uri in objects.find(folder) if uri.endswith(".parquet")])
     assert [(row["number"], row["text"]) for row in rows] == [("1", TEXTS[0]), ("2", TEXTS[1]), ("3", TEXTS[2])]
     assert {row["label"] for row in rows} <= {"card", "refund"}
-    assert not lake.find(target)
+    assert not objects.find(target)
     now = datetime.now(UTC)
     other = {"card": "refund", "refund": "card"}[rows[0]["label"]]
     feedback.keep(registry.name, {"prediction_id": rows[0]["prediction_id"], "label": other}, now)
     run("collect_feedback", today=True)
-    (uri,) = lake.find(lake.incoming("feedback/"))
+    (uri,) = objects.find(lake.incoming("feedback/"))
     (row,) = rows_at([uri])
     assert (row["text"], row["label"], row["predicted"]) == (TEXTS[0], other, rows[0]["label"])
     run("collect_feedback", today=True)
-    assert lake.find(lake.incoming("feedback/")) == [uri]
+    assert objects.find(lake.incoming("feedback/")) == [uri]
 
 
 def test_a_canary_that_is_over_is_entered_in_the_ledger(registry: Registry, engine: Engine) -> None:
@@ -104,7 +104,7 @@ def test_a_champion_that_no_retraining_deployed_is_watched_once_and_put_back_if_
     with create_session() as session:
         (begun,) = session.query(DagRun).filter_by(dag_id="watch_champion")
         assert (begun.state, begun.conf) == ("queued", {"version": version})
-    lake.write_bytes(lake.model(registry.name, version, "model.safetensors"), b"damaged")
+    objects.write_bytes(lake.model(registry.name, version, "model.safetensors"), b"damaged")
     run("watch_champion", version=version)
     assert registry.aliases()["champion"] == first
     last = ledger.last_move(engine, registry.name)
@@ -121,7 +121,7 @@ def test_a_champion_that_somebody_has_set_in_mlflow_is_entered_and_watched_like_
     good, bad = registry.promote_new(), registry.train()
     assert note(run("watch_champion").run_id) == f"version {good} is the champion, as the ledger says"
     models.point(registry.name, models.CHAMPION, bad)
-    lake.write_bytes(lake.model(registry.name, bad, "model.safetensors"), b"damaged")
+    objects.write_bytes(lake.model(registry.name, bad, "model.safetensors"), b"damaged")
     assert f"was set to version {bad} by hand" in note(run("watch_champion").run_id)
     run("watch_champion")  # the next of every ten minutes
     move = ledger.last_move(engine, registry.name)

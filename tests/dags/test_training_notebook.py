@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from airflow.exceptions import AirflowException
 
-from include import lake
+from include import lake, objects
 from include.orchestration.trainer_process import TrainerProcess, failure
 from include.orchestration.training_notebook import notebook_of
 from include.settings import Settings, settings
@@ -35,13 +35,13 @@ def train(cells: list[str], path: Path, monkeypatch: pytest.MonkeyPatch) -> tupl
     monkeypatch.setenv("TRAINING_NOTEBOOK", str(path))
     settings.cache_clear()
     lines: list[str] = []
-    job = lake.write_json(lake.job("a-job", "job.json"), {})
+    job = objects.write_json(lake.job("a-job", "job.json"), {})
     code, last = TrainerProcess(job, notebook_of(RUN)).run(lines.append)
     return (failure(code, last) if code else ""), lines
 
 
 def kept(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(lake.read_bytes(lake.report("weekly_etl", "a run", name)))
+    found: dict[str, Any] = json.loads(objects.read_bytes(lake.report("weekly_etl", "a run", name)))
     return found
 
 
@@ -62,7 +62,8 @@ def test_a_notebook_that_writes_no_result_has_failed_and_one_that_does_is_done(
 ) -> None:
     said, _ = train(["1"], tmp_path / "mine.ipynb", monkeypatch)
     assert "ended without having written" in said
-    write = "from include import lake\nlake.write_json(job_uri.replace('job.json', 'result.json'), {'status': 'fine'})"
+    result = "job_uri.replace('job.json', 'result.json')"
+    write = f"from include import objects\nobjects.write_json({result}, {{'status': 'fine'}})"
     assert train([write], tmp_path / "mine.ipynb", monkeypatch)[0] == ""
     _, lines = train(["raise ValueError"], tmp_path / "mine.ipynb", monkeypatch)
     assert "the job is done already" in lines[-1], "as the script: run twice, it finds the first result"

@@ -24,7 +24,7 @@ from airflow.utils.session import create_session
 from airflow.utils.types import DagRunType
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden, snapshots
 from include.datasets.sides import Side
 from include.orchestration import (
@@ -74,7 +74,7 @@ class Deployment:
         tunables = {"epochs": 3, "learning_rate": 5e-3, "batch_size": 16, "max_length": 32, "seed": 3}
         asked = {"dataset_uri": None, "base_model": f"models:/{MODEL}@champion", **tunables, **params}
         taken = intake_steps.validate(dag_run, asked)
-        rows = pd.read_parquet(io.BytesIO(lake.read_bytes(taken["accepted_uri"])))
+        rows = pd.read_parquet(io.BytesIO(objects.read_bytes(taken["accepted_uri"])))
         dataset = intake_steps.preprocess(rows, run_id, taken["accepted_hash"])
         context = {"params": asked, "run_id": run_id}
         tracking = settings().mlflow_tracking_uri
@@ -133,9 +133,9 @@ def old(mlflow_uri: str, s3_url: str, warehouse: Engine) -> Iterator[Deployment]
 def restore_objects() -> None:
     client = boto3.client("s3")
     client.create_bucket(Bucket="mlflow")  # of it only its pages were there
-    with tarfile.open(LEFT / "bucket.tar.xz") as objects:
-        for one in objects:
-            content = objects.extractfile(one)
+    with tarfile.open(LEFT / "bucket.tar.xz") as archive:
+        for one in archive:
+            content = archive.extractfile(one)
             assert content is not None
             client.put_object(Bucket=BUCKET, Key=one.name, Body=content.read())
 
@@ -192,10 +192,10 @@ def test_the_next_challenger_is_judged_by_the_frozen_rows_and_goes_live(
     old: Deployment, gone_on: dict[str, Any]
 ) -> None:
     assert (gone_on["outcome"], gone_on["version"], champion()) == ("promoted", "4", "4")
-    evaluation = lake.read_json(lake.report(DAG_ID, gone_on["run_id"], "evaluation.json"))
+    evaluation = objects.read_json(lake.report(DAG_ID, gone_on["run_id"], "evaluation.json"))
     assert evaluation["established"]["rows"] == len(old.golden)
     assert (evaluation["context"]["champion_version"], evaluation["context"]["anchor_version"]) == ("2", "")
-    report = lake.read_json(lake.report(DAG_ID, gone_on["run_id"], "run.json"))
+    report = objects.read_json(lake.report(DAG_ID, gone_on["run_id"], "run.json"))
     assert {file["key"]: file["used"] > 0 for file in report["files"]} == dict.fromkeys(
         ["incoming/waits.csv", "incoming/lies.csv", "incoming/new.csv"], True
     )

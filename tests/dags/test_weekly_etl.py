@@ -34,7 +34,7 @@ from pymongo import MongoClient
 from sqlalchemy.engine import Engine
 
 from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, mongo_server, sftp_server
-from include import lake
+from include import lake, objects
 from include.evaluation import charts
 from include.ingestion import sources
 from include.orchestration import curating, sending
@@ -130,7 +130,7 @@ class Etl:
         return bag.dags["weekly_etl"]
 
     def landed(self, source: str) -> list[str]:
-        found = [uri for uri in lake.find(lake.raw(source)) if "/_landed/" not in uri]
+        found = [uri for uri in objects.find(lake.raw(source)) if "/_landed/" not in uri]
         return sorted(uri.rsplit("/", 1)[-1] for uri in found)
 
     def write(self, week: int, host: str, name: str, rows: dict[str, str]) -> None:
@@ -161,14 +161,14 @@ class Etl:
         (self.sftp.folder / "new").mkdir(exist_ok=True)
         self.http.write("site.jsonl", "", at=1e9)
         for folder in ("raw", "staging"):
-            if lake.find(f"{lake.root()}/{folder}"):
-                lake.filesystem(lake.root()).rm(f"{lake.root()}/{folder}", recursive=True)
+            if objects.find(f"{lake.root()}/{folder}"):
+                objects.filesystem(lake.root()).rm(f"{lake.root()}/{folder}", recursive=True)
 
 
 def facts(week: int) -> dict[str, Any]:
     from include.ingestion.landing import week_of
 
-    return lake.read_json(lake.week_facts("weekly_etl", week_of(WEEKS[week])))
+    return objects.read_json(lake.week_facts("weekly_etl", week_of(WEEKS[week])))
 
 
 @contextmanager
@@ -281,7 +281,7 @@ def older_predictions(etl: Etl) -> None:
     row = {"week": "2025-W50", "text_hash": "1f", "text": "old", "source": "desk", "label": "a", "version": "1"}
     sink = io.BytesIO()
     pd.DataFrame([row | {"probability": 0.5}]).to_parquet(sink)
-    lake.write_bytes(lake.predictions("etl-model", "week=2025-W50/weekly_etl.parquet"), sink.getvalue())
+    objects.write_bytes(lake.predictions("etl-model", "week=2025-W50/weekly_etl.parquet"), sink.getvalue())
 
 
 def test_a_week_goes_from_its_sources_to_a_model_and_a_report(etl: Etl, weeks: list[Week]) -> None:
@@ -292,7 +292,7 @@ def test_a_week_goes_from_its_sources_to_a_model_and_a_report(etl: Etl, weeks: l
     assert {row.text for row in first.table} == expected | {"lost card", "tell [e-mail]"}
     champion = models.by_alias("etl-model", "champion")
     assert champion
-    report = lake.read_json(lake.report("weekly_etl", first.run.run_id, "run.json"))
+    report = objects.read_json(lake.report("weekly_etl", first.run.run_id, "run.json"))
     assert (report["outcome"], report["rows"]["used"]) == ("promoted", 122)
     (batch_id,) = report["batches"]
     batch = claims.read_batch(batch_id)
@@ -311,18 +311,18 @@ def test_a_week_goes_from_its_sources_to_a_model_and_a_report(etl: Etl, weeks: l
     assert "broken.xlsx" in by_name
     assert by_name["broken.xlsx"]["reason"]
     assert by_name["texts.csv"]["by_rule"] == {"text_empty": 1}
-    page = lake.read_bytes(lake.report("weekly_etl", first.run.run_id, "week.html")).decode()
+    page = objects.read_bytes(lake.report("weekly_etl", first.run.run_id, "week.html")).decode()
     assert "Promoted" in page
     assert "where is my card 1" in page
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|from (https?|s?ftp)://\S+', "", page), "it asks nobody"
-    assert lake.exists(lake.report("weekly_etl", first.run.run_id, "labels.png"))
+    assert objects.exists(lake.report("weekly_etl", first.run.run_id, "labels.png"))
     with etl.engine.connect() as connection:
         names = sa.inspect(connection).get_table_names()
     assert not [name for name in names if name.startswith("etl_")], "the run's own tables are gone"
 
 
 def test_a_notebook_trains_the_same_job_and_its_executed_copy_is_kept(weeks: list[Week]) -> None:
-    notebook = json.loads(lake.read_bytes(lake.report("weekly_etl", weeks[0].run.run_id, "train.ipynb")))
+    notebook = json.loads(objects.read_bytes(lake.report("weekly_etl", weeks[0].run.run_id, "train.ipynb")))
     outputs = json.dumps([cell.get("outputs") for cell in notebook["cells"]])
     assert "validation_macro_f1" in outputs, "its last cell shows the result"
 
@@ -384,7 +384,7 @@ def test_curated_rows_are_written_to_the_targets_that_are_set(etl: Etl, weeks: l
     assert [target["rows"] for target in weeks[1].facts["targets"]] == [123, 123, 2], "a collection gets what is new"
     last = {row.text: (row.label, row.label_version) for row in weeks[4].table}
     parquet = pd.read_parquet("s3://etl/curated/training_examples.parquet")
-    lines = [json.loads(line) for line in lake.read_bytes("s3://etl/curated/training_examples.jsonl").splitlines()]
+    lines = [json.loads(line) for line in objects.read_bytes("s3://etl/curated/training_examples.jsonl").splitlines()]
     with MongoClient(f"mongodb://127.0.0.1:{etl.mongo_port}/") as client:
         documents = list(client["desk"]["examples"].find())
     for rows in (parquet.to_dict("records"), lines, documents):
@@ -415,7 +415,7 @@ def test_three_weeks_that_are_done_later_come_to_the_same_table_as_in_time_and_d
     assert weeks[3].table == live
     assert weeks[4].table == live
     etl.forget()
-    lake.filesystem(lake.root()).rm(f"{lake.root()}/raw", recursive=True)
+    objects.filesystem(lake.root()).rm(f"{lake.root()}/raw", recursive=True)
     etl.write(0, "ftp", "a.csv", numbered("where is my card", "card", 60) | {"n/a": "card", "odd <b>": ""})
     etl.run(0)
     changed = "priority,message,category\nhigh,where is my card 2,delivery\nlow,cancel my order,order\n"

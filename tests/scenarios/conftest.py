@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from dev.stack import Stack
-from include import lake
+from include import objects
 from include.settings import settings
 from include.uploads import claims
 from tests.scenarios.story import wait
@@ -92,4 +92,4 @@ def claimed() -> dict[str, bytes]:
     """What lies in sealed batches, by name; fails if an upload is in two."""
     files = [file for batch in claims.waiting_batches() for file in batch.files]
     assert len({(file.key, file.etag) for file in files}) == len(files), "an upload was claimed twice"
-    return {file.key.removeprefix("incoming/"): lake.read_bytes(file.uri) for file in files}
+    return {file.key.removeprefix("incoming/"): objects.read_bytes(file.uri) for file in files}

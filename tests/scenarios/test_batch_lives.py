@@ -16,7 +16,7 @@ import botocore.exceptions
 import pytest
 import s3fs
 
-from include import lake
+from include import lake, objects
 from include.datasets.intake import Intake, Plan, Source
 from include.settings import settings
 from include.uploads import claims, lifecycle, open_batches, probe, refusals, rounds
@@ -189,10 +189,10 @@ def test_an_ended_batch_whose_mark_was_left_is_passed_over_and_the_mark_taken_aw
 def test_a_batch_that_is_opened_again_keeps_its_mark_from_who_saw_its_end(s3: Bucket) -> None:
     s3.put("a.csv")
     claims.claim_uploads("b1")
-    seen = lake.etag(lake.open_batch("b1"))
+    seen = objects.etag(lake.open_batch("b1"))
     assert seen
     open_batches.mark("b1")
-    assert not lake.delete(lake.open_batch("b1"), seen)
+    assert not objects.delete(lake.open_batch("b1"), seen)
     assert open_batches.ids() == ["b1"]
 
 
@@ -203,17 +203,17 @@ def test_what_an_older_version_left_goes_on(s3: Bucket) -> None:
     for batch_id in ("waiting", "running", "used"):
         s3.put(f"{batch_id}.csv", batch_id.encode())
         claims.claim_uploads(batch_id)
-        lake.delete(lake.open_batch(batch_id))
+        objects.delete(lake.open_batch(batch_id))
     for batch_id in ("running", "used"):
-        lake.write_json(lake.claims(batch_id, "run.json"), {"run_id": f"run {batch_id}"})
-    lake.write_json(lake.report(batches.PIPELINE, "run used", "run.json"), {"outcome": "promoted"})
+        objects.write_json(lake.claims(batch_id, "run.json"), {"run_id": f"run {batch_id}"})
+    objects.write_json(lake.report(batches.PIPELINE, "run used", "run.json"), {"outcome": "promoted"})
     batches.reopen_old()
     assert open_batches.ids() == ["running", "waiting"]
     assert claimed() == {"waiting.csv": b"waiting"}
     assert claims.take("running", "run running"), "it goes on with it"
     assert not claims.take("running", "run 2")
     assert [entry.batch_id for entry in rounds.release_abandoned(IDLE)] == ["running"]
-    lake.delete(lake.open_batch("waiting"))
+    objects.delete(lake.open_batch("waiting"))
     batches.reopen_old()
     assert open_batches.ids() == ["running"], "all claims are listed once"
 
@@ -298,7 +298,7 @@ def test_a_sweep_that_races_writers_loses_nothing(s3: Bucket) -> None:
         s3.put(f"{writer}.csv", b"%d" % writer)
         for batch in claims.claim_uploads(f"b{writer:02}", sleep=lambda seconds: None):
             if writer % 2 and claims.take(batch.batch_id, f"run {writer}"):
-                used.extend(lake.read_bytes(file.uri) for file in batch.files)
+                used.extend(objects.read_bytes(file.uri) for file in batch.files)
                 lifecycle.move(batch.batch_id, State.USED, Who.RUN)
                 open_batches.close(batch.batch_id)
 
@@ -346,11 +346,11 @@ def proxy(s3: Bucket, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_an_object_is_created_whatever_becomes_of_the_answer(proxy: Proxy, fault: str) -> None:
     uri = lake.claims("b1", "life/000001.json")
     proxy.faults = [fault]
-    assert lake.create_bytes(uri, b"mine")
-    assert not lake.create_bytes(uri, b"another's")
+    assert objects.create_bytes(uri, b"mine")
+    assert not objects.create_bytes(uri, b"another's")
     proxy.faults = [fault]
-    assert not lake.create_bytes(uri, b"another's")
-    assert lake.read_bytes(uri) == b"mine"
+    assert not objects.create_bytes(uri, b"another's")
+    assert objects.read_bytes(uri) == b"mine"
 
 
 @pytest.mark.parametrize(("header", "condition"), [("if-none-match", "If-None-Match"), ("if-match", "If-Match")])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include import lake
+from include import lake, objects
 from include.settings import settings
 from include.uploads import claims, open_batches
 from include.uploads.rounds import Pipeline
@@ -61,7 +61,7 @@ def test_a_batch_whose_manifest_was_damaged_keeps_no_other_from_being_used(s3: B
 
     s3.put("a.csv")
     claims.claim_uploads("b1")
-    lake.write_bytes(lake.claims("b1", "manifest.json"), b'{"batch_id": "b1", "files": [')
+    objects.write_bytes(lake.claims("b1", "manifest.json"), b'{"batch_id": "b1", "files": [')
     s3.put("b.csv")
     claims.claim_uploads("b2")
     assert claimed().keys() == {"b.csv"}
@@ -100,7 +100,7 @@ def test_an_overwritten_upload_is_two_uploads(s3: Bucket) -> None:
     claims.claim_uploads("b1")
     s3.put("a.csv", b"second")
     claims.claim_uploads("b2")
-    contents = [lake.read_bytes(file.uri) for batch in claims.waiting_batches() for file in batch.files]
+    contents = [objects.read_bytes(file.uri) for batch in claims.waiting_batches() for file in batch.files]
     assert contents == [b"first", b"second"]
 
 
@@ -136,7 +136,7 @@ def test_an_upload_overwritten_between_copy_and_delete_stays(s3: Bucket, monkeyp
     assert s3.incoming() == ["a.csv"]
     monkeypatch.setattr(claims, "_delete", real)
     claims.claim_uploads("b2")
-    contents = [lake.read_bytes(file.uri) for batch in claims.waiting_batches() for file in batch.files]
+    contents = [objects.read_bytes(file.uri) for batch in claims.waiting_batches() for file in batch.files]
     assert contents == [b"first", b"second"]
     assert s3.incoming() == []
 
@@ -197,7 +197,7 @@ def test_a_users_manifest_and_run_files_are_files_like_any_other(s3: Bucket) -> 
 def test_a_name_with_a_version_in_it_is_read_back(s3: Bucket) -> None:
     s3.put("a?versionId=abc.csv", b"content")
     (batch,) = claims.claim_uploads("b1")
-    assert lake.read_bytes(batch.files[0].uri) == b"content"
+    assert objects.read_bytes(batch.files[0].uri) == b"content"
 
 
 def _claim_and_die(step: str, batch_id: str) -> None:

@@ -20,7 +20,7 @@ from airflow.exceptions import AirflowException, TaskDeferred
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 from airflow.utils.module_loading import import_string
 
-from include import lake
+from include import lake, objects
 from include.settings import settings
 from include.training.job import Result
 from tests.pods_api import Cluster
@@ -47,13 +47,13 @@ def bucket(s3_endpoint: str) -> Iterator[str]:
 def dataset(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("dataset")
     save_dataset(folder, rows(96), rows(24, seed=1))
-    return lake.upload(folder, lake.dataset("tiny"))
+    return objects.upload(folder, lake.dataset("tiny"))
 
 
 @pytest.fixture(scope="module")
 def base_model(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = save_bert(tmp_path_factory.mktemp("model"), mean_pooling=True)
-    return lake.upload(folder, f"{lake.root()}/base")
+    return objects.upload(folder, f"{lake.root()}/base")
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_two_runs_of_one_job_share_a_pod_whose_log_is_shown_once(
     with caplog.at_level(logging.INFO):
         uri = first.resume(first.watch())
     assert second.resume(second.watch()) == uri
-    job_id = Result.model_validate(lake.read_json(uri)).job_id
+    job_id = Result.model_validate(objects.read_json(uri)).job_id
     assert first.xcom == second.xcom == {"job_id": job_id, "return_value": uri}
     assert [pod["metadata"]["name"] for pod in cluster.created] == [f"train-{job_id}"]
     assert cluster.pods == []
@@ -218,7 +218,7 @@ def test_evicted_and_preempted_it_resumes_and_what_ends_while_nobody_looks_is_pi
 
     wait(lambda: cluster.pods[0]["status"]["phase"] == "Succeeded")
     cluster.collect(only(cluster))
-    result = Result.model_validate(lake.read_json(task.resume(task.watch())))
+    result = Result.model_validate(objects.read_json(task.resume(task.watch())))
     assert result.resumed_from_step > 0
     assert len(cluster.created) == 3
 

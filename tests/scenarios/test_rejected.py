@@ -9,7 +9,7 @@ import pytest
 
 from dev.__main__ import _files_in
 from dev.uploads import PIPELINE, look, write_rejected
-from include import lake
+from include import lake, objects
 from include.datasets.intake import Plan, Source, validate_files
 from include.datasets.reading import read_rows
 from tests.scenarios.conftest import Bucket
@@ -28,12 +28,12 @@ def run(run_id: str, **files: bytes) -> dict[str, Any]:
     sources = []
     for name, content in files.items():
         key = f"incoming/{name.replace('_', '.')}"
-        uri = lake.write_bytes(lake.claims(run_id, name.replace("_", ".")), content)
+        uri = objects.write_bytes(lake.claims(run_id, name.replace("_", ".")), content)
         sources.append(Source(batch_id=run_id, key=key, uri=uri))
     plan = Plan(run_id=run_id, model_name="m", sources=sources, parent_dataset_id=None)
     intake = validate_files(plan)
     report = {"run_id": run_id, "rows": intake.rows, "files": [file.model_dump() for file in intake.files]}
-    lake.write_json(lake.report(PIPELINE, run_id, "run.json"), report)
+    objects.write_json(lake.report(PIPELINE, run_id, "run.json"), report)
     return report
 
 

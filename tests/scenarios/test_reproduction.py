@@ -20,7 +20,7 @@ from sqlalchemy.engine import Engine
 
 from dev import sample_data
 from dev.sbom import write_sbom
-from include import lake
+from include import lake, objects
 from include.orchestration import notes, reproduction, submission
 from include.orchestration.export import export
 from include.orchestration.training_task import LocalTraining
@@ -67,16 +67,16 @@ def version(deployment: None, engine: Engine, tmp_path_factory: pytest.TempPathF
     for split, rows in (("train", data[:90]), ("validation", data[90:])):
         pq.write_table(pa.Table.from_pandas(rows[["text", "label"]], preserve_index=False), folder / f"{split}.parquet")
     (folder / "manifest.json").write_text('{"dataset_id": "d1"}')
-    dataset_uri = lake.upload(folder, lake.dataset("d1").rstrip("/"))
+    dataset_uri = objects.upload(folder, lake.dataset("d1").rstrip("/"))
     base = save_small_bert(tmp_path_factory.mktemp("small"), data["text"].tolist())
     params = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16, "max_length": 32, "seed": 3}
     context = {"params": params | {"base_model": str(base)}, "run_id": "run 1"}
     job = submission.job_of(context, "train_model", dataset_uri, settings().mlflow_tracking_uri, image="", in_pod=False)
     train(job.submit())
-    result = Result.model_validate(lake.read_json(lake.job(job.job_id, "result.json")))
+    result = Result.model_validate(objects.read_json(lake.job(job.job_id, "result.json")))
     number = models.register(MODEL, result.model_uri, result.mlflow_run_id, {"job_id": job.job_id, "dataset_id": "d1"})
-    lake.write_bytes(lake.model(MODEL, number, "README.md"), b"# the card")
-    lake.write_json(lake.report("pipeline", "run 1", "evaluation.json"), {"golden_rows": 30})
+    objects.write_bytes(lake.model(MODEL, number, "README.md"), b"# the card")
+    objects.write_json(lake.report("pipeline", "run 1", "evaluation.json"), {"golden_rows": 30})
     entry = ledger.Entry(
         model_name=MODEL, verb="promote", version=number, previous_champion=None, actor="dag:pipeline",
         reason="it is the first", dataset_id="d1", dag_run_id="run 1", job_id=job.job_id,
@@ -109,7 +109,7 @@ def test_on_the_same_machine_with_the_same_versions_every_weight_is_the_same(ver
     comparison = reproduction.judge(MODEL, version, repeated)
     assert comparison.verdict == "same", comparison
     assert (comparison.differences, comparison.unknown) == ([], [])
-    again = Result.model_validate(lake.read_json(repeated))
+    again = Result.model_validate(objects.read_json(repeated))
     original = reproduction.origin(MODEL, version)
     assert again.job_id != original.result.job_id, "a job of its own"
     assert again.mlflow_run_id != original.result.mlflow_run_id
@@ -121,21 +121,21 @@ def test_on_the_same_machine_with_the_same_versions_every_weight_is_the_same(ver
 def test_the_command_says_how_it_ended(version: str, told: str, repeated: str) -> None:
     assert f"{MODEL} version {version}: same. every tensor is the same." in told
     assert "validation_macro_f1" in told
-    assert lake.read_json(repeated.replace("result.json", "comparison.json"))["verdict"] == "same"
+    assert objects.read_json(repeated.replace("result.json", "comparison.json"))["verdict"] == "same"
 
 
 def test_a_weight_that_nothing_explains_is_named(version: str, repeated: str, tmp_path: Path) -> None:
     uri = f"{reproduction.origin(MODEL, version).model_uri}/model.safetensors"
-    file = lake.download_file(uri, tmp_path / "model.safetensors")
+    file = objects.download_file(uri, tmp_path / "model.safetensors")
     whole = file.read_bytes()
     weights = load_file(file)
     weights["classifier.bias"][1] += 1e-3
     save_file(weights, file, metadata={"format": "pt"})
-    lake.upload_file(file, uri)
+    objects.upload_file(file, uri)
     try:
         comparison = reproduction.judge(MODEL, version, repeated)
     finally:
-        lake.write_bytes(uri, whole)
+        objects.write_bytes(uri, whole)
     assert comparison.verdict == "different"
     assert "all settings are the same, and the weights are not: tensor classifier.bias:" in comparison.explanation
 
@@ -167,15 +167,15 @@ def test_what_cannot_be_made_again_says_what_is_missing(version: str, tmp_path: 
         export(MODEL, "99", tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
     uri = f"{reproduction.origin(MODEL, version).job.dataset_uri}/validation.parquet"
-    content = lake.read_bytes(uri)
-    lake.delete(uri)
+    content = objects.read_bytes(uri)
+    objects.delete(uri)
     try:
         with pytest.raises(
             reproduction.NotReproducible, match=r"dataset that is gone: there is no .*validation.parquet"
         ):
             reproduction.rebuild(MODEL, version, "x")
     finally:
-        lake.write_bytes(uri, content)
+        objects.write_bytes(uri, content)
 
 
 def test_the_dag_does_the_same_and_notes_it(version: str, repeated: str, monkeypatch: pytest.MonkeyPatch) -> None:

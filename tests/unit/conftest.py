@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,12 @@ def file_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     settings.cache_clear()
     yield root
     settings.cache_clear()
+
+
+@pytest.fixture
+def storage(request: pytest.FixtureRequest) -> Any:
+    """In a folder, but where MLflow's server is asked: it takes models from S3 alone."""
+    return request.getfixturevalue("in_s3" if "mlflow_server" in request.fixturenames else "in_folder")
 
 
 @pytest.fixture

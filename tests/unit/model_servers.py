@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import uvicorn
 
-from include import lake
+from include import lake, objects
 from include.serving.app import build
 from include.serving.server import ModelServer
 from include.settings.serving import ServingSettings
-from tests.unit.registry_services import Registry, deployment
+from tests.unit.registry_services import MlflowServer, Registry, deployment
 
 pytest_plugins = ["tests.unit.registry_services"]
 
@@ -49,8 +49,8 @@ class Running:
 
 
 def logged(model: str) -> list[dict[str, Any]]:
-    uris = lake.find(lake.predictions(model))
-    return [row for uri in uris for row in pq.read_table(io.BytesIO(lake.read_bytes(uri))).to_pylist()]
+    uris = objects.find(lake.predictions(model))
+    return [row for uri in uris for row in pq.read_table(io.BytesIO(objects.read_bytes(uri))).to_pylist()]
 
 
 def wait(condition: Callable[[], Any], seconds: float = 60) -> None:
@@ -79,6 +79,6 @@ def running(registry: Registry, cache: Path, **options: Any) -> Iterator[Running
 
 
 @pytest.fixture(scope="module")
-def shared_services(mlflow_uri: str, s3_url: str) -> Iterator[None]:
-    with deployment(MLFLOW_TRACKING_URI=mlflow_uri, AWS_ENDPOINT_URL=s3_url, BERT_BUCKET="bert"):
+def shared_services(mlflow_server: MlflowServer, s3_url: str) -> Iterator[None]:
+    with deployment(MLFLOW_TRACKING_URI=mlflow_server.uri, AWS_ENDPOINT_URL=s3_url, BERT_BUCKET="bert"):
         yield

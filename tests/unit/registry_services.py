@@ -30,7 +30,7 @@ from sqlalchemy.engine import URL, Engine
 from werkzeug.serving import make_server
 
 from dev import s3_listing
-from include import lake
+from include import lake, objects
 from include.registry import ledger, models
 from include.registry.ledger import Entry
 from include.registry.models import CHALLENGER, CHAMPION, PREVIOUS
@@ -90,11 +90,6 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
         server.stop()
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri(mlflow_server: MlflowServer) -> str:
-    return mlflow_server.uri
-
-
 class S3Server:
     """moto's S3 in a thread, and no other service of it: to find the one that is asked takes it half of each request.
 
@@ -138,6 +133,12 @@ def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def mlflow_uri(mlflow_store: str) -> str:
+    """What ``services`` name. A module whose tests are about HTTP, or other programs, has ``mlflow_server``'s."""
+    return mlflow_store
+
+
+@pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
     server = S3Server()
     server.start()
@@ -172,7 +173,7 @@ def deployment(patch: pytest.MonkeyPatch | None = None, **values: str) -> Iterat
         patch.setenv(name, value)
     _forget()
     if lake.root().startswith("s3://"):
-        lake.filesystem("s3://").mkdirs(settings().bucket, exist_ok=True)
+        objects.filesystem("s3://").mkdirs(settings().bucket, exist_ok=True)
     yield patch
     _forget()
 
@@ -275,7 +276,7 @@ class Registry:
     def train(self, job_id: str | None = None, dataset_id: str = "d") -> str:
         """What a job leaves behind, registered; returns the version."""
         job_id = job_id or uuid4().hex[:16]
-        uri = lake.upload(self.source, lake.job(job_id, "model"))
+        uri = objects.upload(self.source, lake.job(job_id, "model"))
         return models.register(self.name, uri, "", {"job_id": job_id, "dataset_id": dataset_id})
 
     def decision(self, version: str, champion: str | None, verb: ledger.Verb = "promote", run: str = "") -> Entry:

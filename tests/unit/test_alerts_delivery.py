@@ -1,12 +1,13 @@
 """Delivery of alerts: once to each channel, grouped when many, later when it fails; and what a message looks like."""
 
 import json
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from include import alerts, lake
+from include import alerts, lake, objects
 from include.alerts import Alert, delivery, outbox, rendering
 from include.alerts.delivery import NotDelivered, Outlook
 from include.settings import quiet
@@ -104,6 +105,26 @@ def test_the_pause_that_a_server_asks_for_is_kept_within_reason(asked: float, pa
     assert outlook.failing["slack"].not_before == NOW + timedelta(seconds=pause)
 
 
+def test_a_clock_that_was_set_back_silences_no_channel() -> None:
+    before, failing, busy = NOW - timedelta(days=1), Wall(NotDelivered("down")), Wall()
+    for at in range(delivery.MOST_MESSAGES):
+        raised(f"{at}")
+        deliver(NOW, busy=busy)
+    raised("a")
+    deliver(NOW, failing=failing)
+    assert deliver(before, failing=failing, busy=busy).unsent == []
+    assert (failing.messages, busy.messages[-1]) == ([["a"]], ["a"])
+
+
+def test_a_message_has_an_end_however_often_its_server_says_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "LONGEST_SECONDS", 0.05)
+    over = threading.Event()
+    raised("a")
+    outlook = delivery.deliver(MODEL, {"slow": lambda sent: [over.wait(10), None][1]}, now=NOW)
+    over.set()
+    assert outlook.failing["slow"].error == "it had not taken the message after 0.05 seconds"
+
+
 def test_whatever_a_channel_raises_is_noted_and_nothing_else() -> None:
     raised("a")
     outlook = deliver(NOW, slack=Wall(RuntimeError("a fault of its own")))
@@ -149,8 +170,8 @@ def test_what_a_channel_would_not_take_for_a_week_is_given_up_and_kept() -> None
     raised("a")
     deliver(now, slack=slack, mail=mail)
     assert deliver(now + timedelta(days=8), slack=slack, mail=mail).unsent == []
-    (kept,) = lake.find(lake.alerts(MODEL, "sent/"))
-    assert lake.read_json(kept)["delivered"]["slack"] == "given up: gone"
+    (kept,) = objects.find(lake.alerts(MODEL, "sent/"))
+    assert objects.read_json(kept)["delivered"]["slack"] == "given up: gone"
 
 
 def test_without_a_channel_nothing_is_kept_for_later() -> None:
@@ -165,7 +186,7 @@ def test_without_a_channel_nothing_is_kept_for_later() -> None:
 def test_what_somebody_has_damaged_begins_anew() -> None:
     raised("a")
     deliver(NOW, slack=Wall(NotDelivered("down")))
-    lake.write_bytes(lake.alerts(MODEL, "channels.json"), b'{"slack": []}')
+    objects.write_bytes(lake.alerts(MODEL, "channels.json"), b'{"slack": []}')
     wall = Wall()
     assert deliver(NOW, slack=wall).unsent == []
 
@@ -224,6 +245,10 @@ def test_a_subject_is_one_line() -> None:
         ("12:00-13:30", "2026-03-02T13:00", "2026-03-02T13:30"),
         ("22:00-07:00 Europe/Berlin", "2026-03-28T21:00", "2026-03-29T05:00"),  # that night summer time began
         ("22:00-07:00 America/New_York", "2026-07-02T02:00", "2026-07-02T11:00"),
+        # In that night summer time ended: from 01:00 UTC on the clock went from 02:00 to 03:00 a second time.
+        ("22:00-02:30 Europe/Berlin", "2026-10-25T00:29", "2026-10-25T00:30"),
+        ("22:00-02:30 Europe/Berlin", "2026-10-25T01:15", None),
+        ("02:30-07:00 Europe/Berlin", "2026-10-25T01:15", "2026-10-25T06:00"),
     ],
 )
 def test_quiet_hours(words: str, at: str, until: str | None) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from include import alerts, lake
+from include import alerts, lake, objects
 from include.alerts import Alert, outbox
 
 MODEL = "bert-classifier"
@@ -34,9 +34,9 @@ def test_an_event_that_was_sent_is_not_raised_again() -> None:
 def test_what_was_raised_while_it_was_being_sent_is_not_sent_again() -> None:
     alerts.raise_alert(DRIFT)
     (pending,) = outbox.unsent(MODEL)
-    content = lake.read_bytes(lake.alerts(MODEL, f"outbox/{DRIFT.name}"))
+    content = objects.read_bytes(lake.alerts(MODEL, f"outbox/{DRIFT.name}"))
     outbox.close(MODEL, pending)
-    lake.write_bytes(lake.alerts(MODEL, f"outbox/{DRIFT.name}"), content)  # whoever had looked a moment before
+    objects.write_bytes(lake.alerts(MODEL, f"outbox/{DRIFT.name}"), content)  # whoever had looked a moment before
     assert outbox.unsent(MODEL) == []
     assert outbox.names(MODEL) == []
 
@@ -86,5 +86,5 @@ def test_a_bucket_that_cannot_be_written_to_fails_nobody(
 
 def test_what_is_no_alert_stays_and_stops_nothing() -> None:
     alerts.raise_alert(DRIFT)
-    lake.write_bytes(lake.alerts(MODEL, "outbox/readme.txt"), b"hello")
+    objects.write_bytes(lake.alerts(MODEL, "outbox/readme.txt"), b"hello")
     assert [one.alert for one in outbox.unsent(MODEL)] == [DRIFT]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden, snapshots
 from include.datasets.building import build_dataset
 from include.datasets.intake import Plan
@@ -40,8 +40,8 @@ def frozen_once(model: str, frame: pd.DataFrame) -> None:
     """A golden set as it was written before there were states."""
     content = frame[["text", "label"]].to_parquet(index=False)
     sha256 = hashlib.sha256(content).hexdigest()
-    uri = lake.write_bytes(lake.golden(model, f"{sha256[:16]}.parquet"), content)
-    lake.write_json(lake.golden(model, "golden.json"), {"uri": uri, "sha256": sha256, "rows": len(frame)})
+    uri = objects.write_bytes(lake.golden(model, f"{sha256[:16]}.parquet"), content)
+    objects.write_json(lake.golden(model, "golden.json"), {"uri": uri, "sha256": sha256, "rows": len(frame)})
 
 
 def test_golden_rows_judge_once_a_version_of_their_upload_was_promoted(file_lake: str) -> None:
@@ -172,8 +172,10 @@ def test_only_the_newest_states_keep_the_sides_of_all_texts(file_lake: str) -> N
         build("m", rows(range(1000 + 50 * at, 1050 + 50 * at)), first)
     newest = state("m")
     assert len(newest.sides.table) == 350
-    kept = [uri for uri in lake.find(lake.golden("m")) if uri.endswith(".parquet")]
-    named = [lake.read_json(lake.golden("m", f"states/{at:06d}.json"))["sha256"] for at in range(1, newest.number + 1)]
+    kept = [uri for uri in objects.find(lake.golden("m")) if uri.endswith(".parquet")]
+    named = [
+        objects.read_json(lake.golden("m", f"states/{at:06d}.json"))["sha256"] for at in range(1, newest.number + 1)
+    ]
     there = [any(one["sides"][:16] in uri for uri in kept) for one in named]
     assert there == [at >= newest.number - 2 for at in range(newest.number)]
     earlier = golden.read("m", 2)
@@ -183,9 +185,9 @@ def test_only_the_newest_states_keep_the_sides_of_all_texts(file_lake: str) -> N
 
 def test_a_changed_file_is_refused(file_lake: str) -> None:
     build("m", rows(range(200)))
-    for uri in lake.find(lake.golden("m")):
+    for uri in objects.find(lake.golden("m")):
         if uri.endswith(".parquet"):
-            lake.write_bytes(uri, b"other rows")
+            objects.write_bytes(uri, b"other rows")
     with pytest.raises(golden.GoldenSetError, match="changed after it was written"):
         golden.read("m")
 

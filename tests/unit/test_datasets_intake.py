@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include import lake
+from include import lake, objects
 from include.datasets import golden, newcomers, snapshots, spool
 from include.datasets.building import build_dataset
 from include.datasets.checks import rows_hash, text_keys
@@ -30,7 +30,7 @@ def good(n: int, start: int = 0) -> bytes:
 def plan(files: dict[str, bytes], run_id: str = "run:1", **options: object) -> Plan:
     sources = []
     for name, content in files.items():
-        uri = lake.write_bytes(lake.claims("b1", f"files/{name}"), content)
+        uri = objects.write_bytes(lake.claims("b1", f"files/{name}"), content)
         sources.append(Source(batch_id="b1", key=f"incoming/{name}", uri=uri))
     defaults = {"model_name": "m", "sources": sources, "parent_dataset_id": None}
     return Plan(run_id=run_id, **(defaults | options))  # type: ignore[arg-type]
@@ -40,12 +40,12 @@ def frozen_once(model_name: str, rows: pd.DataFrame) -> None:
     """A golden set as it was written before there were states."""
     content = rows[["text", "label"]].to_parquet(index=False)
     sha256 = hashlib.sha256(content).hexdigest()
-    uri = lake.write_bytes(lake.golden(model_name, f"{sha256[:16]}.parquet"), content)
-    lake.write_json(lake.golden(model_name, "golden.json"), {"uri": uri, "sha256": sha256, "rows": len(rows)})
+    uri = objects.write_bytes(lake.golden(model_name, f"{sha256[:16]}.parquet"), content)
+    objects.write_json(lake.golden(model_name, "golden.json"), {"uri": uri, "sha256": sha256, "rows": len(rows)})
 
 
 def accepted(uri: str) -> pd.DataFrame:
-    return pd.read_parquet(io.BytesIO(lake.read_bytes(uri)))
+    return pd.read_parquet(io.BytesIO(objects.read_bytes(uri)))
 
 
 def test_every_row_of_every_file_is_accounted_for(file_lake: str) -> None:
@@ -71,13 +71,13 @@ def test_an_unreadable_file_is_kept_whole_with_its_reason(file_lake: str) -> Non
     intake = validate_files(plan({"x/no table.csv": b"%PDF-1.4"}))
     assert intake.accepted_rows == 0
     uri = lake.quarantine("b1", "files/x/no table.csv")
-    assert lake.read_bytes(uri) == b"%PDF-1.4"
-    assert "a PDF" in lake.read_json(f"{uri}.reason.json")["reason"]
+    assert objects.read_bytes(uri) == b"%PDF-1.4"
+    assert "a PDF" in objects.read_json(f"{uri}.reason.json")["reason"]
 
 
 def test_a_file_that_somebody_deleted_stops_no_other(file_lake: str) -> None:
     wanted = plan({"gone.csv": good(3), "there.csv": good(300, start=100)})
-    lake.delete(wanted.sources[0].uri)
+    objects.delete(wanted.sources[0].uri)
     gone, there = validate_files(wanted).files
     assert (gone.used, gone.by_rule, gone.quarantine) == (0, {"unreadable_file": 1}, None)
     assert "no longer at" in gone.reason
@@ -154,7 +154,7 @@ def test_a_few_golden_labels_are_corrected_at_once(file_lake: str) -> None:
     now = corrected.established.set_index("text")["label"]
     assert (now[wrong["text"]].to_numpy() != wrong["label"].to_numpy()).all()
     assert len(now) == len(golden_set.rows)
-    kept = lake.read_json(lake.staging("run:2", "corrections.json"))["rows"]
+    kept = objects.read_json(lake.staging("run:2", "corrections.json"))["rows"]
     assert {row["text"]: row["was"] for row in kept} == dict(zip(wrong["text"], wrong["label"], strict=True))
     assert validate_files(second) == intake, "a repeated task sees the golden set that it saw first"
     assert build_dataset(second, accepted(intake.accepted_uri)) == manifest
@@ -191,7 +191,7 @@ def that_wait() -> list[Source]:
 
 
 def waiting_texts() -> list[str]:
-    files = [pa.ipc.open_file(lake.read_bytes(uri)).read_all() for uri, _, _ in newcomers.waiting("m")]
+    files = [pa.ipc.open_file(objects.read_bytes(uri)).read_all() for uri, _, _ in newcomers.waiting("m")]
     return sorted(text for file in files for text in file["text"].to_pylist())
 
 
@@ -372,7 +372,7 @@ def test_a_plan_without_files_takes_the_champions_rows_again(file_lake: str) -> 
 def test_a_golden_text_in_the_dataset_fails_the_run(file_lake: str) -> None:
     first = plan({"a.csv": good(300)})
     parent = build_dataset(first, accepted(validate_files(first).accepted_uri))
-    train = pd.read_parquet(io.BytesIO(lake.read_bytes(lake.dataset(parent["dataset_id"], "train.parquet"))))
+    train = pd.read_parquet(io.BytesIO(objects.read_bytes(lake.dataset(parent["dataset_id"], "train.parquet"))))
     frozen_once("other", train.head(5))
     tampered = plan({"b.csv": good(20, start=500)}, "run:2", model_name="other", parent_dataset_id=parent["dataset_id"])
     with pytest.raises(golden.GoldenSetError, match="5 golden texts are in"):
@@ -380,15 +380,15 @@ def test_a_golden_text_in_the_dataset_fails_the_run(file_lake: str) -> None:
 
 
 def test_files_named_by_uri_are_copied_before_they_can_change(file_lake: str) -> None:
-    uri = lake.write_bytes(f"{file_lake}/mine/a.csv", good(10))
+    uri = objects.write_bytes(f"{file_lake}/mine/a.csv", good(10))
     (staged,) = copy_to_staging(sources_at(uri), "run:1")
-    lake.write_bytes(uri, b"changed")
-    assert lake.read_bytes(staged.uri) == good(10)
+    objects.write_bytes(uri, b"changed")
+    assert objects.read_bytes(staged.uri) == good(10)
 
 
 def test_sources_are_found_by_object_folder_and_pattern(file_lake: str) -> None:
     for name in ("a.csv", "sub/b.csv", "sub/c.jsonl"):
-        lake.write_bytes(lake.incoming(name), b"x")
+        objects.write_bytes(lake.incoming(name), b"x")
     assert len(sources_at(lake.incoming("a.csv"))) == 1
     assert len(sources_at(lake.incoming("sub/"))) == 2
     assert len(sources_at(lake.incoming("sub/*.csv"))) == 1
@@ -431,8 +431,8 @@ def test_a_dataset_from_before_there_were_such_columns_is_built_on(file_lake: st
     parent = build_dataset(first, accepted(validate_files(first).accepted_uri))
     for split in lake.SPLITS:
         uri = lake.dataset(parent["dataset_id"], f"{split}.parquet")
-        old = pd.read_parquet(io.BytesIO(lake.read_bytes(uri)))[["text", "label"]]
-        lake.write_bytes(uri, old.to_parquet(index=False))
+        old = pd.read_parquet(io.BytesIO(objects.read_bytes(uri)))[["text", "label"]]
+        objects.write_bytes(uri, old.to_parquet(index=False))
     rows = snapshots.read(parent["dataset_id"])
     assert snapshots.order(rows)[1] == parent["dataset_id"]
     second = plan({"b.csv": good(100, 1000)}, "run:2", parent_dataset_id=parent["dataset_id"])
@@ -457,7 +457,7 @@ def test_a_file_is_read_in_a_process_of_its_own_and_may_kill_it(
 
 def test_a_pattern_takes_only_the_star_for_one(file_lake: str) -> None:
     for name in ("a[1].csv", "a1.csv", "what?.csv", "whats.csv", "deep/er/x.csv", "[x]/y.csv"):
-        lake.write_bytes(f"{file_lake}/mine/{lake.plain(name)}", b"x")
+        objects.write_bytes(f"{file_lake}/mine/{lake.plain(name)}", b"x")
 
     def found(uri: str) -> list[str]:
         return [source.key.rsplit("mine/", 1)[1] for source in sources_at(f"{file_lake}/mine/{uri}")]
@@ -471,7 +471,7 @@ def test_a_pattern_takes_only_the_star_for_one(file_lake: str) -> None:
 
 def test_what_programs_leave_beside_their_data_is_no_source(file_lake: str) -> None:
     for name in ("_SUCCESS", ".part-0.csv.crc", "part-0.csv", "x_$folder$", ".DS_Store"):
-        lake.write_bytes(f"{file_lake}/mine/{name}", b"x")
+        objects.write_bytes(f"{file_lake}/mine/{name}", b"x")
     assert [source.key.rsplit("/", 1)[1] for source in sources_at(f"{file_lake}/mine/")] == ["part-0.csv"]
 
 

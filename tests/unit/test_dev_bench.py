@@ -16,7 +16,7 @@ from dev.bench import baseline, data, etl, page, quality, runs, scoring, stopwat
 from dev.bench.__main__ import command
 from dev.bench.plan import Plan, Recipe, in_turns, ratio
 from dev.bench.sides import Baseline, Ours, candidates
-from include import lake
+from include import objects
 from include.training import train
 
 GPU = {
@@ -154,7 +154,7 @@ def test_two_jobs_on_one_lake_share_their_dataset_and_nothing_else(texts: data.T
         side.launch(rows, tmp_path / folder, tmp_path / cache).command[-1]
         for folder, cache in (("a", "lake"), ("b", "lake"), ("c", "other lake"))
     ]
-    first, again, elsewhere = (lake.read_json(uri) for uri in uris)
+    first, again, elsewhere = (objects.read_json(uri) for uri in uris)
     assert first["dataset_uri"] == again["dataset_uri"]
     assert uris[0] != uris[1]
     assert elsewhere["dataset_uri"].rsplit("/", 1)[1] != first["dataset_uri"].rsplit("/", 1)[1]

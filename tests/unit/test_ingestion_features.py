@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from include import lake
+from include import lake, objects
 from include.ingestion import features
 from include.ingestion.features import UNKNOWN, Encoder, Profile, as_columns, encoder_of, kind_of
 from include.orchestration import etl_features
@@ -98,9 +98,9 @@ def test_a_week_is_written_beside_its_texts_and_again_to_the_same(week: str) -> 
     assert written["text_hash"].to_pylist()[:3] == [f"{0:016x}", "mended", f"{2:016x}"]
     assert written["feature.state"].to_pylist()[:3] == [1, 0, 2]
     assert sum(written["feature.price"].to_pylist()) == pytest.approx(0, abs=1e-9)
-    encoders = lake.read_json(lake.features("weekly_etl", "encoders.json"))
+    encoders = objects.read_json(lake.features("weekly_etl", "encoders.json"))
     assert etl_features.encode("weekly_etl", "2026-W01", week, {}) == found
-    assert lake.read_json(lake.features("weekly_etl", "encoders.json")) == encoders
+    assert objects.read_json(lake.features("weekly_etl", "encoders.json")) == encoders
 
 
 def test_a_week_without_other_columns_writes_nothing(tmp_path: Path, file_lake: str) -> None:
@@ -108,4 +108,4 @@ def test_a_week_without_other_columns_writes_nothing(tmp_path: Path, file_lake: 
     pq.write_table(pa.table({"extra": ["", ""]}), path)
     found = etl_features.encode("weekly_etl", "2026-W01", path.as_uri(), {})
     assert found == {"kinds": {}, "values": 0, "examples": [], "uri": ""}
-    assert not lake.exists(lake.features("weekly_etl", "encoders.json"))
+    assert not objects.exists(lake.features("weekly_etl", "encoders.json"))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.monitoring import profiles, results
 from include.monitoring.checks import (
     CUT,
@@ -198,7 +198,7 @@ def test_a_log_without_texts_is_checked_by_what_it_has() -> None:
 
 
 def test_words_that_the_tokenizer_does_not_know_are_found(tiny_bert: Path, file_lake: str) -> None:
-    uri = lake.upload(tiny_bert, lake.model("m", "1"))
+    uri = objects.upload(tiny_bert, lake.model("m", "1"))
     with tokenizer_at(uri) as tokenizer:
         assert tokenizer is not None
         known = sample(text=texts(200, words=["where", "is", "my", "card", "a", "lost", "refund"]))

@@ -10,7 +10,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from include import lake
+from include import lake, objects
 from include.monitoring import labels
 from include.monitoring.accuracy import Accuracy, held_out_error
 from include.monitoring.assessment import Assessment
@@ -39,7 +39,7 @@ def answered(model: str, texts: list[str], *, version: str = "2", at: datetime =
     )
     sink = io.BytesIO()
     pq.write_table(as_table([said], "full"), sink)
-    lake.write_bytes(f"{folder(model, f'{at:%Y-%m-%d}')}{uuid4().hex}.parquet", sink.getvalue())
+    objects.write_bytes(f"{folder(model, f'{at:%Y-%m-%d}')}{uuid4().hex}.parquet", sink.getvalue())
     return ids
 
 
@@ -84,9 +84,9 @@ def test_the_error_rate_is_of_answers_that_were_corrected(file_lake: str) -> Non
     "stray", [b'{"version": "2", "prediction_id": "a", "la', b"", b"\xff\x00", b"[1]", b"{}", LIST, NO_TIME], ids=repr
 )
 def test_a_stray_file_among_what_people_say_holds_nothing_up(file_lake: str, stray: bytes) -> None:
-    lake.write_bytes(lake.feedback("m", f"labelled/date={AT:%Y-%m-%d}/stray.jsonl"), stray)
+    objects.write_bytes(lake.feedback("m", f"labelled/date={AT:%Y-%m-%d}/stray.jsonl"), stray)
     if stray != NO_TIME:  # a correction needs none
-        lake.write_bytes(lake.feedback("m", f"date={AT:%Y-%m-%d}/stray.jsonl"), stray)
+        objects.write_bytes(lake.feedback("m", f"date={AT:%Y-%m-%d}/stray.jsonl"), stray)
     (key,) = answered("m", [OLD])
     feedback.keep("m", {"prediction_id": key, "label": "refund"}, AT)
     assert labels.live_accuracy("m", "2", AT, AT + timedelta(hours=1)).texts == 0

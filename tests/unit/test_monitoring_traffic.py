@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from include import lake
+from include import lake, objects
 from include.monitoring import drift, traffic
 from include.monitoring.assessment import Alarm, assess, begins, ends, reference_size
 from include.monitoring.days import join
@@ -66,10 +66,10 @@ class Log:
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink)
         uri = f"{folder(self.model, day.isoformat())}{uuid4().hex}.parquet"
-        return lake.write_bytes(uri, sink.getvalue().to_pybytes())
+        return objects.write_bytes(uri, sink.getvalue().to_pybytes())
 
     def kept(self, day: date, version: str = "2") -> bool:
-        return lake.exists(traffic.sums_uri(self.model, version, day))
+        return objects.exists(traffic.sums_uri(self.model, version, day))
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def test_a_days_answers_become_sums_that_are_kept_and_not_read_again(log: Log) -
     assert found.measures["log_characters"][0] == pytest.approx(4 * np.log1p(3) + 2 * np.log1p(7))
     assert sum(found.confidence) == 6
     old = NOW + timedelta(days=30)
-    for uri in lake.find(folder(log.model, TODAY.isoformat())):
-        lake.delete(uri)
+    for uri in objects.find(folder(log.model, TODAY.isoformat())):
+        objects.delete(uri)
     assert traffic.day_of(log.champion, TODAY, old, nobody) == found, "the log may be gone by then"
 
 
@@ -174,7 +174,7 @@ def test_a_large_day_is_scored_again_by_a_part_of_it_that_is_always_the_same(
     for _ in range(2):
         found = traffic.day_of(log.champion, TODAY, NOW, score)
         assert found is not None
-        lake.delete(traffic.sums_uri(log.model, "2", TODAY))
+        objects.delete(traffic.sums_uri(log.model, "2", TODAY))
     assert found.texts == 50
     assert asked[0] == asked[1]
 
@@ -203,7 +203,7 @@ def test_lengths_are_watched_on_days_that_all_have_texts_only(log: Log) -> None:
 
 
 def test_the_log_of_an_older_version_and_of_other_writers_is_read(log: Log) -> None:
-    table = parquet.read_table(pa.BufferReader(lake.read_bytes(log.write(TODAY))))
+    table = parquet.read_table(pa.BufferReader(objects.read_bytes(log.write(TODAY))))
     older = table.drop_columns(["source", "role", "cut"])
     log.put(TODAY, older.set_column(older.column_names.index("label"), "label", older["label"].cast(pa.large_string())))
     found = traffic.look(log.model, TODAY, log.champion)
@@ -212,11 +212,11 @@ def test_the_log_of_an_older_version_and_of_other_writers_is_read(log: Log) -> N
 
 
 def test_files_that_are_not_as_they_should_be_are_told_and_columns_that_are_new_are_no_fault(log: Log) -> None:
-    table = parquet.read_table(pa.BufferReader(lake.read_bytes(log.write(TODAY))))
+    table = parquet.read_table(pa.BufferReader(objects.read_bytes(log.write(TODAY))))
     log.put(TODAY, table.append_column("country", pa.array(["de"] * 10)))
     log.put(TODAY, table.drop_columns(["label"]))
     log.put(TODAY, table.set_column(table.column_names.index("probability"), "probability", pa.array(["high"] * 10)))
-    lake.write_bytes(f"{folder(log.model, TODAY.isoformat())}no.parquet", b"text,label\n")
+    objects.write_bytes(f"{folder(log.model, TODAY.isoformat())}no.parquet", b"text,label\n")
     found = traffic.look(log.model, TODAY, log.champion)
     assert found.news == ("country",)
     assert found.sums.texts == 20
@@ -260,7 +260,7 @@ def test_reading_a_day_takes_no_more_memory_if_there_are_more_files(
 
 
 def test_a_real_champion_scores_texts_again(log: Log, tiny_bert: Path) -> None:
-    uri = lake.upload(tiny_bert, lake.model(log.model, "2"))
+    uri = objects.upload(tiny_bert, lake.model(log.model, "2"))
     champion = Champion(log.model, "2", uri, ("card", "refund"), datetime(2026, 3, 30, 9, tzinfo=UTC))
     log.write(ago(1), ["where is my card", "a refund"], version="1")
     with traffic.scorer(champion) as score:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from airflow.exceptions import AirflowException
 from sqlalchemy.engine import Engine
 
-from include import lake
+from include import lake, objects
 from include.orchestration import batches, notes, promotion_steps, reconciling, rollback, settling
 from include.registry import ledger, models
 from include.registry.models import CHAMPION, PREVIOUS
@@ -30,16 +30,6 @@ pytestmark = pytest.mark.usefixtures("services")
 OVER = Pipeline(hears=False, will_come=False, busy=False, is_over=lambda run_id: True)
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri(mlflow_store: str) -> str:
-    return mlflow_store
-
-
-@pytest.fixture
-def storage(in_folder: dict[str, str]) -> dict[str, str]:
-    return in_folder
-
-
 @pytest.fixture(autouse=True)
 def warehouse(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow's connection to it."""
@@ -52,9 +42,9 @@ def freeze(registry: Registry) -> None:
     buffer = io.BytesIO()
     rows.to_parquet(buffer, index=False)
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-    uri = lake.write_bytes(lake.golden(registry.name, f"{digest[:16]}.parquet"), buffer.getvalue())
+    uri = objects.write_bytes(lake.golden(registry.name, f"{digest[:16]}.parquet"), buffer.getvalue())
     lock = {"uri": uri, "sha256": digest, "rows": len(rows), "labels": ["card", "refund"]}
-    lake.write_json(lake.golden(registry.name, "golden.json"), lock)
+    objects.write_json(lake.golden(registry.name, "golden.json"), lock)
 
 
 def take(run_id: str) -> str:
@@ -62,7 +52,7 @@ def take(run_id: str) -> str:
     batch_id = f"b-{uuid4().hex[:8]}"
     open_batches.mark(batch_id)
     batch = Batch(batch_id=batch_id, files=[])
-    lake.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json().encode())
+    objects.create_bytes(lake.claims(batch_id, "manifest.json"), batch.model_dump_json().encode())
     assert claims.take(batch_id, run_id)
     return batch_id
 
@@ -71,7 +61,7 @@ def conclude(batch_id: str, run_id: str) -> None:
     """The run's end: its batch is used, and its report names it."""
     assert lifecycle.move(batch_id, State.USED, Who.RUN)
     open_batches.close(batch_id)
-    lake.write_json(lake.report(batches.PIPELINE, run_id, "run.json"), {"batches": [batch_id]})
+    objects.write_json(lake.report(batches.PIPELINE, run_id, "run.json"), {"batches": [batch_id]})
 
 
 def promote_by(registry: Registry, *, concluded: bool = True) -> tuple[str, str, str]:
@@ -79,12 +69,12 @@ def promote_by(registry: Registry, *, concluded: bool = True) -> tuple[str, str,
     last = ledger.last_move(registry.engine, registry.name)
     run_id, dataset, job_id = f"run {uuid4().hex[:8]}", uuid4().hex[:8], uuid4().hex[:16]
     batch_id = take(run_id)
-    lake.write_json(lake.dataset(dataset, "manifest.json"), {"parent_dataset_id": last.dataset_id if last else None})
+    objects.write_json(lake.dataset(dataset, "manifest.json"), {"parent_dataset_id": last.dataset_id if last else None})
     rows = pd.DataFrame({"text": [f"text of {run_id}"], "label": ["card"], "source": ["f.csv"], "extra": [""]})
     for split in ("train", "validation"):
         buffer = io.BytesIO()
         rows.to_parquet(buffer, index=False)
-        lake.write_bytes(lake.dataset(dataset, f"{split}.parquet"), buffer.getvalue())
+        objects.write_bytes(lake.dataset(dataset, f"{split}.parquet"), buffer.getvalue())
     version = registry.train(job_id, dataset)
     decision = registry.decision(version, last.version if last else None, run=run_id)
     promote(decision.model_copy(update={"dataset_id": dataset, "job_id": job_id}), registry.engine)
@@ -109,7 +99,7 @@ def test_a_rollback_tells_what_is_given_up_and_sets_the_uploads_aside_that_it_le
     assert "of 3 golden rows right (" in told
     assert f"version {second} " in told
     assert "Rows that come wrong again: 0; right again: 0" in told
-    kept = lake.read_json(lake.report(rollback.DAG_ID, "the run", "given_up.json"))
+    kept = objects.read_json(lake.report(rollback.DAG_ID, "the run", "given_up.json"))
     assert (kept["rows"], kept["reason"], kept["wrong_again"]) == (3, "customers complain", [])
     assert "All of them" not in told, "there are none"
     assert (state(used), state(left)) == ("used", "set aside")
@@ -169,7 +159,7 @@ def test_a_rollback_is_hindered_by_a_broken_target_but_not_by_force(registry: Re
     freeze(registry)
     first, _, _ = promote_by(registry)
     promote_by(registry)
-    lake.write_bytes(lake.model(registry.name, first, "config.json"), b"{}")
+    objects.write_bytes(lake.model(registry.name, first, "config.json"), b"{}")
     with pytest.raises(SmokeTestFailed, match="cannot be scored"):
         roll_back(registry)
     assert "It was forced" in roll_back(registry, force=True)
@@ -184,8 +174,8 @@ def test_a_golden_set_that_is_gone_or_was_changed_keeps_no_bad_champion(registry
     versions = [promote_by(registry)[0] for _ in range(3)]
     assert "what is given up is not known: the golden set is gone" in roll_back(registry)
     freeze(registry)
-    lock = lake.read_json(lake.golden(registry.name, "golden.json"))
-    lake.write_bytes(lock["uri"], b"changed")
+    lock = objects.read_json(lake.golden(registry.name, "golden.json"))
+    objects.write_bytes(lock["uri"], b"changed")
     assert "is not known: " in roll_back(registry, to_version=versions[0])
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from include import lake
+from include import lake, objects
 from include.registry import backups
 
 
 def test_the_oldest_backups_go_but_never_the_champions(file_lake: str) -> None:
     for version in "123":
         uri = lake.model("m", version)
-        lake.write_bytes(f"{uri}config.json", version.encode())
+        objects.write_bytes(f"{uri}config.json", version.encode())
         backups.keep("m", version, uri, tags={})
     assert backups.thin_out("m", 2, "1") == ["2"], "version 1 is the champion again, by a rollback"
     assert backups.require("m", "1").files
@@ -19,13 +19,13 @@ def test_the_oldest_backups_go_but_never_the_champions(file_lake: str) -> None:
 
 def test_a_damaged_backup_is_made_again_unless_the_files_themselves_have_changed(file_lake: str) -> None:
     uri = lake.model("m", "1")
-    lake.write_bytes(f"{uri}config.json", b"as it was trained")
+    objects.write_bytes(f"{uri}config.json", b"as it was trained")
     copy = f"{backups.keep('m', '1', uri, tags={}).uri}config.json"
-    lake.write_bytes(copy, b"damaged")
+    objects.write_bytes(copy, b"damaged")
     backups.keep("m", "1", uri, tags={})
-    assert lake.read_bytes(copy) == b"as it was trained"
-    lake.write_bytes(copy, b"damaged")
-    lake.write_bytes(f"{uri}config.json", b"damaged as well")
+    assert objects.read_bytes(copy) == b"as it was trained"
+    objects.write_bytes(copy, b"damaged")
+    objects.write_bytes(f"{uri}config.json", b"damaged as well")
     with pytest.raises(backups.BackupError, match=r"neither its backup nor its files .* another content"):
         backups.keep("m", "1", uri, tags={})
-    assert lake.read_bytes(copy) == b"damaged", "it is not taken for what was trained"
+    assert objects.read_bytes(copy) == b"damaged", "it is not taken for what was trained"

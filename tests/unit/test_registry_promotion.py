@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from include import lake
+from include import lake, objects
 from include.alerts import outbox
 from include.registry import ledger, models, promotion, standing, versions
 from include.registry.ledger import Entry
@@ -27,16 +27,6 @@ from tests.unit.registry_services import Registry
 
 pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("services")
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri(mlflow_store: str) -> str:
-    return mlflow_store
-
-
-@pytest.fixture
-def storage(in_folder: dict[str, str]) -> dict[str, str]:
-    return in_folder
 
 
 def test_the_first_promotion_makes_a_champion(registry: Registry) -> None:
@@ -233,7 +223,7 @@ def test_new_rows_are_added_to_what_the_ledger_knows_of_a_champion_whose_version
     version = registry.train()
     entry = registry.decision(version, None).model_copy(update={"dataset_id": "d1"})
     promote(entry, registry.engine)
-    lake.write_json(lake.dataset("d1", "manifest.json"), {})
+    objects.write_json(lake.dataset("d1", "manifest.json"), {})
     models._client().delete_model_version(registry.name, version)
     assert versions.parent_dataset_id(registry.name, registry.engine) == "d1"
 
@@ -250,8 +240,8 @@ def test_before_the_first_champion_rows_that_wait_are_not_counted_twice(registry
 def test_a_rollback_knows_whose_rows_it_leaves_and_a_second_one_whose_it_returns_to(registry: Registry) -> None:
     runs, parent, champion = [], None, None
     for dataset in ("d1", "d2", "d3"):
-        lake.write_json(lake.dataset(dataset, "manifest.json"), {"parent_dataset_id": parent})
-        uri = lake.upload(registry.source, lake.job(dataset, "model"))
+        objects.write_json(lake.dataset(dataset, "manifest.json"), {"parent_dataset_id": parent})
+        uri = objects.upload(registry.source, lake.job(dataset, "model"))
         version = models.register(registry.name, uri, "", {"job_id": dataset, "dataset_id": dataset})
         entry = registry.decision(version, champion, run=f"run {dataset}").model_copy(update={"dataset_id": dataset})
         promote(entry, registry.engine)
@@ -300,7 +290,7 @@ def test_a_rollback_killed_between_its_moves_is_finished_by_its_repetition(
 def test_a_rollback_to_a_broken_version_is_refused_and_moves_nothing(registry: Registry, file: str) -> None:
     first, second = registry.promote_new(), registry.promote_new()
     before = registry.aliases()
-    lake.write_bytes(lake.model(registry.name, first, file), b"{}")
+    objects.write_bytes(lake.model(registry.name, first, file), b"{}")
     with pytest.raises(SmokeTestFailed, match=f"version {first} .* cannot be scored"):
         registry.rollback()
     assert registry.aliases() == before == {CHAMPION: second, PREVIOUS: first}
@@ -311,7 +301,7 @@ def test_a_rollback_to_a_version_with_other_labels_is_refused(registry: Registry
     first, _ = registry.promote_new(), registry.promote_new()
     config = shutil.copy(registry.source / "config.json", tmp_path / "config.json")
     changed = Path(config).read_text().replace("refund", "complaint").encode()
-    lake.write_bytes(lake.model(registry.name, first, "config.json"), changed)
+    objects.write_bytes(lake.model(registry.name, first, "config.json"), changed)
     with pytest.raises(SmokeTestFailed, match="other labels than were registered"):
         registry.rollback()
 
@@ -322,7 +312,7 @@ def test_a_rollback_to_a_version_that_answers_nan_is_refused(registry: Registry)
     first, _ = registry.promote_new(), registry.promote_new()
     weights = safetensors.torch.load((registry.source / "model.safetensors").read_bytes())
     weights["classifier.weight"][:] = float("nan")
-    lake.write_bytes(lake.model(registry.name, first, "model.safetensors"), safetensors.torch.save(weights))
+    objects.write_bytes(lake.model(registry.name, first, "model.safetensors"), safetensors.torch.save(weights))
     with pytest.raises(SmokeTestFailed, match="not finite"):
         registry.rollback()
 
@@ -355,7 +345,7 @@ def test_what_comes_wrong_again_is_counted_row_by_row(monkeypatch: pytest.Monkey
 
 def test_a_champion_that_does_not_answer_hinders_no_rollback(registry: Registry) -> None:
     first, second = registry.promote_new(), registry.promote_new()
-    lake.write_bytes(lake.model(registry.name, second, "model.safetensors"), b"{}")
+    objects.write_bytes(lake.model(registry.name, second, "model.safetensors"), b"{}")
     rows = SmokeTest(["a refund"], ["refund"])
     done = rollback(registry.name, registry.engine, actor="test", reason="it is broken", smoke_test=rows)
     assert (done.champion.version, done.given_up and done.given_up.right_before) == (first, None)
@@ -363,7 +353,7 @@ def test_a_champion_that_does_not_answer_hinders_no_rollback(registry: Registry)
 
 def test_a_forced_rollback_loads_nothing_and_the_ledger_says_so(registry: Registry) -> None:
     first, _ = registry.promote_new(), registry.promote_new()
-    lake.write_bytes(lake.model(registry.name, first, "model.safetensors"), b"{}")
+    objects.write_bytes(lake.model(registry.name, first, "model.safetensors"), b"{}")
     assert registry.rollback(smoke_test=None).version == first
     kept = ledger.last_move(registry.engine, registry.name)
     assert kept is not None

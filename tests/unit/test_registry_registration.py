@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from include import lake
+from include import lake, objects
 from include.registry import models
 from include.registry.models import CHALLENGER, CHAMPION
 from include.registry.promotion import (
@@ -16,10 +16,15 @@ from include.registry.promotion import (
     promote,
 )
 from include.settings import settings
-from tests.unit.registry_services import Registry
+from tests.unit.registry_services import MlflowServer, Registry
 
 pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("services")
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_server: MlflowServer) -> str:
+    return mlflow_server.uri
 
 
 def test_there_is_nothing_where_nothing_is_registered() -> None:
@@ -34,7 +39,7 @@ def test_a_registered_version_has_all_its_files_and_is_the_challenger(registry: 
     assert found is not None
     assert (found.version, found.uri) == (version, f"s3://bert/models/{registry.name}/1")
     assert found.tags["job_id"] == "a" * 16
-    names = {uri.rsplit("/", 1)[1] for uri in lake.find(found.uri)}
+    names = {uri.rsplit("/", 1)[1] for uri in objects.find(found.uri)}
     assert {"config.json", "model.safetensors", "tokenizer.json", "MLmodel"} <= names
 
 
@@ -48,7 +53,7 @@ def test_a_registration_cut_off_while_copying_is_finished(registry: Registry, mo
         raise KeyboardInterrupt("killed while copying")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lake, "copy", cut)
+        patch.setattr(objects, "copy", cut)
         with pytest.raises(KeyboardInterrupt):
             registry.train("d" * 16)
     half = models.by_version(registry.name, "1")
@@ -117,7 +122,7 @@ def test_mlflow_and_transformers_load_a_version_without_this_project(
     registry: Registry, mlflow_uri: str, tmp_path: Path
 ) -> None:
     version = registry.promote_new()
-    lake.download(lake.model(registry.name, version), tmp_path / "model")
+    objects.download(lake.model(registry.name, version), tmp_path / "model")
     script = """
 import sys
 import mlflow, pandas

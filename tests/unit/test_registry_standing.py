@@ -3,13 +3,12 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from mlflow import MlflowClient
 
-from include import lake
+from include import lake, objects
 from include.registry import ledger, mlflow_runs, models, versions
 from include.registry.models import ANCHOR, CHAMPION, PREVIOUS
 from include.registry.promotion import ChampionChanged, ChampionLost, VersionUnusable, promote, reject
@@ -23,25 +22,14 @@ pytest_plugins = ["tests.unit.registry_services"]
 pytestmark = pytest.mark.usefixtures("services")
 
 
-@pytest.fixture(scope="session")
-def mlflow_uri(mlflow_store: str) -> str:
-    return mlflow_store
-
-
-@pytest.fixture
-def storage(request: pytest.FixtureRequest) -> Any:
-    """A server takes models from S3 alone."""
-    return request.getfixturevalue("in_s3" if "server" in request.fixturenames else "in_folder")
-
-
 def delete(registry: Registry, version: str) -> None:
     models._client().delete_model_version(registry.name, version)
 
 
 def delete_files(*folders: str) -> None:
     for folder in folders:
-        for uri in lake.find(folder):
-            lake.filesystem(uri).rm_file(uri)
+        for uri in objects.find(folder):
+            objects.filesystem(uri).rm_file(uri)
 
 
 def job_of(registry: Registry, version: str) -> str:
@@ -58,7 +46,7 @@ def files_of(registry: Registry, version: str) -> str:
 def promote_on(registry: Registry, dataset: str, *, new_anchor: bool = False) -> str:
     """Promotes a version that was trained on a dataset, which lies in the lake."""
     last = ledger.last_move(registry.engine, registry.name)
-    lake.write_json(lake.dataset(dataset, "manifest.json"), {"parent_dataset_id": last.dataset_id if last else None})
+    objects.write_json(lake.dataset(dataset, "manifest.json"), {"parent_dataset_id": last.dataset_id if last else None})
     job_id = uuid4().hex[:16]
     version = registry.train(job_id, dataset)
     known = {"dataset_id": dataset, "job_id": job_id, "facts": {"anchor": version} if new_anchor else {}}
@@ -202,13 +190,13 @@ def test_the_whole_model_deleted_comes_back_and_no_number_means_two_versions(reg
     promote_on(registry, "w1")
     second = promote_on(registry, "w2")
     models._client().delete_registered_model(registry.name)
-    old = lake.read_bytes(lake.model(registry.name, "1", "config.json"))
-    lake.write_bytes(lake.model(registry.name, "1", "config.json"), old + b" ")
+    old = objects.read_bytes(lake.model(registry.name, "1", "config.json"))
+    objects.write_bytes(lake.model(registry.name, "1", "config.json"), old + b" ")
     found = champion(registry.name, registry.engine)
     assert found.champion is not None
     assert found.champion.version == "3", "1 and 2 are others, to the ledger and in the bucket"
     assert found.told[0].startswith(f"{registry.name}: version {second}, the champion, was deleted")
-    assert lake.read_bytes(lake.model(registry.name, "1", "config.json")) == old + b" "
+    assert objects.read_bytes(lake.model(registry.name, "1", "config.json")) == old + b" "
 
 
 def test_a_champions_files_are_copied_again_from_its_job(registry: Registry) -> None:
@@ -216,7 +204,7 @@ def test_a_champions_files_are_copied_again_from_its_job(registry: Registry) -> 
     delete_files(files_of(registry, version))
     assert "copied again from the job that made it" in champion(registry.name, registry.engine).told[0]
     assert models.is_complete(files_of(registry, version))
-    assert lake.exists(lake.model(registry.name, version, "MLmodel"))
+    assert objects.exists(lake.model(registry.name, version, "MLmodel"))
     assert champion(registry.name, registry.engine).told == ()
 
 
@@ -232,12 +220,12 @@ def test_no_rollback_to_a_version_whose_files_are_gone_for_good(registry: Regist
     first, _ = promote_on(registry, "n1"), promote_on(registry, "n2")
     delete_files(files_of(registry, first))
     jobs = job_of(registry, first)
-    kept = {uri: lake.read_bytes(uri) for uri in lake.find(jobs)}
+    kept = {uri: objects.read_bytes(uri) for uri in objects.find(jobs)}
     delete_files(jobs)
     with pytest.raises(VersionUnusable, match=f"version {first} has no files any more"):
         registry.rollback(smoke_test=None)
     for uri, content in kept.items():
-        lake.write_bytes(uri, content)
+        objects.write_bytes(uri, content)
     assert registry.rollback().version == first
 
 

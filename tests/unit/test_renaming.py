@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from include import lake, renaming
+from include import lake, objects, renaming
 from include.datasets import golden, newcomers, snapshots
 from include.datasets.building import build_dataset
 from include.datasets.intake import Plan, Source, validate_files
@@ -23,13 +23,13 @@ def rows(start: int, n: int, *labels: str) -> pd.DataFrame:
 def plan(frame: pd.DataFrame | None, run_id: str, **options: Any) -> Plan:
     sources = []
     if frame is not None:
-        uri = lake.write_bytes(lake.claims(run_id, "files/a.csv"), frame.to_csv(index=False).encode())
+        uri = objects.write_bytes(lake.claims(run_id, "files/a.csv"), frame.to_csv(index=False).encode())
         sources.append(Source(batch_id=run_id, key="incoming/a.csv", uri=uri))
     return Plan(**{"run_id": run_id, "model_name": "m", "sources": sources, "parent_dataset_id": None} | options)
 
 
 def build(wanted: Plan) -> tuple[dict[str, Any], pd.DataFrame]:
-    accepted = pd.read_parquet(io.BytesIO(lake.read_bytes(validate_files(wanted).accepted_uri)))
+    accepted = pd.read_parquet(io.BytesIO(objects.read_bytes(validate_files(wanted).accepted_uri)))
     manifest = build_dataset(wanted, accepted)
     return manifest, snapshots.read(manifest["dataset_id"])
 
@@ -105,7 +105,7 @@ def test_rows_with_an_old_label_count_as_the_new_one_and_nothing_changes_sides(c
     assert set(dataset["label"]) == {"invoices", "refund"}
     assert manifest["label_mapping"] == MERGED
     assert manifest["relabelled_rows"] == 0
-    assert not lake.exists(lake.staging("run:2", "corrections.json"))
+    assert not objects.exists(lake.staging("run:2", "corrections.json"))
     assert {text: side for text, side in sides().items() if text in sides_before} == sides_before
     judges = state().renamed(MERGED).judging(manifest["golden_origin"])
     assert set(judges["label"]) == {"invoices", "refund"}
@@ -140,7 +140,7 @@ def test_a_run_without_files_renames_the_champions_rows(champion: dict[str, Any]
     assert "billing → invoices: " in validate_files(wanted).warnings[0]
     manifest, dataset = build(wanted)
     assert set(dataset["label"]) == {"invoices", "bills", "refund"}
-    assert manifest["rows"] == lake.read_json(lake.dataset(champion["parent_dataset_id"], "manifest.json"))["rows"]
+    assert manifest["rows"] == objects.read_json(lake.dataset(champion["parent_dataset_id"], "manifest.json"))["rows"]
 
 
 def test_a_golden_row_that_comes_under_its_other_name_is_no_correction(champion: dict[str, Any]) -> None:

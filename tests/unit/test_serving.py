@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy.engine import Engine as Database
 
 from dev.predict import predict, texts_of
-from include import lake
+from include import lake, objects
 from include.registry import models
 from include.serving import batch, batcher, feedback
 from include.serving.__main__ import main
@@ -155,7 +155,7 @@ def test_what_it_said_is_in_the_log_once(app: Running) -> None:
     assert dict(first["probabilities"])[first["label"]] == pytest.approx(first["probability"])
     assert first["latency_ms"] > 0
     assert rows[said["predictions"][1]["id"]]["caller_id"] is None
-    (day,) = {uri.split("/date=")[1].split("/")[0] for uri in lake.find(lake.predictions("served"))}
+    (day,) = {uri.split("/date=")[1].split("/")[0] for uri in objects.find(lake.predictions("served"))}
     assert day == f"{first['at']:%Y-%m-%d}"
     assert first["id"].startswith(day.replace("-", ""))
 
@@ -164,8 +164,8 @@ def test_a_correction_is_kept_with_what_it_corrects(app: Running) -> None:
     said = app.predict("a lost card")["predictions"][0]
     given = {"prediction_id": said["id"], "label": " refund ", "who": "ann"}
     assert app.http.post("/feedback", json=given).json() == {"prediction_id": said["id"], "kept": True}
-    (uri,) = (uri for uri in lake.find(lake.feedback("served")) if said["id"] in uri)
-    kept = lake.read_json(uri)
+    (uri,) = (uri for uri in objects.find(lake.feedback("served")) if said["id"] in uri)
+    kept = objects.read_json(uri)
     assert (kept["label"], kept["who"], kept["text"]) == ("refund", "ann", None)
 
 
@@ -177,12 +177,12 @@ def test_corrections_go_back_as_training_data_once_and_by_a_text_of_their_own_wh
     unknown = f"{first['id'][:9]}{'0' * 32}"
     for key, label in ((first["id"], "card"), (first["id"], "refund"), (second["id"], "card"), (unknown, "card")):
         app.http.post("/feedback", json={"prediction_id": key, "label": label, "who": "ann"}).raise_for_status()
-    before = len(lake.find(lake.feedback("served", "sent/")))
+    before = len(objects.find(lake.feedback("served", "sent/")))
     today = datetime.now(UTC).date()
     (sent,) = feedback.send_back("served", "one", today)
     assert {"prediction_id": unknown, "reason": "there is no such prediction in the log"} in sent.left_out
     assert sent.uri == lake.incoming("feedback/served-one.parquet")
-    rows = pq.read_table(io.BytesIO(lake.read_bytes(sent.uri))).to_pylist()
+    rows = pq.read_table(io.BytesIO(objects.read_bytes(sent.uri))).to_pylist()
     mine = {row["prediction_id"]: row for row in rows if row["prediction_id"] in (first["id"], second["id"])}
     assert {row["text"]: row["label"] for row in mine.values()} == {"my card": "refund", "a lost refund": "card"}
     assert mine[first["id"]]["predicted"] == first["label"]
@@ -191,14 +191,14 @@ def test_corrections_go_back_as_training_data_once_and_by_a_text_of_their_own_wh
     app.http.post("/feedback", json={"prediction_id": third["id"], "label": "card"}).raise_for_status()
     yesterday = today - timedelta(days=1)
     assert feedback.send_back("served", "three", yesterday) == [], "a day is taken when it is over"
-    lake.create_json(lake.feedback("served", "sent/cut-off.json"), {"corrections": _corrections_of(third["id"])})
+    objects.create_json(lake.feedback("served", "sent/cut-off.json"), {"corrections": _corrections_of(third["id"])})
     (finished,) = feedback.send_back("served", "four", today)
     assert (finished.name, finished.rows) == ("cut-off", 1)
-    assert len(lake.find(lake.feedback("served", "sent/"))) == before + 6
+    assert len(objects.find(lake.feedback("served", "sent/"))) == before + 6
 
 
 def _corrections_of(prediction_id: str) -> list[str]:
-    return [uri for uri in lake.find(lake.feedback("served")) if prediction_id in uri]
+    return [uri for uri in objects.find(lake.feedback("served")) if prediction_id in uri]
 
 
 def test_labels_of_texts_chosen_at_random_are_kept_apart_and_not_trained_on(app: Running) -> None:
@@ -212,13 +212,13 @@ def test_labels_of_texts_chosen_at_random_are_kept_apart_and_not_trained_on(app:
     app.http.post("/feedback", json=labelled).raise_for_status()
     (uri,) = _corrections_of(min(said))
     assert "/labelled/date=" in uri
-    kept = lake.read_json(uri)
+    kept = objects.read_json(uri)
     assert (kept["label"], kept["version"], kept["role"]) == ("refund", "1", "champion")
     assert kept["predicted"] in ("card", "refund")
     other = app.http.post("/feedback", json=labelled | {"prediction_id": f"20200101-{'0' * 32}"})
     assert other.status_code == 404
     sent = feedback.send_back("served", "labelled", datetime.now(UTC).date())
-    assert min(said) not in str([lake.read_bytes(one.uri) for one in sent])
+    assert min(said) not in str([objects.read_bytes(one.uri) for one in sent])
 
 
 def test_what_prometheus_reads(app: Running) -> None:
@@ -264,7 +264,7 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_one_before_at_work(
     with running(registry, tmp_path) as here:
         here.wait_for_version("1")
         version = registry.train()
-        lake.write_bytes(lake.model(registry.name, version, "model.safetensors"), b"damaged")
+        objects.write_bytes(lake.model(registry.name, version, "model.safetensors"), b"damaged")
         models.point(registry.name, models.CHAMPION, version)
         state = lambda: here.http.get("/ready").json()["models"][registry.name]  # noqa: E731
         wait(lambda: state()["trouble"])
@@ -350,14 +350,14 @@ def test_what_cannot_be_logged_waits_and_a_server_that_ends_writes_all(
     shared_services: None, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.promote_new()
-    write = lake.write_bytes
+    write = objects.write_bytes
     with running(registry, tmp_path) as here:
         here.wait_for_version("1")
-        monkeypatch.setattr(lake, "write_bytes", lambda uri, content: 1 / 0)
+        monkeypatch.setattr(objects, "write_bytes", lambda uri, content: 1 / 0)
         ids = [here.predict("a card")["predictions"][0]["id"] for _ in range(5)]
         time.sleep(0.3)
         assert here.server.log.waiting_rows == 5
-        monkeypatch.setattr(lake, "write_bytes", write)
+        monkeypatch.setattr(objects, "write_bytes", write)
     assert sorted(row["id"] for row in logged(registry.name)) == sorted(ids)
 
 
@@ -533,7 +533,7 @@ def test_a_batch_that_is_killed_goes_on_with_the_version_it_began_with(
     registry.promote_new()
     monkeypatch.setattr(batch, "PART", 2)
     texts = [*TEXTS, "", "my card"]
-    source = lake.write_bytes(
+    source = objects.write_bytes(
         f"{lake.root()}/some/{registry.name}/in.jsonl",
         "\n".join(json.dumps({"id": n, "text": one, "label": "old"}) for n, one in enumerate(texts)).encode(),
     )
@@ -550,13 +550,13 @@ def test_a_batch_that_is_killed_goes_on_with_the_version_it_began_with(
         batch.score(registry.name, source, target, name="run 1", texts="full")
     monkeypatch.setattr(batch, "_write", write)
     registry.promote_new()
-    first = lake.read_bytes(f"{target}/part-0000-00000.parquet")
+    first = objects.read_bytes(f"{target}/part-0000-00000.parquet")
     scored = batch.score(registry.name, source, target, name="run 1", texts="full")
     assert (scored.version, scored.rows, sum(scored.labels.values())) == ("1", 5, 4)
-    assert lake.read_bytes(f"{target}/part-0000-00000.parquet") == first
+    assert objects.read_bytes(f"{target}/part-0000-00000.parquet") == first
     assert batch.score(registry.name, source, target, name="run 1", texts="full") == scored
-    parts = [uri for uri in lake.find(target) if uri.endswith(".parquet")]
-    rows = [row for uri in parts for row in pq.read_table(io.BytesIO(lake.read_bytes(uri))).to_pylist()]
+    parts = [uri for uri in objects.find(target) if uri.endswith(".parquet")]
+    rows = [row for uri in parts for row in pq.read_table(io.BytesIO(objects.read_bytes(uri))).to_pylist()]
     assert [row["id"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["label"] for row in rows if row["text"]] == score(
         str(tiny_bert), [one for one in texts if one]
@@ -576,9 +576,9 @@ def test_a_batch_without_a_file_a_version_or_the_same_file_says_so(shared_servic
     registry.promote_new()
     with pytest.raises(batch.CannotScore, match="there is nothing at s3://bert/none/"):
         batch.score(registry.name, **where, texts="full")
-    lake.write_bytes(f"{where['source']}a.csv", b"a,b\n1,2\n")
+    objects.write_bytes(f"{where['source']}a.csv", b"a,b\n1,2\n")
     with pytest.raises(batch.CannotScore, match="no text column among 'a', 'b'"):
         batch.score(registry.name, **where, texts="full")
-    lake.write_bytes(f"{where['source']}a.csv", b"text\nx\n")
+    objects.write_bytes(f"{where['source']}a.csv", b"text\nx\n")
     with pytest.raises(batch.CannotScore, match="is another file than when this began"):
         batch.score(registry.name, **where, texts="full")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import Engine as Database
 
-from include import lake
+from include import lake, objects
 from include.orchestration import canaries
 from include.registry import canary, ledger, models
 from include.registry.promotion import promote
@@ -132,7 +132,7 @@ def test_a_canary_that_cannot_be_loaded_never_answers(registry: Registry, tmp_pa
     with running(registry, tmp_path) as here:
         here.wait_for_version("1")
         version = registry.train()
-        lake.write_bytes(lake.model(registry.name, version, "model.safetensors"), b"damaged")
+        objects.write_bytes(lake.model(registry.name, version, "model.safetensors"), b"damaged")
         promote(registry.decision(version, "1"), registry.engine)
         wait(lambda: (found := models.by_version(registry.name, "2")) and found.tags.get(canary.FAILED))
         assert {here.predict(*TEXTS)["version"] for _ in range(10)} == {"1"}

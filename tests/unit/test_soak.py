@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine as Database
 
 from dev.soak import FOLLOWS_WITHIN, Program, Soak, champions_at
 from dev.state import Ports
-from include import lake
+from include import lake, objects
 from tests.unit.registry_services import MlflowServer, Registry, S3Server
 
 pytest_plugins = ["tests.unit.registry_services"]
@@ -24,6 +24,11 @@ def test_who_may_answer_is_who_was_champion_or_could_not_be_followed_yet() -> No
     assert champions_at(moves, 80 + FOLLOWS_WITHIN, 95, away) == {"1", "2"}
     assert champions_at(moves, 81 + FOLLOWS_WITHIN, 95, away) == {"2"}
     assert champions_at(moves, 81 + FOLLOWS_WITHIN, 95, [(100.0, 101.0)]) == {"2"}, "an outage later excuses nothing"
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_server: MlflowServer) -> str:
+    return mlflow_server.uri
 
 
 @pytest.mark.nightly
@@ -56,7 +61,7 @@ def test_every_request_is_answered_and_every_answer_logged_once_whatever_dies(
             process.resume()
 
     monkeypatch.setenv("BERT_MODEL_NAME", registry.name)
-    source = lake.upload(registry.source, lake.job("soak", "model"))
+    source = objects.upload(registry.source, lake.job("soak", "model"))
     soak = Soak(serving, url, registry.name, source, engine)
     try:
         found = soak.ask(1000, [soak.promote, s3_away, soak.roll_back, soak.kill, soak.promote, mlflow_frozen])

@@ -5,7 +5,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from include import lake
+from include import objects
 from include.training.base_models import Kind, kind, refusal
 
 
@@ -88,6 +88,6 @@ def test_a_key_that_leaves_its_folder_is_refused_before_anything_is_written(tmp_
     files = fsspec.filesystem("memory")
     for key in ("config.json", "1_Pooling/../../../outside.json"):
         files.store[f"/zoo/{key}"] = fsspec.implementations.memory.MemoryFile(files, f"/zoo/{key}", b"{}")
-    with pytest.raises(lake.UnsafeKeyError, match=r"outside.json', which would leave its folder"):
-        lake.download("memory://zoo", tmp_path / "model")
+    with pytest.raises(objects.UnsafeKeyError, match=r"outside.json', which would leave its folder"):
+        objects.download("memory://zoo", tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from include import lake
+from include import objects
 from include.training.checkpoints import MARKER, Checkpoints
 
 
@@ -43,14 +43,14 @@ def test_newest_and_best_are_kept_and_restored(uri: str, tmp_path: Path) -> None
 
 def test_a_half_uploaded_checkpoint_is_never_resumed_from(uri: str, tmp_path: Path) -> None:
     _save(_attempt(uri, tmp_path, "a"), 10)
-    lake.write_bytes(f"{uri}/000000020-killed/model.safetensors", b"weights")
+    objects.write_bytes(f"{uri}/000000020-killed/model.safetensors", b"weights")
     assert _attempt(uri, tmp_path, "b").restore() == 10
 
 
 def test_a_marker_without_its_files_does_not_count(uri: str, tmp_path: Path) -> None:
     _save(_attempt(uri, tmp_path, "a"), 10)
     lost = {"step": 20, "best_step": 0, "files": {"model.safetensors": 7}}
-    lake.write_json(f"{uri}/000000020-pruned/{MARKER}", lost)
+    objects.write_json(f"{uri}/000000020-pruned/{MARKER}", lost)
     assert _attempt(uri, tmp_path, "b").restore() == 10
 
 
@@ -58,14 +58,14 @@ def test_a_file_of_another_size_is_not_resumed_from(uri: str, tmp_path: Path) ->
     first = _attempt(uri, tmp_path, "a")
     _save(first, 10, 10)
     _save(first, 20, 10)
-    lake.write_bytes(f"{first.complete()[0].uri}/model.safetensors", b"cut")
+    objects.write_bytes(f"{first.complete()[0].uri}/model.safetensors", b"cut")
     assert _attempt(uri, tmp_path, "b").restore() == 10
 
 
 def test_leftovers_of_a_killed_attempt_are_cleaned_up(uri: str, tmp_path: Path) -> None:
-    lake.write_bytes(f"{uri}/000000005-killed/model.safetensors", b"weights")
+    objects.write_bytes(f"{uri}/000000005-killed/model.safetensors", b"weights")
     _save(_attempt(uri, tmp_path, "a"), 10)
-    assert {found.rsplit("/", 2)[1].split("-")[0] for found in lake.find(uri)} == {"000000010"}
+    assert {found.rsplit("/", 2)[1].split("-")[0] for found in objects.find(uri)} == {"000000010"}
 
 
 def test_an_attempt_never_writes_into_anothers_checkpoint(uri: str, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_clear_leaves_nothing(uri: str, tmp_path: Path) -> None:
     checkpoints = _attempt(uri, tmp_path, "a")
     _save(checkpoints, 10)
     checkpoints.clear()
-    assert lake.find(uri) == []
+    assert objects.find(uri) == []
 
 
 def test_a_best_checkpoint_that_was_not_worth_its_upload_is_sent_with_the_next(uri: str, tmp_path: Path) -> None:

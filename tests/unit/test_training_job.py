@@ -8,7 +8,7 @@ import pytest
 from airflow.exceptions import AirflowException
 from mlflow import MlflowClient
 
-from include import lake
+from include import lake, objects
 from include.orchestration import submission
 from include.settings import settings
 from include.training import provenance
@@ -111,7 +111,7 @@ def test_a_run_that_an_earlier_release_has_begun_goes_on_with_its_job(ask: Calla
 
 
 def test_a_job_names_all_that_decides_it(ask: Callable[..., Job], folder: Path) -> None:
-    lake.write_json(lake.dataset("d1", "manifest.json"), {"dataset_id": "d1"})
+    objects.write_json(lake.dataset("d1", "manifest.json"), {"dataset_id": "d1"})
     here = ask("run", str(folder))
     assert here.base_model_revision.startswith("sha256:")
     assert here.trainer_hash == provenance.trainer_hash()

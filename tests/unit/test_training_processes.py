@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import BertModel
 
-from include import lake
+from include import objects
 from include.training import train
 from include.training.job import Job, Result
 from include.training.stopping import StopRequest
@@ -38,7 +38,7 @@ def dataset_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def _start(wanted: Job, folder: Path) -> subprocess.Popen[str]:
     """Two processes."""
     uri = f"file://{folder}/jobs/{wanted.job_id}/job.json"
-    lake.write_bytes(uri, wanted.model_dump_json().encode())
+    objects.write_bytes(uri, wanted.model_dump_json().encode())
     return subprocess.Popen(
         [sys.executable, "-m", "include.training", uri, "--processes", "2"],
         stdout=subprocess.PIPE,
@@ -54,7 +54,7 @@ def _train_alone(wanted: Job, folder: Path) -> None:
 
 
 def _result(wanted: Job, folder: Path) -> Result:
-    return Result.model_validate(lake.read_json(f"file://{folder}/jobs/{wanted.job_id}/result.json"))
+    return Result.model_validate(objects.read_json(f"file://{folder}/jobs/{wanted.job_id}/result.json"))
 
 
 def test_two_processes_have_the_loss_curve_of_one(
@@ -88,7 +88,7 @@ def test_asked_to_stop_both_do_and_one_alone_can_go_on(base: Path, dataset_uri: 
     run.terminate()
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 143, "".join(seen) + output
-    assert not lake.exists(f"file://{tmp_path}/jobs/{wanted.job_id}/result.json")
+    assert not objects.exists(f"file://{tmp_path}/jobs/{wanted.job_id}/result.json")
     # The next machine may have fewer GPUs.
     _train_alone(wanted, tmp_path)
     assert _result(wanted, tmp_path).resumed_from_step > 0

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, Trainer, pipeline
 
-from include import lake
+from include import objects
 from include.training import callbacks, tracking, train
 from include.training.__main__ import main
 from include.training.batches import padded_batches
@@ -66,7 +66,7 @@ def _signals() -> Iterator[None]:
 def _submit(job: Job, folder: Path) -> str:
     """The URI of the job's folder."""
     uri = f"file://{folder}/jobs/{job.job_id}"
-    lake.write_bytes(f"{uri}/job.json", job.model_dump_json().encode())
+    objects.write_bytes(f"{uri}/job.json", job.model_dump_json().encode())
     return uri
 
 
@@ -90,7 +90,7 @@ class StopAfter(StopRequest):
 def run(job: Job, folder: str, stop: StopRequest) -> Result:
     """Trains the job and reads its result."""
     train.run(job, folder, stop)
-    return Result.model_validate(lake.read_json(f"{folder}/result.json"))
+    return Result.model_validate(objects.read_json(f"{folder}/result.json"))
 
 
 def _weights(result: Result) -> dict[str, torch.Tensor]:
@@ -129,8 +129,8 @@ def test_learns_and_says_all_about_it(learnt: Result, tracking_uri: str) -> None
     assert result.history[0]["train_loss"] > result.history[-1]["train_loss"]
     assert result.extra["batches"] == "sorted"
     assert result.extra["pooling"] == "mean"
-    assert Result.model_validate(lake.read_json(f"{folder}/result.json")) == result
-    assert lake.find(f"{folder}/checkpoints") == []
+    assert Result.model_validate(objects.read_json(f"{folder}/result.json")) == result
+    assert objects.find(f"{folder}/checkpoints") == []
     run_info = MlflowClient(tracking_uri).get_run(result.mlflow_run_id)
     assert run_info.info.status == "FINISHED"
     assert run_info.data.tags["job_id"] == result.job_id
@@ -162,9 +162,9 @@ def test_run_twice_returns_the_first_result_untouched(
     wanted = job(dataset_uri, mean_model, tracking_uri, epochs=1)
     folder = _submit(wanted, tmp_path)
     assert main([f"{folder}/job.json"]) == 0
-    first = lake.read_bytes(f"{folder}/result.json")
+    first = objects.read_bytes(f"{folder}/result.json")
     assert main([f"{folder}/job.json"]) == 0
-    assert lake.read_bytes(f"{folder}/result.json") == first
+    assert objects.read_bytes(f"{folder}/result.json") == first
 
 
 @pytest.mark.parametrize("step", [5, 12, 30])
@@ -175,8 +175,8 @@ def test_stopped_and_resumed_ends_like_uninterrupted(
     folder = _submit(wanted, tmp_path)
     with pytest.raises(Stopped):
         run(wanted, folder, StopAfter(step))
-    assert not lake.exists(f"{folder}/result.json")
-    run_id = lake.read_json(f"{folder}/mlflow_run.json")["run_id"]
+    assert not objects.exists(f"{folder}/result.json")
+    run_id = objects.read_json(f"{folder}/mlflow_run.json")["run_id"]
     assert MlflowClient(tracking_uri).get_run(run_id).info.status == "KILLED"
     resumed = run(wanted, folder, StopRequest())
     assert 0 < resumed.resumed_from_step <= step + 12
@@ -252,7 +252,7 @@ def test_a_diverging_loss_ends_with_advice(
     folder = _submit(wanted, tmp_path)
     assert main([f"{folder}/job.json"]) == 1
     assert "training diverged; lower learning_rate" in caplog.text
-    run_id = lake.read_json(f"{folder}/mlflow_run.json")["run_id"]
+    run_id = objects.read_json(f"{folder}/mlflow_run.json")["run_id"]
     assert MlflowClient(tracking_uri).get_run(run_id).info.status == "FAILED"
 
 
@@ -269,7 +269,7 @@ def test_a_job_that_cannot_be_read_is_named(changed: str, tmp_path: Path, caplog
     uri = f"file://{tmp_path}/jobs/1/job.json"
     content = {"not json": "{", "not a job": json.dumps({"epochs": 3})}
     if changed in content:
-        lake.write_bytes(uri, content[changed].encode())
+        objects.write_bytes(uri, content[changed].encode())
     assert main([uri]) == 1
     assert uri in caplog.text
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from include import lake
+from include import objects
 from include.training import token_store
 from include.training.base_models import PACKAGED, Package
 from include.training.errors import TrainingError
@@ -63,7 +63,7 @@ def test_a_missing_dataset_is_named(tmp_path: Path, work: Path) -> None:
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, work: Path) -> None:
     uri = save_dataset(tmp_path, GOOD, GOOD)
-    lake.write_bytes(f"{uri}/train.parquet", b"text,label")
+    objects.write_bytes(f"{uri}/train.parquet", b"text,label")
     with pytest.raises(TrainingError, match=r"train.parquet is no Parquet file"):
         Dataset(uri, work)
 

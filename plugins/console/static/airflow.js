@@ -8,12 +8,14 @@
     token: meta("csrf-token"),
     language: document.documentElement.lang,
 
-    /** An answer in JSON; throws with the server's sentence. */
+    /** An answer in JSON; throws with the server's sentence and its status, or without one if there was no answer. */
     async fetch(address, options = {}) {
       const headers = { Accept: "application/json", ...(options.headers || {}) };
       const answer = await fetch(address, { credentials: "same-origin", ...options, headers });
       const found = await answer.json().catch(() => ({}));
-      if (!answer.ok) throw new Error(found.error || `${answer.status} ${answer.statusText}`);
+      if (!answer.ok) {
+        throw Object.assign(new Error(found.error || `${answer.status} ${answer.statusText}`), { status: answer.status });
+      }
       return found;
     },
 

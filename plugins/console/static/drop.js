@@ -3,9 +3,10 @@
   const form = document.getElementById("drop");
   if (!form) return;
   const { fetch: ask, number, token } = window.Console;
-  const { put, putParts, toBucket, giveUp } = window.Sending;
+  const { again, put, putParts, toBucket, giveUp } = window.Sending;
   const [input, progress, sent, cancel, said] = ["file", "progress", "sent", "cancel", "said"].map((id) => document.getElementById(id));
 
+  const LONGEST_ANSWER = 180; // seconds; a file of many parts is put together meanwhile, for which a webserver has two minutes
   let leave = null; // stops what is being sent
   let parts = null; // what is being sent in parts
 
@@ -50,7 +51,30 @@
       throw new Error(`${form.dataset.away} (${error.message})`);
     }
     parts = null;
-    return (await ask(place.come, { method: "POST", headers })).page;
+    return lookedAt(place.come, signal);
+  }
+
+  /** The page of a file that has come. Who does not answer is asked again, since the file need not be sent again. */
+  async function lookedAt(address, signal) {
+    const headers = { "X-CSRFToken": token };
+    const { page } = await again(async () => {
+      const one = new AbortController();
+      const stop = () => one.abort();
+      const tooLong = setTimeout(stop, LONGEST_ANSWER * 1000);
+      signal.addEventListener("abort", stop);
+      try {
+        return await ask(address, { method: "POST", headers, signal: one.signal });
+      } catch (error) {
+        throw error.status ? error : new Error(form.dataset.noAnswer);
+      } finally {
+        clearTimeout(tooLong);
+        signal.removeEventListener("abort", stop);
+      }
+    }, signal, (error) => {
+      if (error.status && error.status < 500) throw error; // refused: it would be again
+      sent.textContent = form.dataset.askedAgain;
+    });
+    return page;
   }
 
   async function send(file) {

@@ -1,9 +1,10 @@
-/* How a file goes to the webserver, or into the bucket: whole, or in parts of which each is sent again if it is cut off. */
+/* How a file goes to the webserver, or into the bucket: whole, or in parts of which each is sent again if it is cut off;
+   and how what was cut off is done again. */
 (() => {
   const { fetch: ask, token } = window.Console;
   const AT_ONCE = 3;
   const TRIES = 8;
-  const LONGEST_PAUSE = 30; // seconds; all pauses of a part together are about a minute and a half
+  const LONGEST_PAUSE = 30; // seconds; all pauses between these tries together are about a minute and a half
 
   /** Sends a body and tells how much of it has gone, which fetch does not; answers with the request. */
   function put(method, address, headers, body, signal, tell) {
@@ -26,7 +27,24 @@
     if (request.status >= 300) throw new Error(request.status);
   }
 
-  const pause = (seconds) => new Promise((resolve) => { setTimeout(resolve, seconds * 1000); });
+  /** Ends sooner if it is called off. */
+  const pause = (seconds, signal) => new Promise((resolve) => {
+    setTimeout(resolve, seconds * 1000);
+    signal.addEventListener("abort", resolve);
+  });
+
+  /** Does something again until it works, is called off, or has failed too often; `failed` hears of each failure. */
+  async function again(attempt, signal, failed) {
+    for (let tried = 1; ; tried += 1) {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (signal.aborted || tried === TRIES) throw error;
+        failed(error);
+        await pause(Math.min(2 ** (tried - 1), LONGEST_PAUSE), signal);
+      }
+    }
+  }
 
   /** Sends a file in parts, a few at once. Each part is tried anew, by a new address, before it is given up. */
   async function putParts(file, place, signal, tell) {
@@ -38,20 +56,13 @@
 
     async function one(index) {
       const part = file.slice(index * place.part_bytes, (index + 1) * place.part_bytes);
-      for (let tried = 1; ; tried += 1) {
-        try {
-          const { put: address } = await ask(`${place.part}?number=${index + 1}`, { signal: all.signal });
-          await toBucket(address, part, all.signal, (loaded) => {
-            gone[index] = loaded;
-            tell(gone.reduce((sum, bytes) => sum + bytes, 0));
-          });
-          return;
-        } catch (error) {
-          if (all.signal.aborted || tried === TRIES) throw error;
-          gone[index] = 0;
-          await pause(Math.min(2 ** (tried - 1), LONGEST_PAUSE));
-        }
-      }
+      await again(async () => {
+        const { put: address } = await ask(`${place.part}?number=${index + 1}`, { signal: all.signal });
+        await toBucket(address, part, all.signal, (loaded) => {
+          gone[index] = loaded;
+          tell(gone.reduce((sum, bytes) => sum + bytes, 0));
+        });
+      }, all.signal, () => { gone[index] = 0; });
     }
 
     async function some() {
@@ -71,5 +82,5 @@
   /** Deletes the parts that have come; also when the page is being left. */
   const giveUp = (place) => fetch(place.give_up, { method: "POST", keepalive: true, headers: { "X-CSRFToken": token } });
 
-  window.Sending = { put, putParts, toBucket, giveUp };
+  window.Sending = { again, put, putParts, toBucket, giveUp };
 })();
