@@ -1,7 +1,6 @@
 """The Astro SDK's operators of ``weekly_etl``, with what the SDK has no word for."""
 
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -133,13 +132,6 @@ def script_steps(scripts: Sequence[str]) -> tuple[str, list[BashOperator]]:
 def staged_name(scripts: int) -> str:
     """The file that the rows are in after so many scripts."""
     return f"raw-{scripts}.parquet" if scripts else "raw.parquet"
-
-
-def dag_id_of(schedule: str) -> str:
-    """The DAG of a schedule: ``weekly_etl``, and ``weekly_etl_0_22_any_any_any`` for every day at 22:00."""
-    if schedule == sources.WEEKLY:
-        return "weekly_etl"
-    return f"weekly_etl_{re.sub(r'[^A-Za-z0-9]+', '_', schedule.replace('*', 'any')).strip('_')}"
 
 
 class MergeExamples(MergeOperator):
