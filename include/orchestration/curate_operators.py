@@ -150,8 +150,7 @@ class MergeExamples(MergeOperator):
 
         run = context["dag_run"]
         curated, changes = (curating.table_name(kind, run.dag_id, run.run_id) for kind in ("curated", "changes"))
-        if curating.has_table(changes) and not curating.has_table(curated):
-            raise AirflowSkipException("the run's tables are gone: clear it from read_files on")
+        curating.need_table(curated)
         given, rule = None, sources.week().conflicts
         what = (curated, changes, etl_steps.week_of(run), self.names, rule)
         if settings().etl_engine == "spark":

@@ -14,7 +14,7 @@ from include.evaluation.week_report import write_week_report
 from include.ingestion import sources
 from include.ingestion.exploring import EDGES, Exploration, distance, explore
 from include.markdown import plain
-from include.orchestration import curating, etl_predictions, etl_steps, fetching, notes, outcome
+from include.orchestration import curate_operators, curating, etl_predictions, etl_steps, fetching, notes, outcome
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def facts(dag_run: DagRun, names: list[str]) -> dict[str, Any]:
     kept = etl_steps.facts_of(dag_run)
     kept = _nothing(etl_steps.week_of(dag_run)) | kept
     if kept["quality"]:
-        kept["quality"] = _quality(kept["quality"])
+        kept["quality"] = _quality(kept["quality"], _left_out_by_scripts(dag_run, kept["files"]))
     model = _model(dag_run)
     kept |= {
         "dag_id": dag_run.dag_id,
@@ -108,10 +108,25 @@ def _length_drift(before: dict[str, Any], now: dict[str, Any]) -> float | None:
     return distance(dict(enumerate(before["lengths"])), dict(enumerate(now["lengths"])))
 
 
-def _quality(kept: dict[str, Any]) -> dict[str, Any]:
-    """Each rule's line: on or off, what it has left out and mended, and an example."""
+def _left_out_by_scripts(dag_run: DagRun, files: list[dict[str, Any]]) -> int:
+    """Rows with a label that were read and that the team's own scripts have not handed on."""
+    import pyarrow.parquet as pq
+
+    scripts = sources.week().scripts
+    uri = lake.staging(etl_steps.staging_of(dag_run), curate_operators.staged_name(len(scripts)))
+    if not scripts or not lake.exists(uri):
+        return 0
+    with lake.filesystem(uri).open(uri, "rb") as content:
+        left: int = pq.ParquetFile(content).metadata.num_rows
+    return max(0, sum(file["good"] for file in files if file["labelled"]) - left)
+
+
+def _quality(kept: dict[str, Any], by_scripts: int) -> dict[str, Any]:
+    """Each rule's line: on or off, what it has left out and mended, and an example; before them, that of scripts."""
     quality = sources.week().quality
-    rules = []
+    rules: list[dict[str, Any]] = []
+    if sources.week().scripts:
+        rules.append({"name": "scripts", "on": True, "left_out": by_scripts, "mended": None, "example": None})
     for field in RULES:
         name = NAMES.get(field, field)
         example = kept["examples"].get(name) or kept["examples"].get(f"{name}: mended")
