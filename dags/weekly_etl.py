@@ -77,7 +77,9 @@ def weekly_etl(schedule: str, names: list[str]) -> None:
     trains = schedule == WEEKLY
     due = interval(schedule) if names else None  # no sources, nothing to be done
     with DAG(dag_id_of(schedule), schedule=due, params=etl_params(), **OF_ALL):
-        download = DownloadData.partial(task_id="download_data", max_active_tis_per_dagrun=4)
+        download = DownloadData.partial(
+            task_id="download_data", max_active_tis_per_dagrun=4, map_index_template="{{ task.source }}"
+        )
         landed = download.expand(source=list_sources(names))
         raw_file, steps = curate.script_steps(week().scripts)
         first, sightings = curate.sightings(raw_file)

@@ -80,12 +80,17 @@ def download(source: Source, until: datetime, run_script: RunScript) -> dict[str
     """
     folder = _folder(source.name)
     errand = Errand(source, until, folder, landing.seen_marks(source.name))
-    if source.by_curl:
-        _by_curl(errand, run_script)
-    elif source.kind in ("sql", "rest", "mongo"):
-        _rows(errand)
-    else:
-        _files(errand)
+    try:
+        if source.by_curl:
+            _by_curl(errand, run_script)
+        elif source.kind in ("sql", "rest", "mongo"):
+            _rows(errand)
+        else:
+            _files(errand)
+    except AirflowException:
+        raise
+    except Exception as error:  # a driver's own words do not say which source it is about
+        raise AirflowException(f"source {source.name!r}: {type(error).__name__}: {error}") from error
     if errand.failed:
         raise AirflowException(f"source {source.name!r}: not fetched: {'; '.join(errand.failed)}")
     return {

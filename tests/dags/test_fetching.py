@@ -293,9 +293,13 @@ def test_of_a_table_only_rows_after_the_newest_so_far_are_fetched_and_all_values
     assert (row["team"], row["price"]) == ("1", "1.10")
     assert row["at"].startswith("2026-01-05T")
     assert json.loads(lake.read_bytes(second))["body"] is None
-    query = {"query": "SELECT body FROM tickets WHERE team = 1;"}
+    query = {"query": "SELECT body, '10 :30' AS at, team::text FROM tickets WHERE team = 1 -- ours"}
     for files in (1, 0):  # without a cursor the same rows are the same file
         assert get(None, conn=conn, kind="sql", connection="there", **query)["files"] == files
+    with pytest.raises(
+        AirflowException, match=r"source 'desk': ProgrammingError: .*relation \"nowhere\" does not exist"
+    ):
+        get(None, conn=conn, kind="sql", connection="there", table="nowhere")
 
 
 def test_an_api_is_read_page_by_page_and_goes_on_from_the_newest_record(http: Host, get: Any) -> None:
