@@ -58,7 +58,7 @@ class Errand:
         path.unlink()
         if record is not None:
             self.landed.append(record)
-            logger.info("landed %s (%d bytes, %d attempt(s)) as %s", remote.where, record.size, attempts, record.uri)
+            logger.info("landed %s (%d bytes, %d attempt(s)) as %s", record.where, record.size, attempts, record.uri)
 
     def leave(self, remote: Remote) -> None:
         """Leaves a file that changed while it was fetched; the next run looks again."""
