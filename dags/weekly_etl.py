@@ -10,7 +10,7 @@ from astro import sql as aql
 from astro.table import Table
 
 from include import sql
-from include.ingestion.sources import WEEKLY, week
+from include.ingestion.sources import WEEKLY, dag_id_of, interval, week
 from include.orchestration import curate_operators as curate
 from include.orchestration.defaults import MERGE_POOL, OF_EVERY_DAG
 from include.orchestration.download_operator import DownloadData, wait_for_files
@@ -75,9 +75,11 @@ def generate_report(names: list[str], dag_run: Any = None) -> dict[str, Any]:
 def weekly_etl(schedule: str, names: list[str]) -> None:
     """The DAG of all sources with one schedule. The weekly one trains; others hand a batch to the pipeline."""
     trains = schedule == WEEKLY
-    cron = ("@weekly" if trains else schedule) if names else None  # no sources, nothing to be done
-    with DAG(curate.dag_id_of(schedule), schedule=cron, params=etl_params(), **OF_ALL):
-        download = DownloadData.partial(task_id="download_data", max_active_tis_per_dagrun=4)
+    due = interval(schedule) if names else None  # no sources, nothing to be done
+    with DAG(dag_id_of(schedule), schedule=due, params=etl_params(), **OF_ALL):
+        download = DownloadData.partial(
+            task_id="download_data", max_active_tis_per_dagrun=4, map_index_template="{{ task.source }}"
+        )
         landed = download.expand(source=list_sources(names))
         raw_file, steps = curate.script_steps(week().scripts)
         first, sightings = curate.sightings(raw_file)

@@ -58,6 +58,8 @@ class Landed(BaseModel):
     seen_at: datetime  # what "newest" goes by: when it was changed; where nobody knows that, the end of its week
     attempts: int = 1
     cursor: Any = None  # of row sources: the greatest value in it
+    cursor_column: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def week_of(until: datetime) -> str:
@@ -77,11 +79,12 @@ def landed(source: str, week: str) -> list[Landed]:
     return sorted(found, key=lambda one: (one.name, one.seen_at, one.mark))
 
 
-def last_cursor(source: str) -> Any:
-    """The greatest cursor value of what was landed last; None if there is none."""
+def last_cursor(source: str, column: str) -> Any:
+    """The greatest cursor value of what was landed last; None if there is none, or if it was another column's."""
     weeks = sorted({uri.removeprefix(lake.raw(source)).split("/")[0] for uri in _records(lake.raw(source))})
     for week in reversed(weeks):
-        known = [one for one in landed(source, week) if one.cursor is not None]
+        # Records of before columns were kept say nothing of it.
+        known = [one for one in landed(source, week) if one.cursor is not None and one.cursor_column in ("", column)]
         if known:
             return max(known, key=lambda one: one.landed_at).cursor
     return None
@@ -107,6 +110,8 @@ def land(
     attempts: int = 1,
     ending: str = "",
     cursor: Any = None,
+    cursor_column: str = "",
+    warnings: tuple[str, ...] = (),
 ) -> Landed | None:
     """Lands a file that was fetched whole; None if just this content of this name has landed before.
 
@@ -117,17 +122,19 @@ def land(
     mark = remote.mark or _digest(remote.name, sha256)
     if mark in marks:
         return None
-    name = remote.name if not ending or remote.name.endswith(f".{ending}") else f"{remote.name}.{ending}"
-    uri = lake.raw(source, week, lake.plain(_safe(name)))
+    name = _safe(_printable(remote.name))  # bytes that are no UTF-8 would be no key
+    name = name if not ending or name.endswith(f".{ending}") else f"{name}.{ending}"
+    uri = lake.raw(source, week, lake.plain(name))
     if objects.exists(uri) and (taken := _taken_by(source, week, uri)) and taken != mark:
         stem, dot, end = posixpath.basename(name).partition(".")
         folder = posixpath.dirname(name)
-        uri = lake.raw(source, week, lake.plain(_safe(posixpath.join(folder, f"{stem}-{mark[:8]}{dot}{end}"))))
+        uri = lake.raw(source, week, lake.plain(posixpath.join(folder, f"{stem}-{mark[:8]}{dot}{end}")))
     objects.upload_file(path, uri)
     record = Landed(
-        source=source, week=week, name=name, uri=uri, where=remote.where, size=path.stat().st_size, sha256=sha256,
-        mark=mark, modified=remote.modified, etag=remote.etag, landed_at=datetime.now(UTC),
-        seen_at=remote.modified or until, attempts=attempts, cursor=cursor,
+        source=source, week=week, name=name, uri=uri, where=_printable(remote.where), size=path.stat().st_size,
+        sha256=sha256, mark=mark, modified=remote.modified, etag=remote.etag, landed_at=datetime.now(UTC),
+        seen_at=remote.modified or until, attempts=attempts, cursor=cursor, cursor_column=cursor_column,
+        warnings=warnings,
     )  # fmt: skip
     content = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
     objects.write_bytes(lake.raw(source, week, f"{RECORDS}/{mark}.json"), content.encode())
@@ -149,8 +156,13 @@ def _safe(name: str) -> str:
     return "/".join(f"{part}-" if part == RECORDS else part for part in parts)
 
 
+def _printable(name: str) -> str:
+    """A name with bytes that are no UTF-8 as one that can be written."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _sha256(path: Path) -> str:

@@ -26,7 +26,7 @@ def records(
 ) -> Iterator[dict[str, Any]]:
     """Every record of every page. Raises ApiError, and requests' own errors."""
     asked: dict[str, Any] = dict(params)
-    host, visited = urlsplit(url).netloc, set()
+    first, before, visited = urlsplit(url), None, set()
     if paging is not None and paging.size_parameter:
         asked[paging.size_parameter] = paging.size
     if paging is not None and paging.by == "page":
@@ -41,12 +41,17 @@ def records(
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             what = repr(records) if records else "the answer"
             raise ApiError(f"{answer.url}: {what} is no list of JSON objects; say in 'records' where that is")
+        if found and found == before and paging is not None and paging.by in ("page", "offset"):
+            raise ApiError(f"{answer.url} answers the same page as before: does it know a parameter {paging.field!r}?")
+        before = found
         yield from found
         following = _following(paging, answer, content, url, asked, len(found))
         if following is None:
             return
         url, asked = following
-        if urlsplit(url).netloc != host:  # the credentials are for the first
+        if first.scheme == "https":  # an API behind a proxy may not know that it is, and credentials go with it
+            url = urlsplit(url)._replace(scheme="https").geturl()
+        if urlsplit(url).netloc != first.netloc:  # the credentials are for the first
             raise ApiError(f"{answer.url} names its next page on another host, {urlsplit(url).netloc}; not followed")
         step = (url, tuple(sorted((name, str(value)) for name, value in asked.items())))
         if step in visited:

@@ -39,6 +39,9 @@ REPEATED = ["label", "source", "seen_at", "trust", "file"]
 """Columns with few values: looking for a dictionary of texts takes half of the time of writing them."""
 
 
+NAME_THEM = "; or for this source: columns: {text: …, label: …} in the list of sources (BERT_SOURCES)"
+
+
 class FileRead(BaseModel):
     """What became of one file's rows, each taken by itself."""
 
@@ -104,7 +107,8 @@ def _read(source: Source, file: Landed, path: Path, writers: dict[str, Any], qua
     if spooled.reason:
         target = lake.quarantine(quarantine_id, f"files/{file.source}/{lake.plain(file.name)}")
         objects.filesystem(file.uri).cp_file(file.uri, target)
-        return read.model_copy(update={"reason": spooled.reason, "rows_in": 1, "by_rule": {"unreadable_file": 1}})
+        reason = spooled.reason + (NAME_THEM if " column among " in spooled.reason else "")
+        return read.model_copy(update={"reason": reason, "rows_in": 1, "by_rule": {"unreadable_file": 1}})
     rules: Counter[str] = Counter()
     good = 0
     for accepted, rejected in _sorted(spooled, source, file):
@@ -115,7 +119,12 @@ def _read(source: Source, file: Landed, path: Path, writers: dict[str, Any], qua
     for part in spooled.targets:
         part.unlink()
     return read.model_copy(
-        update={"rows_in": spooled.rows, "good": good, "by_rule": dict(rules), "warnings": spooled.warnings}
+        update={
+            "rows_in": spooled.rows,
+            "good": good,
+            "by_rule": dict(rules),
+            "warnings": [*file.warnings, *spooled.warnings],
+        }
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def as_text(value: Any) -> str | None:
@@ -37,21 +37,41 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | float) else as_text(value)
 
 
-def write_rows(rows: Iterable[Mapping[str, Any]], path: Path, cursor: str = "") -> tuple[int, Any]:
-    """Writes rows as lines of JSON; returns how many, and the greatest value of the field ``cursor``, if it is named.
+class Written(NamedTuple):
+    """What ``write_rows`` has written."""
 
-    Raises ValueError if a row lacks the cursor: it would be fetched again and again, or never.
+    rows: int
+    newest: Any  # the greatest value of the cursor
+    left: int  # rows without one that can be compared: they would be fetched again and again, or never
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path, cursor: str = "") -> Written:
+    """Writes rows as lines of JSON, but those that have nothing comparable in the field ``cursor``, if one is named.
+
+    Raises ValueError if no row at all has one: the field is called otherwise.
     """
-    count, newest = 0, None
-    with path.open("w", encoding="utf-8") as file:
+    count, newest, left = 0, None, 0
+    # Half of a character, as an API that cuts texts hands out, is written as JSON can: the reader rejects that row.
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for row in rows:
+            if cursor:
+                try:
+                    newest = _greater(newest, row.get(cursor))
+                except TypeError:
+                    left += 1
+                    continue
             file.write(json.dumps({name: as_text(value) for name, value in row.items()}, ensure_ascii=False) + "\n")
             count += 1
-            if cursor:
-                if (value := row.get(cursor)) is None:
-                    raise ValueError(f"row {count} has no value in the cursor column {cursor!r}")
-                newest = value if newest is None else max(newest, value)
-    return count, newest
+    if left and not count:
+        raise ValueError(f"none of {left} rows has a value in the cursor column {cursor!r}")
+    return Written(count, newest, left)
+
+
+def _greater(known: Any, value: Any) -> Any:
+    """The greater of a cursor's values. Raises TypeError if the new one is none, or of another kind."""
+    if value is None:
+        raise TypeError("there is none")
+    return value if known is None else max(known, value)
 
 
 def dump_cursor(value: Any) -> Any:

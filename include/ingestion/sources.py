@@ -4,18 +4,23 @@
 """
 
 import difflib
+import re
 import sys
+from collections.abc import Hashable
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from include.settings import settings
 
 PROJECT = Path(__file__).parents[2]
 WEEKLY = "weekly"
+_EVERY = re.compile(r"every ([2-9]|[1-4]\d) weeks")
+_CRON_WORDS = {"*": "any", ",": "_and_", "-": "_to_", "/": "_by_"}
 Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "xlsx"]
 
 
@@ -57,7 +62,9 @@ class Paging(_Model):
 
 class _Source(_Model):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="names the folder in raw/ and the map index")
-    schedule: str = Field(WEEKLY, description="weekly, or a cron expression: such sources get a DAG of their own")
+    schedule: str = Field(
+        WEEKLY, description="weekly; else 'every 2 weeks' or a cron expression: such sources get a DAG of their own"
+    )
     labelled: bool = Field(True, description="false: its texts are given to the champion for predictions")
     trust: int = Field(0, description="where labels contradict: the greater, the more it counts")
     columns: Columns = Columns()
@@ -67,6 +74,19 @@ class _Source(_Model):
 
     by_curl: ClassVar[bool] = False
     """Whether the shell script fetches it."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _check_schedule(cls, schedule: str) -> str:
+        from croniter import croniter
+
+        schedule = " ".join(schedule.split())
+        if schedule != WEEKLY and not _EVERY.fullmatch(schedule) and not croniter.is_valid(schedule):
+            raise ValueError(
+                f"{schedule!r} is neither 'weekly' nor some weeks, as 'every 2 weeks', nor a cron expression, as "
+                "'0 22 * * *' for every day at 22:00"
+            )
+        return schedule
 
     @model_validator(mode="after")
     def _unlabelled_text(self) -> Self:
@@ -95,7 +115,7 @@ class Ftp(_Files):
     """An FTP server, or with ``kind: ftps`` one with explicit TLS."""
 
     kind: Literal["ftp", "ftps"]
-    connection: str
+    connection: str = Field(min_length=1)
 
     by_curl = True
 
@@ -104,7 +124,7 @@ class Sftp(_Files):
     """An SFTP server; its host key is checked as the Airflow connection says."""
 
     kind: Literal["sftp"]
-    connection: str
+    connection: str = Field(min_length=1)
 
 
 class S3(_Files):
@@ -118,7 +138,7 @@ class Http(_Source):
     """Files at URLs; new is what has another ETag, or another time of change and size."""
 
     kind: Literal["http"]
-    connection: str
+    connection: str = Field(min_length=1)
     paths: tuple[str, ...] = Field(min_length=1)
     auth: Literal["", "basic", "bearer", "header"] = Field(
         "", description="from the connection: login and password; its password as token; its extra's headers"
@@ -131,7 +151,7 @@ class Rest(_Source):
     """A REST API that answers JSON; with a ``cursor`` only records that are newer than the newest so far."""
 
     kind: Literal["rest"]
-    connection: str
+    connection: str = Field(min_length=1)
     path: str
     records: str = Field("", description="where in the answer the list of records is, dotted; empty: it is the answer")
     params: dict[str, str] = {}
@@ -151,7 +171,7 @@ class Sql(_Source):
     """A table or a query of any database that has an Airflow connection; with a ``cursor`` only newer rows."""
 
     kind: Literal["sql"]
-    connection: str
+    connection: str = Field(min_length=1)
     table: str = ""
     query: str = ""
     cursor: str = Field("", description="a column that grows with each new row: a time of change, or a number")
@@ -167,7 +187,7 @@ class Mongo(_Source):
     """A MongoDB collection; with a ``cursor`` (often ``_id``) only newer documents."""
 
     kind: Literal["mongo"]
-    connection: str
+    connection: str = Field(min_length=1)
     database: str
     collection: str
     filter: dict[str, Any] = {}
@@ -189,7 +209,9 @@ class Quality(_Model):
     encoding: bool = True
     boilerplate: bool = True
     length: bool = True
-    languages: tuple[str, ...] = Field((), description="ISO 639-1 codes; empty: the rule is off")
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2}$")], ...] = Field(
+        (), description="ISO 639-1 codes; empty: the rule is off"
+    )
     near_duplicates: bool = True
     across_weeks: bool = Field(True, description="with near_duplicates: also those of earlier weeks' texts")
     features: bool = Field(True, description="the other columns as numbers: categories as codes, numbers scaled")
@@ -208,7 +230,7 @@ class MongoTarget(_Model):
     """A collection with a document for each text; its ``_id`` is the text's hash."""
 
     kind: Literal["mongo"]
-    connection: str
+    connection: str = Field(min_length=1)
     database: str
     collection: str
 
@@ -242,6 +264,9 @@ class Week(_Model):
         for name in self.scripts:
             if not (PROJECT / name).is_file():
                 raise ValueError(f"there is no script {PROJECT / name}")
+        stems = [Path(name).stem for name in self.scripts]
+        if len({*stems}) < len(stems):
+            raise ValueError("two scripts have the same name; each is a task that is called after its file")
         return self
 
     def source(self, name: str) -> Source:
@@ -259,38 +284,57 @@ class Week(_Model):
         return found
 
 
+def interval(schedule: str) -> str | timedelta:
+    """A source's schedule as Airflow takes it."""
+    every = _EVERY.fullmatch(schedule)
+    return timedelta(weeks=int(every[1])) if every else "@weekly" if schedule == WEEKLY else schedule
+
+
+def dag_id_of(schedule: str) -> str:
+    """The DAG of a schedule: ``weekly_etl``, and ``weekly_etl_0_22_any_any_1_to_5`` for ``0 22 * * 1-5``."""
+    if schedule == WEEKLY:
+        return "weekly_etl"
+    words = "".join(_CRON_WORDS.get(sign, sign) for sign in schedule)
+    return f"weekly_etl_{re.sub(r'[^A-Za-z0-9]+', '_', words).strip('_')}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own takes the last of two keys with one name, and says nothing: a source would be gone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping. Raises YAMLError with the line of a key that was there before."""
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        names = [key.value for key in keys]
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                said = f"{name!r} stands there twice, the second time"
+                raise yaml.constructor.ConstructorError(None, None, said, keys[at].start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path) -> Week:
     """What a file says. Raises SourceError with a sentence for each thing that is wrong with it."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         raise SourceError(f"there is no {path} (BERT_SOURCES)") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path} (BERT_SOURCES) cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise SourceError(f"{path.name} is no YAML: {error}") from error
+    if isinstance(content, dict):  # "sources:" with nothing below it
+        content = {name: value for name, value in content.items() if value is not None}
     try:
-        week = Week.model_validate(content or {})
-        _check_schedules(week)
+        return Week.model_validate(content or {})
     except ValidationError as error:
         told = "; ".join(dict.fromkeys(_told(one, content) for one in error.errors()))
         raise SourceError(f"{path.name}: {told}") from error
-    return week
 
 
 @lru_cache(maxsize=1)
 def week() -> Week:
     """What the project's file says: ``BERT_SOURCES``, below the project's folder unless it is an absolute path."""
     return read(PROJECT / settings().sources)
-
-
-def _check_schedules(week: Week) -> None:
-    from croniter import croniter
-
-    for source in week.sources:
-        if source.schedule != WEEKLY and not croniter.is_valid(source.schedule):
-            raise SourceError(
-                f"source {source.name!r}: schedule {source.schedule!r} is neither 'weekly' nor a cron expression, as "
-                "'0 22 * * *' for every day at 22:00"
-            )
 
 
 def _told(error: Any, content: Any) -> str:
@@ -302,12 +346,12 @@ def _told(error: Any, content: Any) -> str:
         entry = content["sources"][at]
         name = entry.get("name") if isinstance(entry, dict) else None
         where = f"source {name!r}: " if name else f"source number {at + 1}: "
-        kind = entry.get("kind") if isinstance(entry, dict) else None
+        kind = str(entry.get("kind") or "") if isinstance(entry, dict) else ""
         fields = [part for part in place[2:] if part != kind]
         known = list(KINDS[kind].model_fields) if kind in KINDS else []
         if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
             given = f"{kind!r} is none" if kind else "it is missing"
-            return f"{where}field 'kind': {given}{_nearest(str(kind or ''), list(KINDS))}; there are {', '.join(KINDS)}"
+            return f"{where}field 'kind': {given}{_nearest(kind, list(KINDS))}; there are {', '.join(KINDS)}"
     if place[:1] == ["targets"] and len(place) > 2:
         where, fields = f"target number {place[1] + 1}: ", place[3:]
         targets: dict[str, type[_Model]] = {"s3": S3Target, "mongo": MongoTarget}
@@ -318,7 +362,8 @@ def _told(error: Any, content: Any) -> str:
         parent = parents.get(fields[0]) if len(fields) > 1 else None
         known = list(parent.model_fields) if parent else known
         return f"{where}field {field!r} is unknown{_nearest(str(fields[-1]), known)}"
-    said = error["msg"].removeprefix("Value error, ")
+    said = error["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+    said = re.sub(r"valid dictionary or (?:instance of \w+|object to extract fields from)", "mapping of fields", said)
     said = "it is missing" if error["type"] == "missing" else said
     return f"{where}field {field!r}: {said}" if field else f"{where}{said}"
 

@@ -1,7 +1,6 @@
 """The Astro SDK's operators of ``weekly_etl``, with what the SDK has no word for."""
 
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -135,13 +134,6 @@ def staged_name(scripts: int) -> str:
     return f"raw-{scripts}.parquet" if scripts else "raw.parquet"
 
 
-def dag_id_of(schedule: str) -> str:
-    """The DAG of a schedule: ``weekly_etl``, and ``weekly_etl_0_22_any_any_any`` for every day at 22:00."""
-    if schedule == sources.WEEKLY:
-        return "weekly_etl"
-    return f"weekly_etl_{re.sub(r'[^A-Za-z0-9]+', '_', schedule.replace('*', 'any')).strip('_')}"
-
-
 class MergeExamples(MergeOperator):
     """``aql.merge`` of what was settled from a week's sightings; entering those comes first.
 
@@ -158,8 +150,7 @@ class MergeExamples(MergeOperator):
 
         run = context["dag_run"]
         curated, changes = (curating.table_name(kind, run.dag_id, run.run_id) for kind in ("curated", "changes"))
-        if curating.has_table(changes) and not curating.has_table(curated):
-            raise AirflowSkipException("the run's tables are gone: clear it from read_files on")
+        curating.need_table(curated)
         given, rule = None, sources.week().conflicts
         what = (curated, changes, etl_steps.week_of(run), self.names, rule)
         if settings().etl_engine == "spark":

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from airflow.exceptions import AirflowFailException
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
 from include import sql
@@ -273,6 +274,12 @@ def enter_export(name: str) -> None:
 def has_table(name: str) -> bool:
     """Whether there is a table."""
     return bool(sa.inspect(warehouse()).has_table(name))
+
+
+def need_table(name: str) -> None:
+    """Raises AirflowFailException if a run's table is gone, as it is once its report has been written."""
+    if not has_table(name):
+        raise AirflowFailException("the run's tables in the warehouse are gone: clear it from load_raw on")
 
 
 def drop(dag_id: str, run_id: str) -> None:

@@ -14,7 +14,7 @@ from include.evaluation.week_report import write_week_report
 from include.ingestion import sources
 from include.ingestion.exploring import EDGES, Exploration, distance, explore
 from include.markdown import plain
-from include.orchestration import curating, etl_predictions, etl_steps, fetching, notes, outcome
+from include.orchestration import curate_operators, curating, etl_predictions, etl_steps, fetching, notes, outcome
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ def facts(dag_run: DagRun, names: list[str]) -> dict[str, Any]:
     kept = etl_steps.facts_of(dag_run)
     kept = _nothing(etl_steps.week_of(dag_run)) | kept
     if kept["quality"]:
-        kept["quality"] = _quality(kept["quality"])
+        read = sum(file["good"] for file in kept["files"] if file["labelled"])
+        kept["quality"] = _quality(kept["quality"], read, _handed_on(dag_run, read))
     model = _model(dag_run)
     kept |= {
         "dag_id": dag_run.dag_id,
@@ -108,10 +109,29 @@ def _length_drift(before: dict[str, Any], now: dict[str, Any]) -> float | None:
     return distance(dict(enumerate(before["lengths"])), dict(enumerate(now["lengths"])))
 
 
-def _quality(kept: dict[str, Any]) -> dict[str, Any]:
-    """Each rule's line: on or off, what it has left out and mended, and an example."""
+def _handed_on(dag_run: DagRun, read: int) -> int:
+    """How many of the rows that were read the team's own scripts have handed on."""
+    import pyarrow.parquet as pq
+
+    scripts = sources.week().scripts
+    uri = lake.staging(etl_steps.staging_of(dag_run), curate_operators.staged_name(len(scripts)))
+    if not scripts or not objects.exists(uri):
+        return read
+    with objects.filesystem(uri).open(uri, "rb") as content:
+        return int(pq.ParquetFile(content).metadata.num_rows)
+
+
+def _quality(kept: dict[str, Any], read: int, handed_on: int) -> dict[str, Any]:
+    """Each rule's line: on or off, what it has left out and mended, and an example.
+
+    Before them what scripts have not handed on, and rows that say again what another row of the same file says.
+    """
     quality = sources.week().quality
-    rules = []
+    before = kept["kept"] + sum(kept["left_out"].values())
+    no_rule = {"on": True, "mended": None, "example": None}
+    rules = [no_rule | {"name": "duplicate", "left_out": handed_on - before}]
+    if sources.week().scripts:
+        rules.insert(0, no_rule | {"name": "scripts", "left_out": max(0, read - handed_on)})
     for field in RULES:
         name = NAMES.get(field, field)
         example = kept["examples"].get(name) or kept["examples"].get(f"{name}: mended")
@@ -135,7 +155,7 @@ def _quality(kept: dict[str, Any]) -> dict[str, Any]:
             "example": examples[0] if examples else None,
         }
     )
-    return kept | {"rules": rules, "before": kept["kept"] + sum(kept["left_out"].values())}
+    return kept | {"rules": rules, "before": before}
 
 
 def _model(dag_run: DagRun) -> dict[str, Any] | None:

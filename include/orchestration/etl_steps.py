@@ -67,6 +67,7 @@ def preprocess(table: str) -> dict[str, Any]:
     """Applies the quality rules to a table of sightings; returns what each rule has left out and mended."""
     dag_run = get_current_context()["dag_run"]  # the Astro SDK hands a function no context
     curated = curating.table_name("curated", dag_run.dag_id, dag_run.run_id)
+    curating.need_table(table)
     uri = lake.quarantine(quarantine_of(dag_run), "preprocessed.parquet")
     quality, week = sources.week().quality, week_of(dag_run)
     facts = clean(quality, table, curated, uri, week)

@@ -48,17 +48,17 @@ class Errand:
     left: list[str] = field(default_factory=list)  # files that still grow
     failed: list[str] = field(default_factory=list)
 
-    def land(self, remote: Remote, path: Path, attempts: int = 1, cursor: Any = None) -> None:
-        """Lands a whole file, and takes it from the worker's disk."""
+    def land(self, remote: Remote, path: Path, attempts: int = 1, **facts: Any) -> None:
+        """Lands a whole file, and takes it from the worker's disk. ``facts`` are more of its record."""
         source = self.source
         record = landing.land(
             source.name, landing.week_of(self.until), remote, path, until=self.until, marks=self.marks,
-            attempts=attempts, ending=source.format or "", cursor=cursor,
+            attempts=attempts, **facts,
         )  # fmt: skip
         path.unlink()
         if record is not None:
             self.landed.append(record)
-            logger.info("landed %s (%d bytes, %d attempt(s)) as %s", remote.where, record.size, attempts, record.uri)
+            logger.info("landed %s (%d bytes, %d attempt(s)) as %s", record.where, record.size, attempts, record.uri)
 
     def leave(self, remote: Remote) -> None:
         """Leaves a file that changed while it was fetched; the next run looks again."""
@@ -80,12 +80,17 @@ def download(source: Source, until: datetime, run_script: RunScript) -> dict[str
     """
     folder = _folder(source.name)
     errand = Errand(source, until, folder, landing.seen_marks(source.name))
-    if source.by_curl:
-        _by_curl(errand, run_script)
-    elif source.kind in ("sql", "rest", "mongo"):
-        _rows(errand)
-    else:
-        _files(errand)
+    try:
+        if source.by_curl:
+            _by_curl(errand, run_script)
+        elif source.kind in ("sql", "rest", "mongo"):
+            _rows(errand)
+        else:
+            _files(errand)
+    except AirflowException:
+        raise
+    except Exception as error:  # a driver's own words do not say which source it is about
+        raise AirflowException(f"source {source.name!r}: {type(error).__name__}: {error}") from error
     if errand.failed:
         raise AirflowException(f"source {source.name!r}: not fetched: {'; '.join(errand.failed)}")
     return {
@@ -110,9 +115,13 @@ def _folder(name: str) -> Path:
 
 def _wanted(errand: Errand, listed: list[Remote], pattern: str) -> list[Remote]:
     data = [one for one in listed if is_data(one.name, pattern)]
-    logger.info("source %r: %d files are there, %d of them data", errand.source.name, len(listed), len(data))
     waiting = errand.source.settled_seconds
-    return [one for one in data if landing.is_wanted(one, errand.marks, errand.until, waiting)]
+    wanted = [one for one in data if landing.is_wanted(one, errand.marks, errand.until, waiting)]
+    logger.info(
+        "source %r: %d files are there, %d are data, of which %d are new, and were last changed before %s and %g s ago",
+        errand.source.name, len(listed), len(data), len(wanted), errand.until, waiting,
+    )  # fmt: skip
+    return wanted
 
 
 def _path(errand: Errand, remote: Remote) -> Path:
@@ -131,7 +140,7 @@ def _path(errand: Errand, remote: Remote) -> Path:
 def _by_curl(errand: Errand, run_script: RunScript) -> None:
     source = errand.source
     assert isinstance(source, Ftp | Http)
-    listed = _listed(source)
+    listed = _listed(errand)
     wanted = _wanted(errand, listed, source.pattern if isinstance(source, Ftp) else "*")
     if not wanted:
         return
@@ -144,7 +153,7 @@ def _by_curl(errand: Errand, run_script: RunScript) -> None:
     files.write_text("".join(f"{_url(source, one)}\t{path}\n" for one, path in asked))
     with _curl_config(source) as config:
         run_script(files, {"CURL_CONFIG": str(config), "ATTEMPTS": str(source.attempts)})
-    now = {one.name: one for one in _listed(source)} if isinstance(source, Ftp) else {}
+    now = {one.name: one for one in _listed(errand)} if isinstance(source, Ftp) else {}
     for one, path in paths.items():
         if not path.exists():
             errand.failed.append(f"{one.where} (see the log)")
@@ -155,9 +164,10 @@ def _by_curl(errand: Errand, run_script: RunScript) -> None:
             _land_checked(errand, one, path, int(path.with_name(f"{path.name}.attempts").read_text()))
 
 
-def _listed(source: Ftp | Http) -> list[Remote]:
+def _listed(errand: Errand) -> list[Remote]:
+    source: Any = errand.source
     if isinstance(source, Http):
-        return file_hosts.list_http(source)
+        return file_hosts.list_http(source, errand.failed)
     with file_hosts.ftp_client(source) as client:
         return file_hosts.list_ftp(client, source)
 
@@ -241,7 +251,7 @@ def _land_checked(errand: Errand, remote: Remote, path: Path, attempts: int) -> 
         path.unlink()
         errand.failed.append(str(error))
     else:
-        errand.land(remote, path, attempts)
+        errand.land(remote, path, attempts, ending=errand.source.format or "")
     finally:
         for left in errand.folder.glob(f"{path.name}.*"):
             left.unlink()
@@ -289,10 +299,13 @@ def _told(said: str, remote: Remote) -> Iterator[tuple[str, str]]:
 
 def _rows(errand: Errand) -> None:
     source: Any = errand.source
-    after = load_cursor(landing.last_cursor(source.name)) if source.cursor else None
+    column = source.cursor
+    after = load_cursor(landing.last_cursor(source.name, column)) if column else None
     path = errand.folder / "rows.jsonl"
-    count, newest = write_rows(row_sources.rows(source, after, errand.until), path, source.cursor)
-    logger.info("source %r: %d rows%s", source.name, count, f" after {after}" if after is not None else "")
-    if count:
+    written = write_rows(row_sources.rows(source, after, errand.until), path, column)
+    logger.info("source %r: %d rows%s", source.name, written.rows, f" after {after}" if after is not None else "")
+    left = (f"{written.left} rows were left out: they have no value, or an odd one, in the cursor column {column!r}",)
+    if written.rows:
         remote = Remote("rows.jsonl", row_sources.where(source))
-        errand.land(remote, path, cursor=dump_cursor(newest))
+        cursor = dump_cursor(written.newest)
+        errand.land(remote, path, cursor=cursor, cursor_column=column, warnings=left if written.left else ())

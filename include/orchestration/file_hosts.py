@@ -4,6 +4,7 @@
 import ftplib
 import logging
 import posixpath
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 from airflow.exceptions import AirflowException
@@ -39,7 +40,10 @@ Fetch = Callable[[Remote, Path], int]
 def is_data(name: str, pattern: str) -> bool:
     """Whether a file is data that a pattern names, and not one that is being written or was left by a program."""
     base = posixpath.basename(name)
-    wanted = fnmatchcase(name, pattern) if "/" in pattern else fnmatchcase(base, pattern)
+    if "/" in pattern:  # to a shell, **/ may be no folder at all
+        wanted = any(fnmatchcase(name, one) for one in (pattern, pattern.replace("**/", "")))
+    else:
+        wanted = fnmatchcase(base, pattern)
     return wanted and not has_unfinished_name(name) and not is_debris(name) and not base.endswith(SIDECARS)
 
 
@@ -58,6 +62,7 @@ def ftp_client(source: Ftp) -> Iterator[ftplib.FTP]:
 
     hook = (FTPSHook if source.kind == "ftps" else FTPHook)(source.connection)
     client = hook.get_conn()
+    client.encoding = "latin-1"  # any byte: one name that is no UTF-8 must not keep the others from being listed
     client.timeout = SILENT_SECONDS
     client.sock.settimeout(SILENT_SECONDS)  # the hook sets none, and a dead server would hold the worker for ever
     try:
@@ -69,13 +74,14 @@ def ftp_client(source: Ftp) -> Iterator[ftplib.FTP]:
 def list_ftp(client: ftplib.FTP, source: Ftp) -> list[Remote]:
     """All files below the source's folder; of a server without MLSD those in it, with what SIZE and MDTM say."""
     where = f"{source.kind}://{client.host}"
+    folder = _sent(source.path)
     try:
-        return list(_walk_mlsd(client, source.path, "", where, deep="/" in source.pattern))
+        return list(_walk_mlsd(client, folder, "", where, deep="/" in source.pattern))
     except ftplib.error_perm as error:
         if not str(error).startswith(("500", "501", "502", "504")):
             raise AirflowException(f"source {source.name!r}: {where}{source.path}: {error}") from error
     try:
-        client.cwd(source.path)
+        client.cwd(folder)
     except ftplib.error_perm as error:
         raise AirflowException(f"source {source.name!r}: {where}{source.path}: {error}") from error
     try:
@@ -85,7 +91,7 @@ def list_ftp(client: ftplib.FTP, source: Ftp) -> list[Remote]:
             raise
         names = []
     client.voidcmd("TYPE I")  # SIZE is refused in the listing's ASCII mode
-    found = (_ftp_facts(client, source.path, name, where) for name in sorted(map(posixpath.basename, names)))
+    found = (_ftp_facts(client, folder, name, where) for name in sorted(map(posixpath.basename, names)))
     return [one for one in found if one is not None]
 
 
@@ -95,7 +101,7 @@ def _walk_mlsd(client: ftplib.FTP, folder: str, below: str, where: str, *, deep:
         if kind == "file":
             size = int(facts["size"]) if "size" in facts else None
             modified = _ftp_time(facts["modify"]) if "modify" in facts else None
-            yield Remote(path, f"{where}{posixpath.join('/', folder, path)}", size, modified)
+            yield _of_ftp(path, folder, where, size, modified)
         elif kind == "dir" and deep:
             yield from _walk_mlsd(client, folder, path, where, deep=deep)
 
@@ -109,7 +115,17 @@ def _ftp_facts(client: ftplib.FTP, folder: str, name: str, where: str) -> Remote
     except ftplib.error_perm as error:
         if size is None and str(error).startswith("550"):
             return None  # else it does not know the command
+    return _of_ftp(name, folder, where, size, modified)
+
+
+def _of_ftp(name: str, folder: str, where: str, size: int | None, modified: datetime | None) -> Remote:
+    name, folder = (one.encode("latin-1").decode("utf-8", "surrogateescape") for one in (name, folder))
     return Remote(name, f"{where}{posixpath.join('/', folder, name)}", size, modified)
+
+
+def _sent(name: str) -> str:
+    """A name as an FTP client that sends Latin-1 has to have it, to send UTF-8."""
+    return name.encode().decode("latin-1")
 
 
 def _ftp_time(text: str) -> datetime:
@@ -119,7 +135,7 @@ def _ftp_time(text: str) -> datetime:
 def ftp_url(source: Ftp, name: str) -> str:
     """A file's address as curl wants it; a path that begins with / begins at the server's root."""
     conn = connection(source.connection)
-    path = quote(posixpath.join(source.path, name).lstrip("/"))
+    path = quote(posixpath.join(source.path, name).lstrip("/"), errors="surrogateescape")
     root = "%2F" if source.path.startswith("/") else ""
     return f"ftp://{conn.host}:{conn.port or ftplib.FTP_PORT}/{root}{path}"
 
@@ -131,20 +147,36 @@ def base_url(conn: Connection) -> str:
     """A connection's address, as Airflow's HttpHook reads it."""
     host = conn.host or ""
     url = host if "://" in host else f"{conn.schema or 'http'}://{host}"
+    if urlsplit(url).username is not None:  # it would be kept with each file
+        raise AirflowException(f"connection {conn.conn_id!r}: move login and password out of its host")
     return f"{url.rstrip('/')}:{conn.port}" if conn.port else url.rstrip("/")
+
+
+class _Session(requests.Session):
+    """What proves who it is goes to no other host that it is sent on to: requests sees to that for Authorization."""
+
+    proofs: tuple[str, ...] = ()
+
+    def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+        """What requests asks for before it follows."""
+        super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
+        if self.should_strip_auth(response.request.url, prepared_request.url):  # type: ignore[no-untyped-call]
+            for name in self.proofs:
+                prepared_request.headers.pop(name, None)
 
 
 def session(source: Http | Rest) -> requests.Session:
     """A session that proves who it is as the source says, and tries again what a busy server refuses."""
     from urllib3.util import Retry
 
-    conn, made = connection(source.connection), requests.Session()
+    conn, made = connection(source.connection), _Session()
     if source.auth == "basic":
         made.auth = (conn.login or "", conn.password or "")
     if source.auth == "bearer":
         made.headers["Authorization"] = f"Bearer {conn.password}"
     if source.auth == "header":
         made.headers.update(headers_of(conn))
+        made.proofs = tuple(headers_of(conn))
     tries = Retry(total=source.attempts, backoff_factor=1, status_forcelist=[429, 500, 502, 503, 504])
     for scheme in ("http://", "https://"):
         made.mount(scheme, requests.adapters.HTTPAdapter(max_retries=tries))
@@ -158,27 +190,50 @@ def headers_of(conn: Connection) -> dict[str, str]:
     return {str(name): str(value) for name, value in found.items()}
 
 
-def list_http(source: Http) -> list[Remote]:
-    """The source's files with what the server says of each; nothing but their names if it answers no HEAD."""
+def list_http(source: Http, refused: list[str]) -> list[Remote]:
+    """The source's files with what the server says of each; nothing but their names if it answers no HEAD.
+
+    What it says of those that it does not hand out is added to ``refused``.
+    """
     root, asking = base_url(connection(source.connection)), session(source)
     found = []
-    for path in source.paths:
-        url = f"{root}/{path.lstrip('/')}"
-        name = posixpath.basename(path.partition("?")[0].rstrip("/")) or "index"
+    for path, name in _http_names(source.paths).items():
+        url = requests.utils.requote_uri(f"{root}/{path.lstrip('/')}")
         follow = source.auth != "header"  # the header is for this host alone
         answer = asking.head(url, timeout=HEAD_SECONDS, allow_redirects=follow)
         if answer.status_code in REFUSED_HEAD:
             found.append(Remote(name, url))
             continue
         if not answer.ok:
-            raise AirflowException(f"source {source.name!r}: {url} answers {answer.status_code} {answer.reason}")
+            refused.append(f"{url} answers {answer.status_code} {answer.reason}")
+            continue
         size = answer.headers.get("Content-Length")
         encoded = "Content-Encoding" in answer.headers
         changed = answer.headers.get("Last-Modified")
-        modified = parsedate_to_datetime(changed) if changed else None
+        modified = _http_time(changed) if changed else None
         etag = answer.headers.get("ETag", "")
         found.append(Remote(name, url, int(size) if size and not encoded else None, modified, etag))
     return found
+
+
+def _http_names(paths: tuple[str, ...]) -> dict[str, str]:
+    """What each path's file is called: its last part, and what else tells it from others that end alike."""
+    found = {path: posixpath.basename(path.partition("?")[0].rstrip("/")) or "index" for path in paths}
+    names = list(found.values())
+    for path, name in found.items():
+        if names.count(name) > 1:
+            folder = re.sub(r"\W+", "-", path.replace(name, "", 1)).strip("-")
+            found[path] = posixpath.join(folder, name)
+    return found
+
+
+def _http_time(text: str) -> datetime | None:
+    """The time in a header; None if it is none, as the 0 of some servers."""
+    try:
+        found = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 # SFTP, S3, folders
@@ -197,7 +252,13 @@ def sftp_files(source: Sftp) -> Iterator[tuple[list[Remote], Callable[[str], Rem
             return Remote(name, f"{where}{posixpath.join('/', source.path, name)}", facts.st_size, modified)
 
         def walk(below: str) -> Iterator[Remote]:
-            for facts in sorted(client.listdir_attr(posixpath.join(source.path, below)), key=lambda one: one.filename):
+            try:
+                there = client.listdir_attr(posixpath.join(source.path, below))
+            except UnicodeDecodeError as error:
+                raise AirflowException(f"source {source.name!r}: a name that is no UTF-8: {error.object!r}") from error
+            except FileNotFoundError as error:
+                raise AirflowException(f"source {source.name!r}: {where} has no folder {source.path}") from error
+            for facts in sorted(there, key=lambda one: one.filename):
                 name = posixpath.join(below, facts.filename)
                 if stat.S_ISREG(facts.st_mode or 0):
                     yield remote(name, facts)

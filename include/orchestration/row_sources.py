@@ -53,7 +53,8 @@ def _sql(source: Sql, after: Any, until: datetime) -> Iterator[Mapping[str, Any]
         schema, _, name = source.table.rpartition(".")
         wanted: Any = sa.select("*").select_from(sa.table(name, schema=schema or None))
     else:
-        wanted = sa.select("*").select_from(sa.text(f"({source.query.strip().rstrip(';')}) AS source_rows"))
+        query = source.query.strip().rstrip(";").replace(":", r"\:")  # no word of it is a parameter
+        wanted = sa.select("*").select_from(sa.text(f"({query}\n) AS source_rows"))  # its last line may be a comment
     if source.cursor:
         cursor: Any = sa.column(source.cursor)
         wanted = wanted.order_by(cursor)

@@ -56,14 +56,15 @@ def _to_bucket(target: S3Target) -> tuple[str, int]:
 
 
 def _to_mongo(target: MongoTarget, changes: str) -> tuple[str, int]:
-    """The rows that the run has touched; into a collection that is empty, all."""
+    """The rows that the run has touched; all, into a collection that is empty, or if nobody knows those any more."""
     from airflow.providers.mongo.hooks.mongo import MongoHook
     from pymongo import ReplaceOne
 
     rows = 0
     with MongoHook(target.connection) as hook:
         collection = hook.get_collection(target.collection, target.database)
-        table = changes if collection.find_one({}, {"_id": 1}) else "training_examples"
+        some = curating.has_table(changes) and collection.find_one({}, {"_id": 1})
+        table = changes if some else "training_examples"
         for part in _parts(table):
             documents = [{"_id": row.pop("text_hash"), **row} for row in part.to_pylist()]
             for start in range(0, len(documents), DOCUMENTS_AT_ONCE):

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import pytest
@@ -21,9 +23,10 @@ from sqlalchemy.engine import Engine
 from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, mongo_server, sftp_server
 from include import lake, objects
 from include.ingestion import landing, sources
+from include.ingestion.reading import read_files
 from include.ingestion.rows import dump_cursor, load_cursor, write_rows
 from include.ingestion.sources import Source
-from include.orchestration import fetching, row_sources
+from include.orchestration import fetching, file_hosts, row_sources
 from include.orchestration.download_operator import DownloadData
 from include.settings import settings
 
@@ -142,6 +145,43 @@ def test_a_file_is_landed_once_and_again_when_its_content_is_new(
     assert record.seen_at == datetime.fromtimestamp(1e9, UTC)
 
 
+@pytest.mark.parametrize("kind", ["ftp", "folder"])
+def test_names_may_be_odd(kind: str, ftp: Host, get: Any) -> None:
+    names = ["a b.csv", "ü.csv", "x#y?.csv", "100%.csv", "star*[1].csv", "q'\"`$(id).csv", "-rf.csv"]
+    folder = ftp.folder / f"odd ü {kind}"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text(LINES)
+    if kind == "ftp":
+        assert get(ftp, kind="ftp", path=f"/{folder.name}")["files"] == len(names)
+        # The server here sends a question mark for a name that is no UTF-8; others send its bytes.
+        remote = file_hosts._of_ftp("\xfc.csv", "/out", "ftp://desk", 1, None)
+        assert file_hosts.ftp_url(sources.week().sources[0], remote.name).endswith("%20ftp/%FC.csv")
+    else:
+        (folder / "\udcfc.csv").write_text(LINES)
+        names.append("\ufffd.csv")
+        assert get(None, kind="folder", path=str(folder))["files"] == len(names)
+    assert {one.name for one in landing.landed("desk", landing.week_of(datetime.now(UTC)))} == {*names}
+    assert set(landed().values()) == {LINES}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.csv", {"top.csv"}),
+        ("**/*.csv", {"top.csv", "one.csv", "two.csv"}),
+        ("deep/**/*.csv", {"one.csv", "two.csv"}),
+        ("*/*.csv", {"one.csv", "two.csv"}),
+    ],
+)
+def test_a_pattern_names_files_as_a_shell_reads_it(pattern: str, names: set[str], tmp_path: Path, get: Any) -> None:
+    for name in ("top.csv", "deep/one.csv", "deep/er/two.csv"):
+        (tmp_path / "drop" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "drop" / name).write_text(LINES + name)
+    get(None, kind="folder", path=str(tmp_path / "drop"), pattern=pattern)
+    assert set(landed()) == names
+
+
 @pytest.mark.parametrize(("kind", "fields"), FILES, ids=["ftp", "ftps", "sftp", "http"])
 def test_a_transfer_that_breaks_goes_on_where_it_stopped(
     kind: str, fields: dict[str, Any], request: pytest.FixtureRequest, get: Any
@@ -168,6 +208,13 @@ def test_what_cannot_be_fetched_fails_the_task_and_the_rest_has_landed(ftp: Host
         get(ftp, kind="ftp", path="/nowhere")
 
 
+def test_an_address_that_is_gone_does_not_keep_the_others_from_landing(http: Host, get: Any) -> None:
+    http.write("there/a.csv", LINES)
+    with pytest.raises(AirflowException, match=r"source 'desk': not fetched: \S+/gone.csv answers 404 Not Found"):
+        get(http, kind="http", paths=["gone.csv", "there/a.csv"], auth="bearer")
+    assert landed() == {"a.csv": LINES}
+
+
 def test_a_file_that_is_not_what_its_server_says_is_fetched_again_by_the_next_try(http: Host, get: Any) -> None:
     fields = {"kind": "http", "paths": ["sums/a.csv"], "auth": "bearer"}
     http.write("sums/a.csv", LINES)
@@ -183,8 +230,8 @@ def test_a_file_that_grows_while_it_is_fetched_is_left(ftp: Host, get: Any, monk
     ftp.write("grows/a.csv", LINES, at=1e9)
     listed = fetching._listed
 
-    def grow(source: Any) -> Any:
-        before = listed(source)
+    def grow(errand: Any) -> Any:
+        before = listed(errand)
         ftp.write("grows/a.csv", LINES + LINES, at=1e9 + 1)
         return before
 
@@ -246,9 +293,13 @@ def test_of_a_table_only_rows_after_the_newest_so_far_are_fetched_and_all_values
     assert (row["team"], row["price"]) == ("1", "1.10")
     assert row["at"].startswith("2026-01-05T")
     assert json.loads(objects.read_bytes(second))["body"] is None
-    query = {"query": "SELECT body FROM tickets WHERE team = 1;"}
+    query = {"query": "SELECT body, '10 :30' AS at, team::text FROM tickets WHERE team = 1 -- ours"}
     for files in (1, 0):  # without a cursor the same rows are the same file
         assert get(None, conn=conn, kind="sql", connection="there", **query)["files"] == files
+    with pytest.raises(
+        AirflowException, match=r"source 'desk': ProgrammingError: .*relation \"nowhere\" does not exist"
+    ):
+        get(None, conn=conn, kind="sql", connection="there", table="nowhere")
 
 
 def test_an_api_is_read_page_by_page_and_goes_on_from_the_newest_record(http: Host, get: Any) -> None:
@@ -273,22 +324,116 @@ def test_an_api_is_read_page_by_page_and_goes_on_from_the_newest_record(http: Ho
         get(http, **(fields | {"records": "data"}))
 
 
+class Answers(BaseHTTPRequestHandler):
+    """Answers what a test has set."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[list[tuple[str, str]]] = []  # address and key of each request
+    headers_said: ClassVar[dict[str, str]] = {}
+    code = 200
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.send_response(405)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers.get("X-Key", "")))
+        here = self.path.startswith("/there")
+        content = json.dumps([{"text": f"a card at {self.path.partition('?')[0]}", "label": "card"}]).encode()
+        self.send_response(200 if here else self.code)
+        for name, value in ({} if here else self.headers_said).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server's port, and what it answers."""
+    said = type("Said", (Answers,), {"asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), said)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    said.port = server.server_address[1]  # type: ignore[attr-defined]
+    said.conn = json.dumps(  # type: ignore[attr-defined]
+        {
+            "conn_type": "http",
+            "host": "127.0.0.1",
+            "port": said.port,  # type: ignore[attr-defined]
+            "extra": {"headers": {"X-Key": "secret"}},
+        }
+    )
+    yield said
+    server.shutdown()
+    server.server_close()
+
+
+def test_paths_that_end_alike_or_are_odd_are_files_of_their_own(answers: Any, get: Any) -> None:
+    paths = ["a/x.json", "b/x.json", "all?team=1", "all?team=2", "my file ü.json"]
+    fields = {"conn": answers.conn, "kind": "http", "connection": "there", "paths": paths, "format": "json"}
+    assert [get(None, **fields)["files"] for _ in range(2)] == [5, 0]
+    names = {one.name for one in landing.landed("desk", landing.week_of(datetime.now(UTC)))}
+    assert names == {"a/x.json", "b/x.json", "team-1/all.json", "team-2/all.json", "my file ü.json"}
+    assert file_hosts._http_time("0") is None
+    assert file_hosts._http_time("Wed, 21 Oct 2015 07:28:00 -0000") == datetime(2015, 10, 21, 7, 28, tzinfo=UTC)
+
+
+def test_an_api_that_knows_no_pages_is_not_asked_for_ever(answers: Any, get: Any) -> None:
+    fields = {"conn": answers.conn, "kind": "rest", "connection": "there", "path": "api"}
+    with pytest.raises(Exception, match="answers the same page as before: does it know a parameter 'p'"):
+        get(None, **fields, paging={"by": "page", "field": "p"})
+    assert len(answers.asked) == 2
+    assert get(None, **fields, format="csv")["files"] == 1  # it is JSON all the same
+    assert set(landed()) == {"rows.jsonl"}
+
+
+def test_a_key_goes_to_no_other_host(answers: Any, get: Any) -> None:
+    answers.code, answers.headers_said = 302, {"Location": f"http://localhost:{answers.port}/there"}
+    assert get(None, conn=answers.conn, kind="rest", connection="there", path="api", auth="header")["files"] == 1
+    assert answers.asked == [("/api", "secret"), ("/there", "")]
+    conn = json.dumps({"conn_type": "http", "host": "http://ada:secret@127.0.0.1"})
+    with pytest.raises(AirflowException, match="move login and password out of its host"):
+        get(None, conn=conn, kind="rest", connection="there", path="api")
+
+
 def test_what_a_document_database_holds_arrives_as_text(tmp_path: Path) -> None:
     from bson import Decimal128, ObjectId
 
     key = ObjectId("65a000000000000000000001")
     at = datetime(2026, 1, 1, 12, tzinfo=UTC)
     document = {"_id": key, "text": "hi", "price": Decimal128("1.10"), "at": at, "who": {"name": "Ä", "ids": [key]}}
-    count, newest = write_rows([document], tmp_path / "rows.jsonl", "_id")
-    assert (count, newest) == (1, key)
+    assert write_rows([document], tmp_path / "rows.jsonl", "_id") == (1, key, 0)
     assert json.loads((tmp_path / "rows.jsonl").read_text()) == {
         "_id": str(key), "text": "hi", "price": "1.10", "at": "2026-01-01T12:00:00+00:00",
         "who": '{"name": "Ä", "ids": ["65a000000000000000000001"]}',
     }  # fmt: skip
     for value in (key, at, at.date(), Decimal("1.10"), 7, "7", None, 1.5):
         assert load_cursor(json.loads(json.dumps(dump_cursor(value)))) == value
-    with pytest.raises(ValueError, match="no value in the cursor column 'at'"):
+    with pytest.raises(ValueError, match="none of 1 rows has a value in the cursor column 'at'"):
         write_rows([{"a": 1}], tmp_path / "rows.jsonl", "at")
+
+
+def test_an_odd_value_costs_its_row_and_not_what_came_with_it(tmp_path: Path, get: Any, engine: Engine) -> None:
+    rows = [{"id": 1, "text": "a card"}, {"id": None, "text": "a loan"}, {"id": "x"}, {"id": 3, "text": "half \ud83d"}]
+    assert write_rows(rows, tmp_path / "rows.jsonl", "id") == (2, 3, 2)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE odd (id int, body text, label text, at timestamptz)"))
+        connection.execute(sa.text("INSERT INTO odd VALUES (1, 'a card', 'card', now()), (2, 'a loan', 'loan', NULL)"))
+    where = {"host": engine.url.query["host"], "login": engine.url.username, "schema": engine.url.database}
+    fields = {"conn": json.dumps({"conn_type": "postgres", **where}), "kind": "sql", "connection": "there"}
+    assert get(None, **fields, table="odd", cursor="at")["files"] == 1
+    week = landing.week_of(datetime.now(UTC))
+    (record,) = landing.landed("desk", week)
+    said = "1 rows were left out: they have no value, or an odd one, in the cursor column 'at'"
+    assert record.warnings == (said,)
+    (read,) = read_files([(sources.week().source("desk"), record)], "run", "quarantine").files
+    assert (read.good, read.warnings[0]) == (1, said)
+    assert get(None, **fields, table="odd", cursor="id")["files"] == 1  # another column: from the beginning
+    assert get(None, **fields, table="odd", cursor="id")["files"] == 0
 
 
 def test_of_a_collection_only_documents_after_the_newest_so_far_are_fetched(mongo: str, get: Any) -> None:

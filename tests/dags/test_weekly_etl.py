@@ -21,11 +21,12 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import s3fs
 import sqlalchemy as sa
 import yaml
-from airflow.exceptions import TaskDeferred
+from airflow.exceptions import AirflowFailException, TaskDeferred
 from airflow.models import DagBag, DagRun
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
@@ -37,7 +38,7 @@ from dev.source_servers import PASSWORD, USER, Host, ftp_server, http_server, mo
 from include import lake, objects
 from include.evaluation import charts
 from include.ingestion import sources
-from include.orchestration import curating, sending
+from include.orchestration import curating, etl_report, etl_steps, sending
 from include.registry import models
 from include.serving.prediction_log import PredictionLog, Said, text_hash
 from include.settings import settings
@@ -256,6 +257,7 @@ def weeks(etl: Etl) -> list[Week]:
     etl.write(0, "sftp", "b.csv", numbered("a refund please", "refund", 60))
     etl.write(0, "http", "site.jsonl", {"where is my card 1": "refund", "lost card": "card", "tell a.b@c.de": "card"})
     etl.ftp.write("broken.xlsx", b"no workbook", at=(WEEKS[0] - timedelta(days=1)).timestamp())
+    etl.ftp.write("odd.csv", "a,b\n1,2\n", at=(WEEKS[0] - timedelta(days=1)).timestamp())
     etl.sftp.write("new/texts.csv", "message,when\nwhere is my card,now\nrefund,now\n ,now\nrefund,again\n", at=1.7e9)
     older_predictions(etl)
     with pytest.MonkeyPatch.context() as patch:
@@ -306,10 +308,13 @@ def test_a_week_goes_from_its_sources_to_a_model_and_a_report(etl: Etl, weeks: l
         "new": 122, "changed": 0, "known": 0, "contradicted": 1, "contradictions": 0
     }  # fmt: skip
     assert week["quality"]["left_out"] == {"missing": 1}
+    first_rules = [(rule["name"], rule["left_out"]) for rule in week["quality"]["rules"][:3]]
+    assert first_rules == [("scripts", 0), ("duplicate", 0), ("missing", 1)]
     by_name = {file["name"]: file for file in week["files"]}
     assert by_name["a.csv"]["by_rule"] == {"label_missing": 1}
     assert "broken.xlsx" in by_name
     assert by_name["broken.xlsx"]["reason"]
+    assert "columns: {text: …, label: …} in the list of sources" in by_name["odd.csv"]["reason"]
     assert by_name["texts.csv"]["by_rule"] == {"text_empty": 1}
     page = objects.read_bytes(lake.report("weekly_etl", first.run.run_id, "week.html")).decode()
     assert "Promoted" in page
@@ -390,6 +395,29 @@ def test_curated_rows_are_written_to_the_targets_that_are_set(etl: Etl, weeks: l
     for rows in (parquet.to_dict("records"), lines, documents):
         assert {row["text"]: (row["label"], row["label_version"]) for row in rows} == last
     assert {document["_id"] for document in documents} == set(parquet["text_hash"])
+
+
+def test_rows_that_a_script_has_not_handed_on_and_repeated_ones_are_counted(etl: Etl, weeks: list[Week]) -> None:
+    etl.dag()  # its list is the one that is read
+    run = weeks[3].run
+    uri = lake.staging(etl_steps.staging_of(run), "raw-1.parquet")
+    with objects.filesystem(uri).open(uri, "rb") as content:
+        rows = pq.read_table(content).num_rows
+    assert etl_report._handed_on(run, 7) == rows
+    facts = {"kept": 4, "left_out": {"missing": 1}, "mended": {}, "examples": {}}
+    found = {rule["name"]: rule["left_out"] for rule in etl_report._quality(facts, 10, 7)["rules"]}
+    assert (found["scripts"], found["duplicate"], found["missing"]) == (3, 2, 1)
+
+
+def test_of_a_run_that_is_over_merge_and_preprocess_data_say_what_to_clear(etl: Etl, weeks: list[Week]) -> None:
+    last = weeks[3].run
+    dag = etl.dag()
+    with pytest.raises(AirflowFailException, match="clear it from load_raw on"):
+        dag.get_task("merge").execute({"dag_run": last})
+    with pytest.raises(AirflowFailException, match="clear it from load_raw on"):
+        curating.need_table(curating.table_name("sightings", "weekly_etl", last.run_id))
+    written = dag.get_task("write_targets").python_callable(dag_run=last)
+    assert {target["rows"] for target in written} == {len(weeks[3].table)}, "it is not known any more what was touched"
 
 
 def test_a_week_with_nothing_new_trains_nothing_and_is_reported(weeks: list[Week]) -> None:
@@ -481,6 +509,8 @@ def test_a_source_that_fails_is_tried_again_once_after_five_minutes_and_then_a_m
         ti.map_index: (ti.state, ti.try_number) for ti in run.get_task_instances() if ti.task_id == "download_data"
     }
     assert tried == {0: ("success", 1), 1: ("success", 1), 2: ("failed", 2), 3: ("success", 1)}
+    named = [ti.rendered_map_index for ti in run.get_task_instances() if ti.task_id == "download_data"]
+    assert sorted(named) == ["desk", "new-ones", "shop", "site"]
     assert run.get_task_instance("generate_report").state == "upstream_failed"
     (mail,) = mails
     assert mail["To"] == "ada@example.com"
