@@ -36,7 +36,7 @@ GIVEN := STACK DIR FILE OUT FORCE RUN APPROVE NAME REASON TO REPLACES DATA TEXT 
 $(foreach name,$(GIVEN),$(if $(filter undefined,$(origin $(name))),,$(eval override export $(name) := $$(value $(name)))))
 
 help: ## shows this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 setup: .venv/installed ## makes .venv with everything pinned
 
@@ -215,7 +215,7 @@ check: setup ## lints, checks the format, the types and who imports whom, and lo
 	$(BIN)/python -m dev.audit
 
 docs: setup ## writes the pages as a small site to .local/site; a broken link fails
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict # with --quiet it counts no warnings, and a broken link passes
 	@echo 'file://$(CURDIR)/.local/site/index.html'
 
 audit: setup ## looks all pinned packages up in the database of known vulnerabilities; fails if it cannot be asked
