@@ -14,7 +14,7 @@ DECISION = "ti.xcom_pull(task_ids='decide_on_drift')"
 
 
 def validation(dag_run: Any, params: Any) -> Any:
-    """A run's view of the model's day."""
+    """The checks of this run: about the champion's day that its parameter names, or the last whole one."""
     from include.orchestration.validating import Validation
 
     return Validation(dag_run, settings().model_name, params["day"])

@@ -6,7 +6,7 @@ from include.orchestration.timetable import OwnRunIds
 
 
 class OwnRunIdsPlugin(AirflowPlugin):  # type: ignore[misc]  # airflow is untyped here
-    """A timetable."""
+    """Registers the timetable ``OwnRunIds``, by which two DAGs' scheduled runs have ids of their own."""
 
     name = "own_run_ids"
     timetables = [OwnRunIds]

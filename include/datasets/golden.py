@@ -176,7 +176,7 @@ class GoldenSet:
 
 
 def rename(rows: pd.DataFrame, mapping: Mapping[str, str]) -> pd.DataFrame:
-    """Rows with their labels' new names."""
+    """These rows, labels that ``mapping`` renames with their new names."""
     return rows.assign(label=rows["label"].map(lambda label: mapping.get(label, label))) if mapping else rows
 
 

@@ -86,7 +86,7 @@ class Rows:
         return {self.names[code]: int(counts[code]) for code in np.argsort(-counts, kind="stable") if counts[code]}
 
     def source(self, place: int) -> str:
-        """Where a row stands, for people."""
+        """The file and the row's number in it, as a reason names them."""
         return f"row {self.number[place]} of {self.files[self.file[place]]}"
 
 

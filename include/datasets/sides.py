@@ -56,13 +56,13 @@ class Sides:
 
     @classmethod
     def none(cls) -> "Sides":
-        """Nothing is decided yet."""
+        """The sides of no text: where nothing is decided yet."""
         types = {"version": np.int16, "key": np.uint64, "side": np.int8}
         return cls(pd.DataFrame({name: np.array([], dtype) for name, dtype in types.items()}))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Sides":
-        """What ``to_bytes`` gave."""
+        """Reads what ``to_bytes`` has written."""
         return cls(pd.read_parquet(io.BytesIO(content)))
 
     def to_bytes(self) -> bytes:

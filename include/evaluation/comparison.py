@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """Accuracy, new minus old."""
+        """The new model's accuracy minus the old one's."""
         return (self.fixed - self.broken) / self.rows
 
     @property

@@ -28,11 +28,11 @@ class Scores(Protocol):
 
     @property
     def probabilities(self) -> "NDArray[Any]":
-        """(n, k or more), rows in input order."""
+        """One row of k or more numbers for each of n texts, in input order."""
 
     @property
     def predicted(self) -> Sequence[str]:
-        """(n,) label strings."""
+        """The most probable label of each row, in input order."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Renamed:
 
     @property
     def probabilities(self) -> "NDArray[Any]":
-        """(rows, the model's own labels) probabilities."""
+        """One row for each text, one column for each label by its old name."""
         return self.scores.probabilities
 
     @property
@@ -167,7 +167,7 @@ class Evaluation(BaseModel):
 
     @property
     def verdict(self) -> Literal["promoted", "rejected", "awaiting_approval"]:
-        """What becomes of the challenger."""
+        """What becomes of the challenger, by the gates and by who has the last word."""
         if self.by_person is not None:
             return "promoted" if self.by_person.promote else "rejected"
         if not self.decision.promote:

@@ -142,7 +142,7 @@ def decide(
 
 
 def judge(counts: Counts, thresholds: Thresholds) -> Decision:
-    """``decide`` by what it counts."""
+    """``decide``, from rows that are counted already."""
     gates = [accuracy_floor(counts.rows, counts.right, thresholds)]
     comparisons: list[Comparison] = []
     if counts.has_champion:

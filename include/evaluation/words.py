@@ -16,12 +16,12 @@ OUTCOME = re.compile(r"\b(Promoted|Rejected|Awaiting approval): ")
 
 
 def percent(share: float) -> str:
-    """0.935 as 93.5 %."""
+    """A share as people read it: 0.935 as 93.5 %."""
     return f"{100 * share:.1f} %"
 
 
 def points(difference: float) -> str:
-    """-0.012 as -1.2 points."""
+    """A difference of two shares as people read it: -0.012 as -1.2 points."""
     return f"{100 * difference:+.1f} points"
 
 
@@ -130,6 +130,6 @@ def _drop(share: float) -> str:
 
 
 def _about(number: int) -> int:
-    """Rounded up to two digits."""
+    """A number of rows, rounded up to two digits."""
     unit = int(10 ** max(0, int(log10(number)) - 1))
     return ceil(number / unit) * unit

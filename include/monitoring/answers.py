@@ -44,7 +44,7 @@ class DaySums(BaseModel):
 
     @property
     def days(self) -> Days:
-        """As the drift test takes it."""
+        """These sums as the drift test takes them: one day."""
         names = tuple(name for name in days.MEASURES if name in self.measures)
         sums = np.array([self.measures[name] for name in names]).reshape(len(names), 2)
         return Days(
@@ -155,7 +155,7 @@ class Sampling:
 
 
 class Adding:
-    """A day's sums while it is read."""
+    """Adds up a day's answers while they are read, part by part."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
@@ -166,7 +166,7 @@ class Adding:
         self._answered = 0
 
     def add_answers(self, rows: pa.Table) -> None:
-        """Rows of the log. Raises KeyError with a label that is none of the champion's."""
+        """Adds rows of the prediction log. Raises KeyError with a label that is none of the champion's."""
         self._answered += len(rows)
         known = rows.filter(pc.field("probabilities").is_valid())
         if len(known):
@@ -175,7 +175,12 @@ class Adding:
             self.add(self._matrix(known["probabilities"]), characters)
 
     def add(self, answers: Floats, characters: Sequence[int] | NDArray[np.int64] | None) -> None:
-        """(texts, labels) probabilities, and the texts' lengths if they are known."""
+        """Adds answers.
+
+        Args:
+            answers: (texts, labels) probabilities.
+            characters: each text's length; None where the log has no texts.
+        """
         part = days.day_of(self.labels, answers, characters)
         self._parts = [days.add([*self._parts, part])]
         self._predicted += np.bincount(answers.argmax(1), minlength=len(self.labels))
@@ -193,7 +198,7 @@ class Adding:
         return found
 
     def of_day(self, day: date, version: str, *, of: int, seen: str, scored_again: bool = False) -> DaySums:
-        """What is kept."""
+        """The sums of all that was added, as they are kept."""
         empty = days.day_of(self.labels, np.empty((0, len(self.labels))), [])
         (sums,) = self._parts or [empty]
         both = zip(sums.measures, sums.measure_sums[0].tolist(), sums.measure_squares[0].tolist(), strict=True)

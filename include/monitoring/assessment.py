@@ -20,7 +20,7 @@ NEVER_REFERENCE = 7  # the last days are tested, and so are no part of it
 
 @dataclass(frozen=True)
 class Assessment:
-    """What the drift test says.
+    """What the drift test says of a champion's traffic up to a day.
 
     Args:
         comparisons: the clearest change first; empty if nothing was tested.
@@ -38,7 +38,7 @@ class Assessment:
 
     @property
     def alarms(self) -> list[Comparison]:
-        """The tests that alarm."""
+        """The comparisons of which the test says that it is a drift."""
         return [one for one in self.comparisons if one.alarms]
 
 

@@ -38,7 +38,7 @@ class Days:
         return len(self.texts)
 
     def __getitem__(self, which: slice | NDArray[np.bool_]) -> "Days":
-        """Some of the days."""
+        """The days of this slice, or at which this mask is true."""
         return Days(
             self.texts[which],
             self.labels,

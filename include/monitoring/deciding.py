@@ -30,12 +30,12 @@ class Decided:
 
     @property
     def verb(self) -> str:
-        """retrain, label, wait or nothing."""
+        """What was decided: retrain, label, wait or nothing."""
         return str(self.entry.facts[DECISION])
 
     @property
     def day(self) -> date:
-        """Whose traffic it is about."""
+        """The day whose traffic the decision is about."""
         return date.fromisoformat(self.entry.facts[DAY])
 
     @property

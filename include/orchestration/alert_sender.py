@@ -56,7 +56,7 @@ class SendAlerts(BaseOperator):
         )
 
     def execute_complete(self, context: Any, event: Any = None) -> None:
-        """Looks again."""
+        """Sends what has come meanwhile, and waits again: the trigger has seen another outbox."""
         self.execute(context)
 
 

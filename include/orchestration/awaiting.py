@@ -140,7 +140,7 @@ def is_unfinished(asked: Entry) -> bool:
 
 
 def dag_of(asked: Entry) -> str:
-    """The DAG whose run waits."""
+    """The id of the DAG whose run asked a person."""
     return str(asked.facts[approvals.DAG_ID])
 
 

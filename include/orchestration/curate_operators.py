@@ -41,7 +41,7 @@ def task_defaults() -> dict[str, Any]:
 
 
 def etl_table(kind: str, dag_id: str, run_id: str) -> str:
-    """A template's word for a run's table."""
+    """``{{ macros.etl_table(…) }}`` of a template: the name of a run's table."""
     from include.orchestration import curating
 
     return curating.table_name(kind, dag_id, run_id)

@@ -272,7 +272,7 @@ def enter_export(name: str) -> None:
 
 
 def has_table(name: str) -> bool:
-    """Whether there is a table."""
+    """Whether the warehouse has a table of this name."""
     return bool(sa.inspect(warehouse()).has_table(name))
 
 

@@ -64,7 +64,7 @@ def _pairs(near: NearDuplicates, monday: str) -> Iterator[tuple[str, int]]:
 
 
 def _sign(rows: int, new: str) -> None:
-    """Makes the signatures that are missing."""
+    """Makes the signatures of texts that have none yet."""
     missing = (
         "SELECT text_hash, text FROM training_examples AS example WHERE NOT EXISTS (SELECT 1 FROM example_signatures "
         f"AS signature WHERE signature.text_hash = example.text_hash AND signature.band_rows = {rows})"

@@ -50,7 +50,7 @@ PREDICTIONS = sa.Table(
 
 @dataclass(frozen=True)
 class Asked:
-    """Whose texts are scored, and when."""
+    """The texts that a run scores: of which DAG, week and sources, and up to which moment."""
 
     dag_id: str
     week: str
@@ -59,7 +59,7 @@ class Asked:
 
     @property
     def name(self) -> str:
-        """Of the file with the answers."""
+        """The name of the file with the answers."""
         return f"{self.dag_id}-{self.week}.parquet"
 
 

@@ -45,7 +45,7 @@ class EtlTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", {"poke_interval": self.poke_interval}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event, without a message."""
+        """Fires once, when no run of the weekly ETL is due or unfinished."""
         while await sync_to_async(etl_ahead)():
             await asyncio.sleep(self.poke_interval)
         yield TriggerEvent(None)

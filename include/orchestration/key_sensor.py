@@ -40,7 +40,7 @@ class DataKeySensor(S3KeySensor):
     """
 
     def poke(self, context: Any) -> bool:
-        """Whether there is one now."""
+        """Whether an object that is waited for is there now."""
         return self._found(self.hook) is not None
 
     def _found(self, hook: Any) -> str | None:

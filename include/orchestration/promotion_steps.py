@@ -81,7 +81,7 @@ def write(evaluation: Evaluation, uri: str, *, drawn: bool = False) -> None:
 
 
 def write_card(evaluation: Evaluation, version: str) -> None:
-    """Writes a version's card."""
+    """Writes a version's model card, ``README.md`` beside its files."""
     job_id = evaluation.context.job_id
     job = Job.model_validate(objects.read_json(lake.job(job_id, "job.json")))
     result = Result.model_validate(objects.read_json(lake.job(job_id, "result.json")))

@@ -21,16 +21,16 @@ class OwnRunIds(CronDataIntervalTimetable):
 
     @property
     def summary(self) -> str:
-        """As it was written."""
+        """The schedule as Airflow's pages show it."""
         return self.cron
 
     def serialize(self) -> dict[str, Any]:
-        """What ``deserialize`` takes."""
+        """What Airflow keeps of it, and gives back to ``deserialize``."""
         return {"cron": self.cron, "dag_id": self.dag_id}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> "OwnRunIds":
-        """As Airflow's database has it."""
+        """The timetable that Airflow has kept by ``serialize``."""
         return cls(data["cron"], data["dag_id"])
 
     def generate_run_id(self, *, run_type: DagRunType, **facts: Any) -> str:

@@ -62,7 +62,7 @@ class TurnTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event, without a message."""
+        """Fires once, when no run is ahead any more."""
         while await sync_to_async(run_ahead)(self.dag_id, self.run_id, self.task_id, self.after):
             await asyncio.sleep(self.poke_interval)
         yield TriggerEvent(None)

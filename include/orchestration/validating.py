@@ -68,13 +68,13 @@ def now_of(dag_run: DagRun, day: date) -> datetime:
 
 
 def rules() -> Rules:
-    """When a retraining is allowed here."""
+    """The settings' rules for when a drift may start a retraining."""
     config = MonitoringSettings()
     return Rules(config.drift_cool_down_days, config.drift_retrainings_a_month, config.drift_least_new_rows)
 
 
 class Validation:
-    """A run's view of a model's day."""
+    """The checks and the decision of one run of ``data_validation_dag``, about a model's day."""
 
     def __init__(self, dag_run: DagRun, model: str, wanted: str | None) -> None:
         self.run, self.model = dag_run, model

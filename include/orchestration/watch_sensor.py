@@ -56,7 +56,7 @@ class CanarySensor(WatchSensor):
         self.version = version
 
     def look(self, context: Any) -> str | datetime:
-        """As ``canaries.watch`` does."""
+        """Looks at the canary: how it ended, or when to look next."""
         from include.orchestration import canaries
         from include.orchestration.warehouse import warehouse
         from include.settings import settings
@@ -81,7 +81,7 @@ class ChampionSensor(WatchSensor):
         self.version, self.after = version, after
 
     def look(self, context: Any) -> str | datetime:
-        """As ``watching.look`` does, or ``watching.notice``."""
+        """Looks at the champion: how its watch ended, or when to look next."""
         from include.orchestration import watching
         from include.orchestration.warehouse import warehouse
         from include.settings import settings

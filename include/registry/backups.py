@@ -38,7 +38,7 @@ class Backup(BaseModel):
 
     @property
     def uri(self) -> str:
-        """The folder of the copied files."""
+        """Where the copies of the version's files lie."""
         return lake.backup(self.model_name, self.version, "files/")
 
 

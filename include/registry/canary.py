@@ -25,19 +25,19 @@ PERCENT, UNTIL, FAILED = "canary_percent", "canary_until", "canary_failed"
 
 @dataclass(frozen=True)
 class Canary:
-    """How a champion is baked."""
+    """A new champion that has only a share of the requests: how large, until when, and why it failed."""
 
     percent: float
     until: datetime
     failed: str = ""
 
     def bakes(self, now: datetime) -> bool:
-        """Whether the version before still answers for it."""
+        """Whether the version before still answers the other requests."""
         return bool(self.failed) or now < self.until
 
 
 def begin(percent: float, minutes: float, now: datetime) -> dict[str, Any]:
-    """What a promotion's facts say of it."""
+    """What the ledger says of a promotion whose champion begins as a canary."""
     return {"percent": percent, "until": (now + timedelta(minutes=minutes)).isoformat()}
 
 
@@ -48,7 +48,7 @@ def tags(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def of(version: ModelVersion) -> Canary | None:
-    """How a version is baked; None if it is not, or if somebody wrote nonsense in its tags."""
+    """A version's canary by its tags; None if it has none, or if somebody wrote nonsense in them."""
     try:
         percent, until = float(version.tags.get(PERCENT) or 0), datetime.fromisoformat(version.tags.get(UNTIL, ""))
     except ValueError:

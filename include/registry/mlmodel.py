@@ -34,7 +34,7 @@ EXAMPLE_ROWS = {"columns": ["text"], "data": [["my card has not arrived yet"]]}
 
 
 def describe(uri: str) -> None:
-    """Writes them beside a version's files."""
+    """Writes ``MLmodel`` and what it names (code, requirements, an example) beside a version's files."""
     files = {CODE: code(), REQUIREMENTS: _requirements(), EXAMPLE: json.dumps(EXAMPLE_ROWS).encode()}
     for name, content in files.items():
         objects.write_bytes(f"{uri}/{name}", content)

@@ -64,7 +64,7 @@ class GivenUp:
 
     @property
     def counts(self) -> dict[str, int | None]:
-        """What a ledger keeps of it."""
+        """What the ledger keeps of it; empty if the texts had no labels."""
         if not self.rows:
             return {}
         again = {"wrong_again": len(self.wrong_again), "right_again": len(self.right_again)}

@@ -35,7 +35,7 @@ class Access:
         self._asked: dict[bytes, tuple[float, float]] = {}  # a token's allowance, and when it was counted
 
     def check(self, authorization: str) -> None:
-        """Lets a request pass. Raises Refused."""
+        """Lets a request pass whose token is known and has not asked too often; raises Refused."""
         given = authorization.removeprefix("Bearer ").strip().encode() if authorization.startswith("Bearer ") else b""
         token = b""
         if self._tokens:

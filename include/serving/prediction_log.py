@@ -75,7 +75,7 @@ class Said:
 
     @cached_property
     def certainty(self) -> list[float]:
-        """How probable it is."""
+        """The probability of each text's most probable label."""
         found: list[float] = self.probabilities.max(-1).tolist()
         return found
 
@@ -91,7 +91,7 @@ def folder(model: str, day: str) -> str:
 
 
 def text_hash(text: str) -> str:
-    """By which a text is known where the text itself is not kept."""
+    """A hash by which a text is known where the text itself is not kept."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -115,7 +115,7 @@ class PredictionLog:
         self._thread.start()
 
     def add(self, said: Said) -> None:
-        """Queues a request's answers."""
+        """Queues a request's answers to be written; the oldest are lost where too many wait."""
         with self._changing:
             self._waiting.append(said)
             self._rows += len(said.ids)

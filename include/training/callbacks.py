@@ -64,7 +64,7 @@ class StepControl(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Early stopping."""
+        """Stops after as many epochs without a better macro-F1 as the job has patience for."""
         if history.out_of_patience(history.epochs(state.log_history), self._patience):
             logger.info("stopping early: %d epochs without a better macro-F1", self._patience)
             control.should_training_stop = True

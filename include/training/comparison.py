@@ -51,7 +51,7 @@ class Comparison(BaseModel):
 
     @property
     def first_difference(self) -> Difference | None:
-        """None if there is none."""
+        """What differs first, in the order in which it comes to bear; None if nothing does."""
         return self.differences[0] if self.differences else None
 
 

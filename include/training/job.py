@@ -51,7 +51,7 @@ class Job(BaseModel):
 
     @property
     def job_id(self) -> str:
-        """16 hex digits."""
+        """The job's name, 16 hex digits: a hash of all that decides what is trained."""
         return self._hash({*DECISIVE, *(name for name in RESOLVED if getattr(self, name))})
 
     @property

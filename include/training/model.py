@@ -92,7 +92,7 @@ class MeanPooledClassifier(PreTrainedModel):  # type: ignore[misc]
 
 
 def _packed_mean(hidden: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
-    """(tokens, hidden) to (texts, hidden)."""
+    """The mean over each text's tokens: (tokens, hidden) to (texts, hidden)."""
     lengths = bounds.diff().long()
     text = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
     return hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, text, hidden[: len(text)]) / lengths[:, None]

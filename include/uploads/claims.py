@@ -149,7 +149,7 @@ def _list(client: Any) -> Iterator[tuple[Upload, datetime]]:
 
 
 def _uploads(client: Any) -> Iterator[Upload]:
-    """The finished uploads."""
+    """The objects in ``incoming/`` that are not being written any more."""
     return (upload for upload, now in _list(client) if _remaining_seconds(upload, now) <= 0)
 
 

@@ -53,12 +53,12 @@ class Draft(BaseModel):
 
     @property
     def uri(self) -> str:
-        """Where its content lies."""
+        """The address of the draft's own file, or the address that was named."""
         return lake.draft(self.draft_id, f"file/{self.name}") if self.kind == "file" else self.name
 
     @property
     def key(self) -> str:
-        """The key of the upload that it will be."""
+        """The key below ``incoming/`` that *Train* copies the file to."""
         return f"incoming/{self.folder}/{self.draft_id}/{self.name}"
 
 

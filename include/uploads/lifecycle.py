@@ -143,7 +143,7 @@ def allowed(before: State, after: State, who: Who) -> bool:
 
 
 def read(batch_id: str) -> Entry:
-    """Where a sealed batch stands."""
+    """The newest entry of a sealed batch's life."""
     folder = lake.claims(batch_id, "life/")
     entries = objects.find(folder)
     if entries:

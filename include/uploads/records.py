@@ -51,7 +51,7 @@ class ClaimedFile(BaseModel):
 
     @property
     def mark(self) -> str:
-        """The upload that it was, in one word."""
+        """ETag and key, by which the same upload is known again."""
         return f"{self.etag} {self.key}"
 
 

@@ -32,7 +32,7 @@ class Token(BaseModel):
 
     @property
     def holds(self) -> bool:
-        """Whether it may be used."""
+        """Whether it was not revoked."""
         return self.revoked_at is None
 
 

@@ -141,7 +141,7 @@ def _refuse(starts: str) -> Response:
 
 
 def wants_json() -> bool:
-    """Whether a script asks."""
+    """Whether it is a script that asks, and wants JSON in place of a page."""
     return bool(request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json")
 
 
@@ -200,5 +200,5 @@ class Pages(BaseView):  # type: ignore[misc]  # Flask-AppBuilder is untyped here
         super()._register_urls()
 
     def page(self, template: str, **context: Any) -> str:
-        """A page's text."""
+        """A page's HTML, in the reader's language."""
         return render_template(f"console/{template}", **(surroundings() | context))

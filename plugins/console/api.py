@@ -125,7 +125,7 @@ class AccessPages(Pages):
 
     @route("/", starts=ROLLBACK)
     def tokens(self) -> str:
-        """The tokens there are."""
+        """The page Access: all tokens, and a form for a new one."""
         return self._tokens()
 
     @route("/", methods=["POST"], starts=ROLLBACK)

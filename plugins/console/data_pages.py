@@ -76,7 +76,7 @@ class DataPages(Pages):
 
     @route("/batches/<batch_id>/rejected")
     def rejected_rows(self, batch_id: str) -> dict[str, Any]:
-        """Some of its rejected rows."""
+        """A batch's rejected rows as JSON, a page at a time."""
         offset = max(request.args.get("offset", 0, type=int), 0)
         found = parquet.some_rejected(_existing(batch_id), offset, ROWS_AT_ONCE + 1)
         return {"rows": found[:ROWS_AT_ONCE], "more": len(found) > ROWS_AT_ONCE}

@@ -231,7 +231,7 @@ def preview_run_id(draft_id: str) -> str:
 
 
 def start_preview(draft_id: str, file: str) -> None:
-    """Has a draft looked at."""
+    """Starts the DAG ``preview_upload`` on a draft."""
     start(PREVIEW, preview_run_id(draft_id), {"draft_id": draft_id, "file": file})
 
 

@@ -198,7 +198,7 @@ class TrainPages(Pages):
 
     @route("/run")
     def run(self) -> str:
-        """A run, live."""
+        """The page of a run, which follows it as it goes."""
         return self.page("run.html", run=_run(), outcome=_outcome(), **_pauses(PIPELINE))
 
     @route("/run/state")

@@ -195,7 +195,7 @@ def counts_of_uploads() -> dict[str, int]:
 
 
 def upload(batch_id: str) -> Upload | None:
-    """One batch."""
+    """One batch of the table ``upload_batches``; None if it has none of this id."""
     rows = _rows("upload_batches", "WHERE batch_id = :batch_id", {"batch_id": batch_id})
     return Upload.model_validate(rows[0]) if rows else None
 

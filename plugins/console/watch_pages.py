@@ -34,7 +34,7 @@ class WatchPages(Pages):
 
     @route("/")
     def watch(self) -> str:
-        """Drift and quality by day."""
+        """The page Watch: the decisions, drift, accuracy and quality by day."""
         name, say, config = settings().model_name, of_request(), MonitoringSettings()
         checks, decisions = warehouse.watched(name, SERIES_DAYS), warehouse.drift_decisions(name)
         used = warehouse.retrainings(name, datetime.now(UTC) - timedelta(days=BUDGET_DAYS))

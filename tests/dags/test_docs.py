@@ -368,7 +368,14 @@ def test_the_door_to_airflow_3_has_every_file_that_needs_airflow_2_or_the_astro_
 
 
 def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={tmp_path}"]  # --quiet counts no warnings
+    build = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        f"--site-dir={tmp_path}",
+    ]  # with --quiet no warning counts
     done = subprocess.run(build, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Golden rows" in (tmp_path / "index.html").read_text()
