@@ -87,6 +87,12 @@ def env(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def airflow(arguments: argparse.Namespace) -> int:
+    """Runs one of Airflow's own commands on the stack: ``python -m dev airflow dags list``."""
+    stack = _stack_that_is_up(arguments)
+    return subprocess.call([sys.executable, "-m", "airflow", *arguments.words], env=stack.env, cwd=REPOSITORY)
+
+
 def upload(arguments: argparse.Namespace) -> int:
     """Looks at files, and drops them into incoming/ as any S3 client would; 1 if one cannot be read."""
     stack = _stack_that_is_up(arguments)
@@ -282,8 +288,8 @@ def _print_start_of_airflow(stack: Stack) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    commands_of_a_stack = (up, down, status, logs, env, upload, rejected, *DECISIONS, alerts, reproduce, export)
-    for function in (*commands_of_a_stack, demo, demo_week, demo_month, cases, docker_check):
+    of_a_stack = (up, down, status, logs, env, airflow, upload, rejected, *DECISIONS, alerts, reproduce, export)
+    for function in (*of_a_stack, demo, demo_week, demo_month, cases, docker_check):
         command = commands.add_parser(
             function.__name__.replace("_", "-"), help=(function.__doc__ or "").split("\n", 1)[0]
         )
@@ -297,6 +303,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("folder", nargs="?", type=Path, help="by default the project's own")
         if function is logs:
             command.add_argument("program", nargs="?", help="only this program's")
+        if function is airflow:
+            command.add_argument("words", nargs=argparse.REMAINDER, help="the command, as `airflow --help` has it")
         if function is upload:
             command.add_argument("files", nargs="+", type=Path)
             command.add_argument("--force", action="store_true", help="upload also what cannot be read")

@@ -359,7 +359,10 @@ def test_the_door_to_airflow_3_has_every_file_that_needs_airflow_2_or_the_astro_
     )
     for told, needs in (
         (sdk.split("**The metadata")[0], r"^\s*from astro[. ]"),
-        (database.split("**Flask**")[0], r"create_session|import trigger_dag$|^\s*from airflow\.models import (?!Param\b|DAG\b)"),
+        (
+            database.split("**Flask**")[0],
+            r"create_session|import trigger_dag$|^\s*from airflow\.models import (?!Param\b|DAG\b)",
+        ),
     ):
         files = [*REPOSITORY.glob("dags/*.py"), *REPOSITORY.glob("include/**/*.py")]
         found = {one for one in files if re.search(needs, one.read_text(), re.M)}
@@ -368,14 +371,8 @@ def test_the_door_to_airflow_3_has_every_file_that_needs_airflow_2_or_the_astro_
 
 
 def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
-    build = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-        f"--site-dir={tmp_path}",
-    ]  # with --quiet no warning counts
+    # Not with --quiet, by which it counts no warnings.
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={tmp_path}"]
     done = subprocess.run(build, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Golden rows" in (tmp_path / "index.html").read_text()
@@ -389,13 +386,15 @@ def test_the_recipes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     from airflow.utils.db import initdb
 
     page = REPOSITORY / "docs/recipes.md"
-    (code,) = (code for _, code in blocks(page, "python"))
-    (tmp_path / "my_report.py").write_text(code)
+    report, training = (code for _, code in blocks(page, "python"))
+    (tmp_path / "my_report.py").write_text(report)
+    (tmp_path / "my_training.py").write_text(training)
     monkeypatch.setattr(airflow.settings, "DAGS_FOLDER", str(tmp_path))
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
     initdb()
     bag = DagBag(tmp_path, include_examples=False)
     assert not bag.import_errors
+    assert set(bag.dags) == {"my_report", "my_training"}
     bag.sync_to_db()
 
     def run(line: str) -> int:
@@ -412,4 +411,5 @@ def test_the_recipes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     ends = {line: run(line) for line in marked}
     assert {line for line, code in ends.items() if code} == {"airflow jobs check --job-type SchedulerJob"}
     assert "my_report" in capsys.readouterr().out
-    assert run("airflow dags delete my_report --yes") == run("airflow variables delete my_threshold") == 0
+    assert run("airflow dags delete my_report --yes") == run("airflow dags delete my_training --yes") == 0
+    assert run("airflow variables delete my_threshold") == 0
