@@ -145,6 +145,9 @@ bench-reading: setup ## compares other readers with ours on cases and on many ro
 bench-etl: setup ## compares the weekly ETL's way into the warehouse with pandas' and COPY [ROWS=5000000]
 	$(BIN)/python -m dev.bench etl $${ROWS:+--rows="$$ROWS"}
 
+bench-upload: setup ## measures the way of an upload to the champion on a fresh stack, task by task, a minute or two [ROWS=800]
+	$(BIN)/python -m dev.bench.upload $${ROWS:+--rows="$$ROWS"}
+
 ENGINES := onnx==1.20.0 ml_dtypes==0.5.4 onnxruntime==1.32.0 flatbuffers==25.12.19 litserve==0.2.19
 bench-serving: setup ## measures the model server beside mlflow models serve, FastAPI, ONNX Runtime and LitServe, an hour [ROUNDS= REQUESTS=]
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .local/bench-engines $(ENGINES)
