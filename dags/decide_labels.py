@@ -48,7 +48,7 @@ def decide_labels() -> None:
 
         said = {"name": params["name"], "reason": params["reason"], "run_id": dag_run.run_id}
         try:
-            told = label_decisions.decide(
+            told = label_decisions.decide_label(
                 settings().model_name, params["decision"], params["label"], params["into"] or "", **said
             )
         except label_decisions.LabelRefused as error:

@@ -59,10 +59,10 @@ def ml_pipeline_dag() -> None:
         return pipeline_steps.check_drift(dag_run)
 
     @task.short_circuit
-    def drift_is_left(drift: dict[str, Any], settled: dict[str, Any], dag_run: Any = None) -> dict[str, str]:
+    def drift_is_left(drift: dict[str, Any], challenger: dict[str, Any], dag_run: Any = None) -> dict[str, str]:
         from include.orchestration import pipeline_steps
 
-        return pipeline_steps.decide_on_rest(dag_run, drift, settled)
+        return pipeline_steps.decide_on_rest(dag_run, drift, challenger)
 
     validated = validate_data()
     dataset = preprocess(validated)

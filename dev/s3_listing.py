@@ -12,7 +12,7 @@ NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _by_moto = BaseResponse.serialized
 
 
-def quicken() -> None:
+def replace_serializer() -> None:
     """From now on listings of this process's moto are written by this module."""
     S3Response.serialized = _serialized
 

@@ -44,7 +44,7 @@ class Application:
 
     def __init__(self, store: Store, faults: Path | None) -> None:
         self.store, self.faults = store, faults
-        s3_listing.quicken()
+        s3_listing.replace_serializer()
         self.moto = create_backend_app("s3")
         self.lock = threading.Lock()
 

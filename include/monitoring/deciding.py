@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.engine import Engine
 
 from include.monitoring.assessment import Alarm, Assessment
-from include.monitoring.decision import Decision, Known, Rules, answer, decide
+from include.monitoring.decision import DriftDecision, Known, Rules, answer, decide_on_drift
 from include.monitoring.drift import Comparison
 from include.monitoring.traffic import Champion
 from include.registry import ledger
@@ -83,9 +83,9 @@ def decide_day(
         holds: whether the day is over.
     """
     known = _known(champion, engine, now, assessment.comparisons, new_rows)
-    found = decide(known, rules) if assessment.comparisons else Decision("nothing", assessment.told)
+    found = decide_on_drift(known, rules) if assessment.comparisons else DriftDecision("nothing", assessment.told)
     if is_long_ago(day, now) and assessment.alarms:
-        found = Decision("nothing", _over(day, now, assessment.alarms[0]))
+        found = DriftDecision("nothing", _over(day, now, assessment.alarms[0]))
     entry = _entry(champion, found, _facts(day, found, assessment, new_rows), now, actor, f"drift-{day}")
     if holds and not is_long_ago(day, now):
         return _entered(engine, entry)
@@ -145,7 +145,7 @@ def _known(
 
 
 def _entry(
-    champion: Champion, found: Decision, facts: dict[str, Any], now: datetime, actor: str, request: str
+    champion: Champion, found: DriftDecision, facts: dict[str, Any], now: datetime, actor: str, request: str
 ) -> Entry:
     return Entry(
         model_name=champion.model,
@@ -170,7 +170,7 @@ def _made(decided: Decided) -> date:
     return decided.entry.decided_at.astimezone(UTC).date()
 
 
-def _facts(day: date, found: Decision, assessment: Assessment, new_rows: int) -> dict[str, Any]:
+def _facts(day: date, found: DriftDecision, assessment: Assessment, new_rows: int) -> dict[str, Any]:
     facts: dict[str, Any] = {DECISION: found.verb, DAY: day.isoformat(), "new_rows": new_rows, "told": assessment.told}
     facts |= {BECAUSE: found.because} if found.because else {}
     if assessment.reference:

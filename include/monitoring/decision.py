@@ -46,7 +46,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Decision:
+class DriftDecision:
     """What is to be done, and why, in one sentence; of a drift that waits also for what."""
 
     verb: Verb
@@ -54,34 +54,36 @@ class Decision:
     because: Literal["", "cool_down", "budget"] = ""
 
 
-def decide(known: Known, rules: Rules) -> Decision:
+def decide_on_drift(known: Known, rules: Rules) -> DriftDecision:
     """``retrain`` on a drift; ``label`` first if there is nothing to learn from; ``wait`` while it is not allowed."""
     alarms = [one for one in known.comparisons if one.alarms]
     if not alarms:
-        return Decision("nothing", _calm(known))
+        return DriftDecision("nothing", _calm(known))
     odd = alarms[0]
     return answer(f"the traffic of the last {odd.window} days has drifted ({odd.name}: {odd.told})", known, rules)
 
 
-def answer(drift: str, known: Known, rules: Rules) -> Decision:
+def answer(drift: str, known: Known, rules: Rules) -> DriftDecision:
     """What follows from a drift that is told in words."""
     quiet_from = max(filter(None, (known.last_alarm, known.champion_since)))
     until = quiet_from + timedelta(days=rules.cool_down_days)
     if known.today < until:
-        return Decision("wait", f"{drift}; what was done on {quiet_from} is given time until {until}", "cool_down")
+        return DriftDecision("wait", f"{drift}; what was done on {quiet_from} is given time until {until}", "cool_down")
     if known.new_rows < rules.least_new_rows:
-        return Decision(
+        return DriftDecision(
             "label",
             f"{drift}, and there is nothing to learn from: {known.new_rows} new labelled rows of the "
             f"{rules.least_new_rows} that it takes. Label the texts that are named",
         )
     recent = sorted(day for day in known.retrained if known.today - day < timedelta(days=30))
     if not rules.a_month:
-        return Decision("wait", f"{drift}; a drift may start no retraining here", "budget")
+        return DriftDecision("wait", f"{drift}; a drift may start no retraining here", "budget")
     if len(recent) >= rules.a_month:
         again = recent[-rules.a_month] + timedelta(days=30)
-        return Decision("wait", f"{drift}; the month's {rules.a_month} retrainings are used up until {again}", "budget")
-    return Decision("retrain", f"{drift}, and there are {known.new_rows} new labelled rows to learn from")
+        return DriftDecision(
+            "wait", f"{drift}; the month's {rules.a_month} retrainings are used up until {again}", "budget"
+        )
+    return DriftDecision("retrain", f"{drift}, and there are {known.new_rows} new labelled rows to learn from")
 
 
 def _calm(known: Known) -> str:

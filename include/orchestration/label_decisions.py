@@ -33,7 +33,7 @@ class LabelRefused(RuntimeError):
     """What was said about a label cannot be done; the message says why."""
 
 
-def decide(
+def decide_label(
     model_name: str,
     decision: Literal["admit", "merge", "withdraw"],
     label: str,

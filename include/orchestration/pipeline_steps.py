@@ -70,14 +70,14 @@ def check_drift(dag_run: DagRun, today: date | None = None) -> dict[str, Any]:
 
 
 def decide_on_rest(
-    dag_run: DagRun, drift: dict[str, Any], settled: dict[str, Any], now: datetime | None = None
+    dag_run: DagRun, drift: dict[str, Any], challenger: dict[str, Any], now: datetime | None = None
 ) -> dict[str, str]:
     """The decision to retrain because of a drift that is left, by the rules of ``data_validation_dag``; empty if not.
 
     Left is one that this run has made no new champion against, nor asked a person about one.
     """
     now = now or datetime.now(UTC)
-    if not drift["drifted"] or settled["outcome"] in ("promoted", "awaiting_approval"):
+    if not drift["drifted"] or challenger["outcome"] in ("promoted", "awaiting_approval"):
         return {}
     model_name, engine = settings().model_name, warehouse()
     champion = traffic.champion_of(model_name, engine, now)

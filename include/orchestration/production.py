@@ -50,4 +50,4 @@ def _evaluate(result_uri: str, dag_run: Any = None) -> dict[str, Any]:
 def _decide(evaluation: dict[str, Any], dag_run: Any = None) -> dict[str, Any]:
     from include.orchestration import promotion_steps
 
-    return promotion_steps.settle_challenger(dag_run, evaluation)
+    return promotion_steps.decide_on_challenger(dag_run, evaluation)

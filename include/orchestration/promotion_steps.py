@@ -97,7 +97,7 @@ def _promotion(dag_run: DagRun) -> Literal["automatic", "manual"]:
     return "manual" if "manual" in asked else "automatic"
 
 
-def settle_challenger(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
+def decide_on_challenger(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
     """Registers the challenger and promotes or rejects it. Returns its version and the outcome.
 
     If the champion has changed since it was compared with, by a rollback for example, the challenger is evaluated anew;
@@ -118,42 +118,52 @@ def settle_challenger(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, A
 
 
 def _decide(dag_run: DagRun, evaluated: dict[str, Any]) -> dict[str, Any]:
-    """``settle_challenger`` against the champion that the challenger was evaluated with. Raises ChampionChanged."""
+    """``decide_on_challenger`` against the champion that the challenger was evaluated with. Raises ChampionChanged."""
     evaluation = Evaluation.model_validate_json(objects.read_bytes(evaluated["evaluation_uri"]))
     result = Result.model_validate(objects.read_json(evaluated["result_uri"]))
-    plan, context = pinned_plan(dag_run.run_id), evaluation.context
-    engine, actor = warehouse(), f"dag:{dag_run.dag_id}"
-    asked = approvals.of_run(engine, plan.model_name, dag_run.run_id)
+    plan = pinned_plan(dag_run.run_id)
+    asked = approvals.of_run(warehouse(), plan.model_name, dag_run.run_id)
     if asked is not None and asked.answer is not None:  # whatever is repeated: what was answered holds
         return {"version": asked.asked.version, "outcome": approvals.outcome_of(asked.answer)}
     if not versions.is_decided(plan.model_name, result.job_id):
         settling.hold(plan)  # this task alone was cleared, and the listener has released the batches of the failed run
-    if asked is None and (superseded := _superseded(plan, evaluation, actor)):
+    if asked is None and (superseded := _superseded(plan, evaluation, f"dag:{dag_run.dag_id}")):
         _start_over(dag_run, plan, result, superseded)
         return {"version": None, "outcome": "superseded"}
+    version = _register(plan, evaluation.context, result)
+    evaluation = _naming(evaluation, version, evaluated["evaluation_uri"])
+    unchanged = evaluation.context.champion_version == version
+    outcome = "unchanged" if unchanged else _carry_out(plan, dag_run.dag_id, evaluation, version)
+    _conclude(dag_run, plan, evaluation, result, version, outcome)
+    return {"version": version, "outcome": outcome}
+
+
+def _register(plan: Plan, context: Context, result: Result) -> str:
+    """Registers the challenger, once for a job; its version."""
     tags = {
         "job_id": result.job_id,
         "dataset_id": context.dataset_id,
         versions.PARENT: plan.parent_dataset_id or "",
         "base_model": Path(context.base_model).name,
     }
-    version = models.register(plan.model_name, result.model_uri, result.mlflow_run_id, tags)
-    evaluation = _naming(evaluation, version, evaluated["evaluation_uri"])
+    return models.register(plan.model_name, result.model_uri, result.mlflow_run_id, tags)
+
+
+def _carry_out(plan: Plan, dag_id: str, evaluation: Evaluation, version: str) -> str:
+    """Promotes or rejects the challenger, or asks a person, as the evaluation's verdict says; returns the verdict."""
+    engine, verdict = warehouse(), evaluation.verdict
     new_anchor = evaluation.decision.new_anchor
-    entry = ledger.Entry.of(evaluation, version=version, actor=actor, code_hash=code_hash(), new_anchor=new_anchor)
-    if evaluation.context.champion_version == version:
-        _conclude(dag_run, plan, evaluation, result, version, "unchanged")
-        return {"version": version, "outcome": "unchanged"}
-    outcome = evaluation.verdict
-    if outcome == "awaiting_approval":
-        awaiting.ask(plan, dag_run.dag_id, entry, engine)
+    entry = ledger.Entry.of(
+        evaluation, version=version, actor=f"dag:{dag_id}", code_hash=code_hash(), new_anchor=new_anchor
+    )
+    if verdict == "awaiting_approval":
+        awaiting.ask(plan, dag_id, entry, engine)
     else:
-        (promotion.promote if outcome == "promoted" else promotion.reject)(entry, engine)
+        (promotion.promote if verdict == "promoted" else promotion.reject)(entry, engine)
     write_card(evaluation, version)
-    if _waits(evaluation, outcome) and (registered := models.by_version(plan.model_name, version)):
+    if _waits(evaluation, verdict) and (registered := models.by_version(plan.model_name, version)):
         models.tag(registered, {versions.ROWS: versions.RELEASED})
-    _conclude(dag_run, plan, evaluation, result, version, outcome)
-    return {"version": version, "outcome": outcome}
+    return verdict
 
 
 def _naming(evaluation: Evaluation, version: str, uri: str) -> Evaluation:

@@ -119,12 +119,12 @@ def lose(dag_run: DagRun, evaluated: dict[str, Any], backed_up: dict[str, Any]) 
     It is left where it is. Only if something has put the challenger in its place, the champion of before comes back;
     and files of it that were changed or deleted are brought back.
     """
-    settled = promotion_steps.settle_challenger(dag_run, evaluated)
-    if settled["outcome"] == "promoted":  # the champion has changed meanwhile, and the new one is worse than it
-        return settled
-    told = _as_before(pinned_plan(dag_run.run_id).model_name, backed_up["version"], settled["version"], dag_run)
+    decided = promotion_steps.decide_on_challenger(dag_run, evaluated)
+    if decided["outcome"] == "promoted":  # the champion has changed meanwhile, and the new one is worse than it
+        return decided
+    told = _as_before(pinned_plan(dag_run.run_id).model_name, backed_up["version"], decided["version"], dag_run)
     notes.add_to_note(dag_run.dag_id, dag_run.run_id, plain(told))
-    return settled | {"champion": told}
+    return decided | {"champion": told}
 
 
 def _as_before(model_name: str, before: str | None, challenger: str | None, dag_run: DagRun) -> str:

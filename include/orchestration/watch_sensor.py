@@ -95,7 +95,7 @@ class ChampionSensor(WatchSensor):
         )  # fmt: skip
 
     def _promoted(self, context: Any) -> str:
-        settled = next(filter(None, context["ti"].xcom_pull(task_ids=list(self.after))), None) or {}
-        if settled.get("outcome") != "promoted":
-            raise AirflowSkipException(f"nothing was promoted ({settled.get('outcome')}): there is nothing to watch")
-        return str(settled["version"])
+        decided = next(filter(None, context["ti"].xcom_pull(task_ids=list(self.after))), None) or {}
+        if decided.get("outcome") != "promoted":
+            raise AirflowSkipException(f"nothing was promoted ({decided.get('outcome')}): there is nothing to watch")
+        return str(decided["version"])

@@ -16,7 +16,7 @@ from include.registry import ledger, models, telling, versions
 from include.registry.aliases import PromotionRefused, carry_out, facts_of, require
 from include.registry.ledger import MOVES, Entry
 from include.registry.promotion import is_news
-from include.registry.standing import settle
+from include.registry.standing import reconcile
 
 DAG_ID = "dag_id"
 """The fact of an ``await`` that says whose run it was."""
@@ -97,7 +97,7 @@ def answer(entry: Entry, engine: Engine) -> Entry:
     ``entry.previous_champion``, and VersionUnusable if a version that is to be promoted cannot be served.
     """
     with ledger.exclusive(engine, entry.model_name):
-        now = settle(entry.model_name, engine)
+        now = reconcile(entry.model_name, engine)
         wait = of_run(engine, entry.model_name, entry.dag_run_id)
         if wait is None:
             raise NothingAwaits(f"{entry.model_name}: the run {entry.dag_run_id} has no challenger that waits")

@@ -21,7 +21,7 @@ from include.registry.aliases import (
 from include.registry.ledger import Entry
 from include.registry.models import CHAMPION, PREVIOUS, ModelVersion
 from include.registry.smoke import GivenUp
-from include.registry.standing import Standing, settle
+from include.registry.standing import Standing, reconcile
 
 __all__ = ["AlreadyReplaced", "ChampionChanged", "ChampionLost", "PromotionRefused", "RolledBack", "VersionUnusable"]
 
@@ -52,7 +52,7 @@ def promote(entry: Entry, engine: Engine) -> ModelVersion:
     if entry.verb != "promote":
         raise ValueError(f"decision {entry.decision_id} is to {entry.verb}, not to promote")
     with ledger.exclusive(engine, entry.model_name):
-        now = settle(entry.model_name, engine)
+        now = reconcile(entry.model_name, engine)
         if ledger.find(engine, entry.decision_id):
             logger.info("Decision %s was carried out before: %s", entry.decision_id, entry.reason)
         else:
@@ -74,7 +74,7 @@ def reject(entry: Entry, engine: Engine) -> None:
         if version is None:
             raise VersionUnusable(f"{entry.model_name} has no version {entry.version} to reject")
         if not ledger.find(engine, entry.decision_id):
-            is_news(entry, settle(entry.model_name, engine))
+            is_news(entry, reconcile(entry.model_name, engine))
         ledger.append(engine, entry)
         telling.tell(entry)
         champion = models.by_alias(entry.model_name, CHAMPION)
@@ -107,7 +107,7 @@ def rollback(
     VersionUnusable if there is none.
     """
     with ledger.exclusive(engine, model_name):
-        now = settle(model_name, engine)
+        now = reconcile(model_name, engine)
         if done := _done_before(engine, model_name, now, to_version, replaces, dag_run_id):
             return done
         replaces = replaces or now.version
@@ -130,7 +130,7 @@ def rollback(
         facts=facts,
     )
     with ledger.exclusive(engine, model_name):
-        _check_replaced(model_name, replaces, settle(model_name, engine))
+        _check_replaced(model_name, replaces, reconcile(model_name, engine))
         carry_out(engine, entry)
         return RolledBack(require(model_name, target.version), entry, given_up)
 

@@ -56,14 +56,14 @@ def champion(model_name: str, engine: Engine) -> Standing:
     Raises ChampionLost if the champion's files are gone and somebody has to decide which version is to replace it.
     """
     with ledger.exclusive(engine, model_name):
-        found = settle(model_name, engine)
+        found = reconcile(model_name, engine)
         last = ledger.last_move(engine, model_name)
         if found.champion is not None:
             return _with_files(found, found.champion, engine)
         return found if last is None else _registered_again(found, last, engine)
 
 
-def settle(model_name: str, engine: Engine) -> Standing:
+def reconcile(model_name: str, engine: Engine) -> Standing:
     """Who is champion, after ledger and aliases agree; a champion that was deleted stays so.
 
     The caller holds the model's lock.

@@ -171,12 +171,12 @@ class Road:
     def decide(self, run_id: str, conf: dict[str, Any] | None, result_uri: str) -> dict[str, Any]:
         run = SimpleNamespace(dag_id=self.dag_id, run_id=run_id, conf=conf, run_type="dataset_triggered")
         self.last = (run, result_uri)
-        return promotion_steps.settle_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
+        return promotion_steps.decide_on_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
 
     def repeat(self) -> dict[str, Any]:
         """The last run's two tasks are cleared."""
         run, result_uri = self.last
-        return promotion_steps.settle_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
+        return promotion_steps.decide_on_challenger(run, promotion_steps.evaluate_challenger(run, result_uri))
 
     def outcome(self, run_id: str) -> str:
         return str(objects.read_json(lake.report(self.dag_id, run_id, "run.json"))["outcome"])

@@ -319,10 +319,10 @@ def test_a_decision_that_alone_is_repeated_takes_its_released_upload_again_unles
     if taken:
         assert claims.take(source.batch_id, "another")
         with pytest.raises(AirflowFailException, match=r"is taken by run another now.*Its rows are not lost"):
-            promotion_steps.settle_challenger(run, evaluated)
+            promotion_steps.decide_on_challenger(run, evaluated)
         assert road.champion() is None
     else:
-        assert promotion_steps.settle_challenger(run, evaluated) == {"version": "1", "outcome": "promoted"}
+        assert promotion_steps.decide_on_challenger(run, evaluated) == {"version": "1", "outcome": "promoted"}
         assert road.states(run_id) == ["used"]
 
 

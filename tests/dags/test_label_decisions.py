@@ -50,7 +50,9 @@ def model(services: None, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> st
 def say(model: str) -> Callable[..., str]:
     def decide(decision: str, label: str, into: str = "", run_id: str = "") -> str:
         run_id = run_id or f"run-{next(NUMBERS)}"
-        return label_decisions.decide(model, decision, label, into, name="ada", reason="looks right", run_id=run_id)  # type: ignore[arg-type]
+        return label_decisions.decide_label(
+            model, decision, label, into, name="ada", reason="looks right", run_id=run_id
+        )  # type: ignore[arg-type]
 
     return decide
 

@@ -81,7 +81,7 @@ class Deployment:
         job = submission.job_of(context, "train_model", dataset["dataset_uri"], tracking, image="", in_pod=False)
         train.run(job, job.submit().rsplit("/", 1)[0], StopRequest())
         evaluated = promotion_steps.evaluate_challenger(dag_run, lake.job(job.job_id, "result.json"))
-        decided = promotion_steps.settle_challenger(dag_run, evaluated)
+        decided = promotion_steps.decide_on_challenger(dag_run, evaluated)
         with create_session() as session:
             session.query(DagRun).filter(DagRun.run_id == run_id).update({"state": "success"})
         return {**decided, **dataset, "run_id": run_id}

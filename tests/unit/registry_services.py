@@ -98,7 +98,7 @@ class S3Server:
 
     def __init__(self) -> None:
         self.port = 0
-        s3_listing.quicken()
+        s3_listing.replace_serializer()
         self._application = create_backend_app("s3")
 
     @property

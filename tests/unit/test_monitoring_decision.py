@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from include.monitoring.accuracy import Calibration, live
-from include.monitoring.decision import Known, Rules, decide
+from include.monitoring.decision import Known, Rules, decide_on_drift
 from include.monitoring.drift import Comparison
 
 TODAY = date(2026, 3, 30)
@@ -27,7 +27,7 @@ def known(*comparisons: Comparison, **given: Any) -> Known:
 
 
 def test_a_drift_with_something_to_learn_from_is_answered_by_a_new_model() -> None:
-    found = decide(known(DRIFT, CALM), Rules())
+    found = decide_on_drift(known(DRIFT, CALM), Rules())
     assert found.verb == "retrain"
     assert found.reason == (
         "the traffic of the last 7 days has drifted (label mix: card 41.0%, was 20.0%), and there are 500 new labelled "
@@ -47,14 +47,16 @@ def test_a_drift_with_something_to_learn_from_is_answered_by_a_new_model() -> No
     ],
 )
 def test_a_drift_waits_for_what_is_missing(given: dict[str, Any], verb: str, reason: str) -> None:
-    found = decide(known(DRIFT, **given), Rules())
+    found = decide_on_drift(known(DRIFT, **given), Rules())
     assert found.verb == verb
     assert reason in found.reason
 
 
 def test_without_a_drift_nothing_is_done_and_the_oddest_test_is_named() -> None:
-    assert decide(known(CALM), Rules()).reason == "no drift: the oddest of 1 tests, label of 14 days, has p = 0.2"
-    assert decide(known(), Rules()).reason == "too few texts or days for a test"
+    assert (
+        decide_on_drift(known(CALM), Rules()).reason == "no drift: the oddest of 1 tests, label of 14 days, has p = 0.2"
+    )
+    assert decide_on_drift(known(), Rules()).reason == "too few texts or days for a test"
 
 
 def test_the_interval_of_the_live_accuracy_holds_whenever_one_looks() -> None:

@@ -218,5 +218,5 @@ def test_a_champion_that_changes_during_each_evaluation_fails_the_task_instead_o
         promotion_steps, "evaluate_challenger", lambda dag_run, uri, anew: {"result_uri": uri, "anew": anew}
     )
     with pytest.raises(Exception, match="has changed during each of 3 evaluations"):
-        promotion_steps.settle_challenger(None, {"result_uri": "r"})
+        promotion_steps.decide_on_challenger(None, {"result_uri": "r"})
     assert asked == [{"result_uri": "r"}, *[{"result_uri": "r", "anew": True}] * 2]
