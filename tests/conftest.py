@@ -11,8 +11,6 @@ import pytest
 
 # Before Airflow or a setting is first looked at: tests run on a developer's machine, with base models of its own.
 os.environ |= {"BERT_ENVIRONMENT": "local", "BERT_LOCAL_BASE_MODELS": "true"}
-# Before torch is: a process in which OpenMP has had threads hangs where it is forked, as a worker is for the trainer.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 HERE = Path(__file__).parent
 # Where the shared stack is used, what needs it without a past is first, then come the demo's stories and what goes on
