@@ -1,7 +1,7 @@
 """What makes training and scoring quicker than plain transformers. ``BERT_FAST=false`` does without all of it.
 
-What a step computes is the same within rounding, and drops as often; which texts share a step is not. docs/benchmarks.md says what each
-piece gains:
+What a step computes is the same within rounding, and as much is dropped; which texts share a step is not the same.
+docs/benchmarks.md says what each piece gains:
 
 - sampling: texts of like lengths share a batch
 - vocabulary: only the word vectors that the data use are trained

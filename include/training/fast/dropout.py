@@ -24,7 +24,7 @@ CHANCES = 256
 class ByteDropout(torch.nn.Dropout):
     """Drops as torch's own does."""
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch calls it so
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Of any shape and precision, and so is the result."""
         return drop(input, self.p) if self.training else input
 
