@@ -137,9 +137,9 @@ class Loop:
 
 
 def _drop_as_torch_does(model: Any) -> None:
-    for module in model.modules():
-        if type(module) is ByteDropout:
-            module.__class__ = torch.nn.Dropout
+    dropping: list[torch.nn.Module] = [module for module in model.modules() if isinstance(module, ByteDropout)]
+    for module in dropping:
+        module.__class__ = torch.nn.Dropout
 
 
 def by_tokens(order: list[int], lengths: NDArray[np.int64], tokens: int) -> Iterator[list[int]]:
