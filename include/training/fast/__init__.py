@@ -1,11 +1,12 @@
 """What makes training and scoring quicker than plain transformers. ``BERT_FAST=false`` does without all of it.
 
-What a step computes is the same within rounding; which texts share a step is not. docs/benchmarks.md says what each
-piece gains:
+What a step computes is the same within rounding, and as much is dropped; which texts share a step is not the same.
+docs/benchmarks.md says what each piece gains:
 
 - sampling: texts of like lengths share a batch
 - vocabulary: only the word vectors that the data use are trained
 - first_token: the last layer is computed for the token that the head reads
+- dropout: masks of random bytes, on the CPU
 - packing: batches without padding, on the GPU
 - gpu: layer norms in bfloat16, and compiled layers for long jobs
 - openvino: models that answer for long on a CPU are compiled by it
@@ -22,6 +23,7 @@ import torch
 
 from include.settings import settings
 from include.training.batches import Collator, padded_batches
+from include.training.fast.dropout import drop_by_bytes
 from include.training.fast.first_token import compute_first_tokens_only
 from include.training.fast.gpu import accelerate
 from include.training.fast.hardware import keep_freed_memory
@@ -65,8 +67,8 @@ def prepare(model: Any, device: str, tokens: int = 0) -> Prepared:
     packed = packed_batches(model) if bfloat16 and device == "cuda" else None
     if packed is None:
         compute_first_tokens_only(model)
-        if device == "cpu":  # where torch's fused attention knows no dropout, and takes a longer way with it
-            model.set_attn_implementation("eager")
+        if device == "cpu":
+            drop_by_bytes(model)
         return Prepared(model, padded_batches(model), bfloat16, sorted_by_length=True)
     return Prepared(model, packed, bfloat16, layers=accelerate(model, tokens))
 
