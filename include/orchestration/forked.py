@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -98,13 +99,16 @@ class ForkedProcess:
 def _fork(child: Callable[[], NoReturn]) -> int:
     """Starts a process that is a copy of this one up to here; returns its id.
 
-    Not multiprocessing's: an executor's workers are daemons, and those must not have children in its books. And from a
-    thread that has computed nothing: a thread that has, waits in the copy for OpenMP's others, which are not copied.
+    Not multiprocessing's: an executor's workers are daemons, and those must not have children in its books. Where more
+    threads run than Python's, from a thread that has computed nothing: one that has would wait in the copy for OpenMP's
+    others, which are not copied. Only there: glibc gives a thread's freed memory back, which costs the trainer time.
     """
 
     def fork() -> int:
         return os.fork() or child()
 
+    if psutil.Process().num_threads() == threading.active_count():
+        return fork()
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(fork).result()
 
