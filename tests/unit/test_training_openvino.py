@@ -122,6 +122,26 @@ def test_bfloat16_that_saves_little_is_not_used(tmp_path: Path, monkeypatch: pyt
     assert [one.bfloat16 for one in scorer._quick] == [False]
 
 
+@pytest.mark.parametrize(("off", "used"), [(2, True), (0, False)])
+def test_bfloat16_is_judged_by_the_labels_that_may_win(
+    off: int, used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label far behind is computed as roughly as the others, and decides nothing."""
+    model = AutoModelForSequenceClassification.from_pretrained(saved(tmp_path, mean_pooling=False)).eval()
+
+    def compiled(converted: Any, precision: str) -> Any:
+        def answer(inputs: list[Any]) -> list[Any]:
+            logits = model(*map(torch.from_numpy, inputs)).logits
+            place = logits.topk(3).indices[:, off : off + 1]
+            return [(logits.scatter_add(1, place, -torch.ones(len(logits), 1))).numpy()]
+
+        return answer if precision == "bf16" else lambda inputs: [model(*map(torch.from_numpy, inputs)).logits.numpy()]
+
+    monkeypatch.setattr(openvino, "_compiled", compiled)
+    found = openvino._agreeing(model, None, ("f32", "bf16"))
+    assert [one.precision for one in found] == (["bf16", "f32"] if used else ["f32"])
+
+
 def test_what_is_the_quickest_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _take(monkeypatch, 9, 2, 2.1)
     first = Scorer(saved(tmp_path), compiled=True)
