@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dev.state import REPOSITORY, Ports, Secrets, State
 from include.settings import NOT_SETTINGS
+from include.training import SPIN_COUNT
 
 MARKER = "LOCAL_STACK_STATE"  # in the environment of every program of a stack: how its left-overs are found
 MLFLOW_BUCKET = "mlflow"
@@ -91,6 +92,7 @@ def _process(state: State) -> dict[str, str]:
         "NO_PROXY": local,
         "no_proxy": local,
         "OPENBLAS_NUM_THREADS": "1",
+        "GOMP_SPINCOUNT": SPIN_COUNT,  # the executor loads torch before any task imports the trainer
         "TOKENIZERS_PARALLELISM": "false",
         "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",  # macOS: LocalExecutor forks
         "DO_NOT_TRACK": "true",
