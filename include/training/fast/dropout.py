@@ -26,7 +26,7 @@ class ByteDropout(torch.nn.Dropout):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Of any shape and precision, and so is the result."""
-        return drop(input, self.p) if self.training else input
+        return drop(input, self.p) if self.training and self.p else input
 
 
 def drop(values: torch.Tensor, p: float) -> torch.Tensor:
