@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dev.bench import gpu_check, page, pieces, profile
-from dev.bench.loop import Loop, Pieces, by_tokens, read
+from dev.bench.loop import by_tokens
 from tests.unit.training_models import save_bert
 
 
@@ -24,8 +24,8 @@ def test_every_piece_is_measured_and_the_page_shows_it(base: Path, tmp_path: Pat
     found: dict[str, Any] = json.loads(out.read_text())
     kinds = [row[""] for row in found["rows"]]
     assert kinds[0] == ""
-    assert kinds.count("left out") >= 4
-    assert kinds.count("tried") == 2
+    assert kinds.count("left out") >= 5
+    assert kinds.count("tried") == 1
     assert all(float(row["gain"].rstrip("×")) > 0 for row in found["rows"])  # noqa: RUF001
     assert "word vectors that occur only (`vocabulary`) | left out |" in page.render(None, None, None, None, found)
 
@@ -35,19 +35,6 @@ def test_batches_by_tokens_hold_no_more_of_them_than_asked_and_every_row_once() 
     batches = list(by_tokens([5, 0, 2, 3, 1, 4], lengths, 12))
     assert [row for batch in batches for row in batch] == [5, 0, 2, 3, 1, 4]
     assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= 12 for batch in batches)
-
-
-def test_pooled_dropout_drops_as_many_and_keeps_the_mean(base: Path) -> None:
-    import torch
-
-    dropout = pieces._PooledDropout(0.1, pieces._Pool())
-    kept = dropout(torch.ones(1000, 1000))
-    assert float((kept == 0).float().mean()) == pytest.approx(26 / 256, abs=0.005)
-    assert float(kept.mean()) == pytest.approx(1, abs=0.01)
-    one = Loop(base, read(base, None, 8, 32), 4, Pieces())
-    pieces._draw_once(one)
-    assert any(isinstance(module, pieces._PooledDropout) for module in one.model.modules())
-    assert one.step([0, 1, 2, 3]) == 4
 
 
 def test_the_profile_says_where_the_time_goes(base: Path, tmp_path: Path) -> None:
